@@ -1,0 +1,445 @@
+//! One database for rooms that need transactions: SQLite by default, PostgreSQL by URL, the same SQL on both.
+//!
+//! Both take `$1` parameters, `ON CONFLICT`, `RETURNING` and window functions, so one text serves both; what differs
+//! (dialect types) is written with the [`Value`]s below: text, 64-bit integers, doubles and bytes, nothing else.
+//! Booleans are integers 0/1, times are integers (microseconds UTC), ids are text, JSON is text.
+//!
+//! The rooms own their tables and bring their migrations; this crate knows no table of theirs.
+#![forbid(unsafe_code)]
+
+mod migrate;
+mod value;
+
+use std::{future::Future, path::Path, pin::Pin, str::FromStr, time::Duration};
+
+use futures::StreamExt;
+use sqlx::{
+    AssertSqlSafe, Column, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Transaction as SqlxTransaction,
+    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
+    query::Query,
+    sqlite::{
+        SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    },
+};
+
+pub use migrate::Migration;
+pub use value::{Row, Value};
+
+/// Connections at most; SQLite has one writer anyway, PostgreSQL's default limit is 100 for everyone.
+const CONNECTIONS_MAX: u32 = 8;
+/// How long to wait for a free connection, or for SQLite's writer, before saying so.
+const WAIT_MAX: Duration = Duration::from_secs(15);
+/// A transaction that lost against another is tried again so often; each try waits a little longer.
+const CONFLICT_RETRIES: u32 = 8;
+
+/// A pool of connections. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Database {
+    pool: Pool,
+}
+
+#[derive(Clone, Debug)]
+enum Pool {
+    Sqlite { pool: SqlitePool, writer: std::sync::Arc<tokio::sync::Mutex<()>> },
+    Postgres(PgPool),
+}
+
+/// Several statements that happen together or not at all. Dropped without `commit`: not at all.
+pub struct Transaction<'a> {
+    inner: TransactionKind<'a>,
+}
+
+enum TransactionKind<'a> {
+    Sqlite(SqlxTransaction<'static, Sqlite>, #[allow(dead_code)] tokio::sync::MutexGuard<'a, ()>),
+    Postgres(SqlxTransaction<'static, Postgres>),
+}
+
+/// What can go wrong with the database.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// The URL is not one we understand.
+    #[error("cannot use database URL `{url}`: {reason}")]
+    BadUrl {
+        /// The URL without its password.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A unique or foreign key said no.
+    #[error("the database refuses the change: constraint {constraint}")]
+    Constraint {
+        /// Name of the constraint, or the database's words.
+        constraint: String,
+    },
+    /// Not reachable, restarting, or busy beyond the wait.
+    #[error("the database is not available")]
+    Unavailable(#[source] sqlx::Error),
+    /// Another transaction won; the whole transaction may be tried again.
+    #[error("the transaction lost against another one")]
+    Conflict(#[source] sqlx::Error),
+    /// A migration of a newer program was applied already.
+    #[error("table set `{room}` has format {found}, this program knows up to {known}: use a newer program")]
+    TooNew {
+        /// Whose tables.
+        room: String,
+        /// In the database.
+        found: i64,
+        /// In the program.
+        known: i64,
+    },
+    /// Anything else.
+    #[error("the database failed")]
+    Failed(#[source] sqlx::Error),
+}
+
+impl DatabaseError {
+    /// Whether the same may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Conflict(_))
+    }
+
+    /// A unique or foreign key said no.
+    pub fn is_constraint(&self) -> bool {
+        matches!(self, Self::Constraint { .. })
+    }
+}
+
+impl From<sqlx::Error> for DatabaseError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(inner) => {
+                let code = inner.code().unwrap_or_default().into_owned();
+                if inner.is_unique_violation() || inner.is_foreign_key_violation() || inner.is_check_violation() {
+                    let constraint = inner.constraint().map_or_else(|| inner.message().to_owned(), str::to_owned);
+                    return Self::Constraint { constraint };
+                }
+                match code.as_str() {
+                    // serialization failure, deadlock; SQLITE_BUSY and its kin
+                    "40001" | "40P01" | "5" | "261" | "517" => Self::Conflict(error),
+                    // admin shutdown, crash shutdown, cannot connect now, read-only standby, too many connections
+                    "57P01" | "57P02" | "57P03" | "25006" | "53300" => Self::Unavailable(error),
+                    code if code.starts_with("08") => Self::Unavailable(error),
+                    _ => Self::Failed(error),
+                }
+            }
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+                Self::Unavailable(error)
+            }
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+impl Database {
+    /// Opens `sqlite:PATH` (made if missing), `sqlite::memory:` or `postgres://...`.
+    pub async fn open(url: &str) -> Result<Self, DatabaseError> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let options = PgConnectOptions::from_str(url).map_err(|e| bad_url(url, e))?;
+            // A lost commit acknowledged as done would break C1 and C5.
+            let options = options.options([
+                ("synchronous_commit", "on"),
+                ("statement_timeout", "60000"),
+                ("idle_in_transaction_session_timeout", "60000"),
+            ]);
+            let pool = PgPoolOptions::new()
+                .max_connections(CONNECTIONS_MAX)
+                .acquire_timeout(WAIT_MAX)
+                .connect_with(options)
+                .await?;
+            return Ok(Self { pool: Pool::Postgres(pool) });
+        }
+        if !url.starts_with("sqlite:") {
+            return Err(bad_url(url, "expected sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME"));
+        }
+        let in_memory = url.contains(":memory:");
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(|e| bad_url(url, e))?
+            .create_if_missing(true)
+            .journal_mode(if in_memory { SqliteJournalMode::Memory } else { SqliteJournalMode::Wal })
+            // FULL: a commit is on disk when it returns, also with the write-ahead journal.
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(WAIT_MAX);
+        let pool = SqlitePoolOptions::new()
+            // Each connection to :memory: is a database of its own.
+            .max_connections(if in_memory { 1 } else { CONNECTIONS_MAX })
+            .min_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .acquire_timeout(WAIT_MAX)
+            .connect_with(options)
+            .await?;
+        Ok(Self { pool: Pool::Sqlite { pool, writer: Default::default() } })
+    }
+
+    /// Opens an SQLite file.
+    pub async fn open_file(path: &Path) -> Result<Self, DatabaseError> {
+        Self::open(&format!("sqlite:{}", path.display())).await
+    }
+
+    /// `sqlite` or `postgresql`.
+    pub fn kind(&self) -> &'static str {
+        match &self.pool {
+            Pool::Sqlite { .. } => "sqlite",
+            Pool::Postgres(_) => "postgresql",
+        }
+    }
+
+    /// Brings the tables of `room` to the newest of `migrations` (see [`Migration`]).
+    pub async fn migrate(&self, room: &str, migrations: &[Migration]) -> Result<(), DatabaseError> {
+        migrate::migrate(self, room, migrations).await
+    }
+
+    /// All rows of a query.
+    pub async fn query(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, DatabaseError> {
+        match &self.pool {
+            Pool::Sqlite { pool, .. } => {
+                let rows = bind_sqlite(sql, values).fetch_all(pool).await?;
+                rows.iter().map(row_of_sqlite).collect()
+            }
+            Pool::Postgres(pool) => {
+                let rows = bind_postgres(sql, values).fetch_all(pool).await?;
+                rows.iter().map(row_of_postgres).collect()
+            }
+        }
+    }
+
+    /// The first row, if any.
+    pub async fn query_one(&self, sql: &str, values: &[Value]) -> Result<Option<Row>, DatabaseError> {
+        Ok(self.query(sql, values).await?.into_iter().next())
+    }
+
+    /// Streams rows to `each`, for tables that do not fit in memory comfortably.
+    pub async fn query_each(
+        &self,
+        sql: &str,
+        values: &[Value],
+        mut each: impl FnMut(Row) + Send,
+    ) -> Result<(), DatabaseError> {
+        match &self.pool {
+            Pool::Sqlite { pool, .. } => {
+                let mut rows = bind_sqlite(sql, values).fetch(pool);
+                while let Some(row) = rows.next().await {
+                    each(row_of_sqlite(&row?)?);
+                }
+            }
+            Pool::Postgres(pool) => {
+                let mut rows = bind_postgres(sql, values).fetch(pool);
+                while let Some(row) = rows.next().await {
+                    each(row_of_postgres(&row?)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One statement in a transaction of its own; how many rows it changed.
+    pub async fn execute(&self, sql: &str, values: &[Value]) -> Result<u64, DatabaseError> {
+        match &self.pool {
+            Pool::Sqlite { pool, writer } => {
+                let _turn = writer.lock().await;
+                Ok(bind_sqlite(sql, values).execute(pool).await?.rows_affected())
+            }
+            Pool::Postgres(pool) => Ok(bind_postgres(sql, values).execute(pool).await?.rows_affected()),
+        }
+    }
+
+    /// Begins a writing transaction. SQLite: takes its only writer's turn at once (`BEGIN IMMEDIATE`), so that reads
+    /// in it stay true until the commit. PostgreSQL: `SERIALIZABLE`, for the same promise; it may end in
+    /// [`DatabaseError::Conflict`], so prefer [`Self::transact`].
+    pub async fn begin(&self) -> Result<Transaction<'_>, DatabaseError> {
+        let inner = match &self.pool {
+            Pool::Sqlite { pool, writer } => {
+                let turn = writer.lock().await;
+                TransactionKind::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?, turn)
+            }
+            Pool::Postgres(pool) => {
+                TransactionKind::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await?)
+            }
+        };
+        Ok(Transaction { inner })
+    }
+
+    /// Runs `body` in a transaction and commits it; when it loses against another one, runs it again. The body must
+    /// have no effect outside the transaction.
+    ///
+    /// ```ignore
+    /// let id = database.transact(|tx| Box::pin(async move { tx.execute("...", &[]).await })).await?;
+    /// ```
+    pub async fn transact<T, E, F>(&self, mut body: F) -> Result<T, E>
+    where
+        E: From<DatabaseError> + AsConflict,
+        F: for<'t> FnMut(&'t mut Transaction<'_>) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 't>>,
+    {
+        let mut attempt = 0;
+        loop {
+            let mut transaction = self.begin().await?;
+            let outcome = match body(&mut transaction).await {
+                Ok(value) => transaction.commit().await.map(|()| value).map_err(E::from),
+                Err(error) => {
+                    transaction.rollback().await;
+                    Err(error)
+                }
+            };
+            match outcome {
+                Err(error) if error.is_conflict() && attempt < CONFLICT_RETRIES => {
+                    attempt += 1;
+                    tokio::time::sleep(Duration::from_millis(u64::from(attempt) * 7)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        match &self.pool {
+            Pool::Sqlite { pool, .. } => pool.close().await,
+            Pool::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// Tells whether an error of a transaction's body is a lost race, after which the body may run again.
+pub trait AsConflict {
+    /// Lost against another transaction.
+    fn is_conflict(&self) -> bool;
+}
+
+impl AsConflict for DatabaseError {
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict(_))
+    }
+}
+
+impl Transaction<'_> {
+    /// All rows of a query.
+    pub async fn query(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>, DatabaseError> {
+        match &mut self.inner {
+            TransactionKind::Sqlite(transaction, _) => {
+                let rows = bind_sqlite(sql, values).fetch_all(&mut **transaction).await?;
+                rows.iter().map(row_of_sqlite).collect()
+            }
+            TransactionKind::Postgres(transaction) => {
+                let rows = bind_postgres(sql, values).fetch_all(&mut **transaction).await?;
+                rows.iter().map(row_of_postgres).collect()
+            }
+        }
+    }
+
+    /// The first row, if any.
+    pub async fn query_one(&mut self, sql: &str, values: &[Value]) -> Result<Option<Row>, DatabaseError> {
+        Ok(self.query(sql, values).await?.into_iter().next())
+    }
+
+    /// One statement; how many rows it changed.
+    pub async fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64, DatabaseError> {
+        match &mut self.inner {
+            TransactionKind::Sqlite(transaction, _) => {
+                Ok(bind_sqlite(sql, values).execute(&mut **transaction).await?.rows_affected())
+            }
+            TransactionKind::Postgres(transaction) => {
+                Ok(bind_postgres(sql, values).execute(&mut **transaction).await?.rows_affected())
+            }
+        }
+    }
+
+    /// Makes it happen, durably.
+    pub async fn commit(self) -> Result<(), DatabaseError> {
+        match self.inner {
+            TransactionKind::Sqlite(transaction, _turn) => transaction.commit().await?,
+            TransactionKind::Postgres(transaction) => transaction.commit().await?,
+        }
+        Ok(())
+    }
+
+    /// Takes everything back. A failure to do so is the same as a lost connection: taken back by the server.
+    pub async fn rollback(self) {
+        let outcome = match self.inner {
+            TransactionKind::Sqlite(transaction, _turn) => transaction.rollback().await,
+            TransactionKind::Postgres(transaction) => transaction.rollback().await,
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(error = &error as &dyn std::error::Error, "rollback did not reach the database");
+        }
+    }
+}
+
+fn bad_url(url: &str, reason: impl ToString) -> DatabaseError {
+    let url = match url::Url::parse(url) {
+        Ok(mut parsed) => {
+            // Fails only for URLs that cannot have a password.
+            let _ = parsed.set_password(None);
+            parsed.to_string()
+        }
+        Err(_) => url.split(':').next().unwrap_or_default().to_owned(),
+    };
+    DatabaseError::BadUrl { url, reason: reason.to_string() }
+}
+
+// The texts are assembled by our own repositories from constants; every value travels as a parameter.
+fn bind_sqlite(sql: &str, values: &[Value]) -> Query<'static, Sqlite, SqliteArguments> {
+    let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
+    for value in values {
+        query = match value.clone() {
+            Value::Text(text) => query.bind(text),
+            Value::Int(int) => query.bind(int),
+            Value::Real(real) => query.bind(real),
+            Value::Bytes(bytes) => query.bind(bytes),
+        };
+    }
+    query
+}
+
+fn bind_postgres(sql: &str, values: &[Value]) -> Query<'static, Postgres, PgArguments> {
+    let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
+    for value in values {
+        query = match value.clone() {
+            Value::Text(text) => query.bind(text),
+            Value::Int(int) => query.bind(int),
+            Value::Real(real) => query.bind(real),
+            Value::Bytes(bytes) => query.bind(bytes),
+        };
+    }
+    query
+}
+
+fn row_of_sqlite(row: &SqliteRow) -> Result<Row, DatabaseError> {
+    use sqlx::{TypeInfo, ValueRef};
+    let mut cells = Vec::with_capacity(row.columns().len());
+    for (place, column) in row.columns().iter().enumerate() {
+        let raw = row.try_get_raw(place)?;
+        // The value's own type, not the column's: an expression such as count(*) has no declared type.
+        let value = match raw.type_info().name() {
+            _ if raw.is_null() => Value::Text(None),
+            "INTEGER" | "BIGINT" | "BOOLEAN" => Value::Int(row.try_get_unchecked(place)?),
+            "REAL" | "DOUBLE" => Value::Real(row.try_get_unchecked(place)?),
+            "BLOB" | "BYTEA" => Value::Bytes(row.try_get_unchecked(place)?),
+            _ => Value::Text(row.try_get_unchecked(place)?),
+        };
+        cells.push((column.name().to_owned(), value));
+    }
+    Ok(Row::new(cells))
+}
+
+fn row_of_postgres(row: &PgRow) -> Result<Row, DatabaseError> {
+    use sqlx::{TypeInfo, ValueRef};
+    let mut cells = Vec::with_capacity(row.columns().len());
+    for (place, column) in row.columns().iter().enumerate() {
+        let raw = row.try_get_raw(place)?;
+        let value = match raw.type_info().name() {
+            _ if raw.is_null() => Value::Text(None),
+            "INT8" => Value::Int(row.try_get(place)?),
+            "INT4" => Value::Int(Some(i64::from(row.try_get::<i32, _>(place)?))),
+            "BOOL" => Value::Int(Some(i64::from(row.try_get::<bool, _>(place)?))),
+            "FLOAT8" => Value::Real(row.try_get(place)?),
+            "BYTEA" => Value::Bytes(row.try_get(place)?),
+            _ => Value::Text(row.try_get(place)?),
+        };
+        cells.push((column.name().to_owned(), value));
+    }
+    Ok(Row::new(cells))
+}
+
+#[cfg(test)]
+mod tests;
