@@ -1,0 +1,1 @@
+//! Servers (Nova v2.1).
