@@ -1,1 +1,26 @@
+//! Alarms: the book that keeps them, the evaluator that judges them, the notices that tell about it.
+//!
+//! `window closed → read → judge → transition and notices in one transaction → deliver until a 2xx`
+//!
+//! Comes in: alarms from the API, measures through [`orzo_model::MeasureReader`]. Goes out: webhooks. This room knows
+//! no store, no index and no HTTP server.
 #![forbid(unsafe_code)]
+
+mod address;
+mod alarm;
+mod book;
+mod constraints;
+mod evaluator;
+mod judge;
+mod notify;
+mod rule;
+mod webhook;
+
+pub use address::{AddressError, AllowList, check_address};
+pub use alarm::{Action, Alarm, AlarmError, AlarmRequest, AlarmState, Severity, TimeConstraint};
+pub use book::{AlarmBook, AlarmFilter, BookError, Change, ChangeKind, Notice, NoticeState};
+pub use evaluator::{Evaluator, EvaluatorSettings};
+pub use judge::{Disposition, Judgement, ReasonData, judge};
+pub use notify::{Notifier, NotifierSettings};
+pub use rule::{Comparison, GroupRule, ResourceRule, Rule, Threshold};
+pub use webhook::{SigningKey, Webhook};

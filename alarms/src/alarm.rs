@@ -1,0 +1,383 @@
+//! An alarm as the API gives and takes it (Aodh v2).
+
+use std::fmt;
+
+use orzo_model::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use crate::{
+    constraints,
+    rule::{Rule, TYPES},
+};
+
+/// The three states, as Aodh spells them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AlarmState {
+    /// The condition is met.
+    #[serde(rename = "alarm")]
+    Alarm,
+    /// The condition is not met.
+    #[serde(rename = "ok")]
+    Ok,
+    /// Not enough measures to tell.
+    #[serde(rename = "insufficient data")]
+    InsufficientData,
+}
+
+impl AlarmState {
+    /// As Aodh spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alarm => "alarm",
+            Self::Ok => "ok",
+            Self::InsufficientData => "insufficient data",
+        }
+    }
+
+    /// From Aodh's spelling.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Alarm, Self::Ok, Self::InsufficientData].into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+impl fmt::Display for AlarmState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The default.
+    #[default]
+    Low,
+    /// In between.
+    Moderate,
+    /// Wake someone.
+    Critical,
+}
+
+impl Severity {
+    /// As Aodh spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Moderate => "moderate",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// When an alarm is evaluated: from each time of the cron line, for so long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimeConstraint {
+    /// For people.
+    pub name: String,
+    /// For people.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// Five cron fields.
+    pub start: String,
+    /// Seconds from each start.
+    pub duration: u64,
+    /// IANA name; empty is UTC.
+    #[serde(default)]
+    pub timezone: String,
+}
+
+/// Where a notice goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// POST to this URL.
+    Webhook(Url),
+    /// A line in the log; for administrators only.
+    Log,
+}
+
+/// An alarm as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // the names are Aodh's, explained in its API
+pub struct Alarm {
+    pub alarm_id: String,
+    pub name: String,
+    pub description: String,
+    pub enabled: bool,
+    pub rule: Rule,
+    pub ok_actions: Vec<String>,
+    pub alarm_actions: Vec<String>,
+    pub insufficient_data_actions: Vec<String>,
+    pub repeat_actions: bool,
+    pub time_constraints: Vec<TimeConstraint>,
+    pub project_id: String,
+    pub user_id: String,
+    /// Last change of the definition.
+    pub timestamp: Timestamp,
+    pub state: AlarmState,
+    pub state_timestamp: Timestamp,
+    pub state_reason: String,
+    pub severity: Severity,
+    pub evaluate_timestamp: Timestamp,
+    /// Whether its reads may look at all projects: an administrator made it.
+    pub is_operators: bool,
+    /// Counts changes of definition and state; a change names the one it saw, so that of two at once one loses.
+    pub revision: i64,
+    /// All windows that end at or before this time have been evaluated.
+    pub evaluated_until: Timestamp,
+}
+
+/// What a caller may say of an alarm; what is missing gets Aodh's default.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // the names are Aodh's
+pub struct AlarmRequest {
+    pub name: String,
+    pub description: Option<String>,
+    pub enabled: bool,
+    pub rule: Rule,
+    pub ok_actions: Vec<String>,
+    pub alarm_actions: Vec<String>,
+    pub insufficient_data_actions: Vec<String>,
+    pub repeat_actions: bool,
+    pub time_constraints: Vec<TimeConstraint>,
+    pub severity: Severity,
+    pub state: Option<AlarmState>,
+    pub project_id: Option<String>,
+    pub user_id: Option<String>,
+}
+
+/// A request that is not an alarm; names the field.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[error("Invalid input for field/attribute {field}. {reason}")]
+pub struct AlarmError {
+    /// Which field.
+    pub field: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Aodh's column is 255 wide.
+const NAME_CHARS_MAX: usize = 255;
+/// Enough for every receiver a person could mean; each is a request per transition.
+const ACTIONS_MAX: usize = 32;
+/// Longer URLs break on the way.
+const URL_BYTES_MAX: usize = 2048;
+/// More windows than a week has quarter hours are a mistake.
+const CONSTRAINTS_MAX: usize = 64;
+/// Fields that a client sends back from what it was shown; they are ours to set.
+const READ_ONLY: [&str; 6] =
+    ["alarm_id", "timestamp", "state_timestamp", "state_reason", "evaluate_timestamp", "links"];
+
+impl AlarmRequest {
+    /// Reads the body of POST and PUT. `is_admin` may use `log:` actions.
+    pub fn parse(body: &Value, is_admin: bool) -> Result<Self, AlarmError> {
+        let Value::Object(fields) = body else {
+            return Err(wrong("alarm", "expected a JSON object"));
+        };
+        let type_name = match fields.get("type") {
+            Some(Value::String(text)) => text.as_str(),
+            Some(_) => return Err(wrong("type", "expected a string")),
+            None => return Err(wrong("type", "Mandatory field missing.")),
+        };
+        if !TYPES.contains(&type_name) {
+            return Err(wrong(
+                "type",
+                format!("alarm type `{type_name}` is not served; types are: {}", TYPES.join(", ")),
+            ));
+        }
+        let rule_key = Rule::key(type_name);
+        for key in fields.keys() {
+            let known = FIELDS.contains(&key.as_str()) || READ_ONLY.contains(&key.as_str()) || *key == rule_key;
+            // A PUT of what a GET gave has the rule keys of other types with null.
+            let empty = key.ends_with("_rule") && fields[key].is_null();
+            if !known && !empty {
+                return Err(wrong(key, "unknown attribute"));
+            }
+        }
+        let Some(rule) = fields.get(&rule_key) else {
+            return Err(wrong(&rule_key, format!("{rule_key} must be set for {type_name} type alarm")));
+        };
+        let rule = Rule::parse(type_name, rule).map_err(|reason| wrong(&rule_key, reason))?;
+        let name: String = required(fields, "name")?;
+        if name.is_empty() || name.chars().count() > NAME_CHARS_MAX {
+            return Err(wrong("name", format!("must have 1 to {NAME_CHARS_MAX} characters")));
+        }
+        let time_constraints: Vec<TimeConstraint> = optional(fields, "time_constraints")?.unwrap_or_default();
+        if time_constraints.len() > CONSTRAINTS_MAX {
+            return Err(wrong("time_constraints", format!("at most {CONSTRAINTS_MAX}")));
+        }
+        for constraint in &time_constraints {
+            constraints::check(constraint).map_err(|reason| wrong("time_constraints", reason))?;
+        }
+        Ok(Self {
+            name,
+            description: optional(fields, "description")?,
+            enabled: optional(fields, "enabled")?.unwrap_or(true),
+            rule,
+            ok_actions: actions(fields, "ok_actions", is_admin)?,
+            alarm_actions: actions(fields, "alarm_actions", is_admin)?,
+            insufficient_data_actions: actions(fields, "insufficient_data_actions", is_admin)?,
+            repeat_actions: optional(fields, "repeat_actions")?.unwrap_or(false),
+            time_constraints,
+            severity: optional(fields, "severity")?.unwrap_or_default(),
+            state: optional(fields, "state")?,
+            project_id: optional::<String>(fields, "project_id")?.filter(|id| !id.is_empty()),
+            user_id: optional::<String>(fields, "user_id")?.filter(|id| !id.is_empty()),
+        })
+    }
+}
+
+const FIELDS: [&str; 14] = [
+    "name",
+    "description",
+    "enabled",
+    "type",
+    "ok_actions",
+    "alarm_actions",
+    "insufficient_data_actions",
+    "repeat_actions",
+    "time_constraints",
+    "severity",
+    "state",
+    "project_id",
+    "user_id",
+    "state_reason",
+];
+
+impl Alarm {
+    /// As the API shows it.
+    pub fn to_json(&self) -> Value {
+        let mut json = json!({
+            "alarm_id": self.alarm_id,
+            "name": self.name,
+            "description": self.description,
+            "enabled": self.enabled,
+            "type": self.rule.type_name(),
+            "ok_actions": self.ok_actions,
+            "alarm_actions": self.alarm_actions,
+            "insufficient_data_actions": self.insufficient_data_actions,
+            "repeat_actions": self.repeat_actions,
+            "time_constraints": self.time_constraints,
+            "project_id": self.project_id,
+            "user_id": self.user_id,
+            "timestamp": self.timestamp.naive(),
+            "state": self.state,
+            "state_timestamp": self.state_timestamp.naive(),
+            "state_reason": self.state_reason,
+            "severity": self.severity,
+            "evaluate_timestamp": self.evaluate_timestamp.naive(),
+        });
+        json[Rule::key(self.rule.type_name())] = self.rule.to_json();
+        json
+    }
+
+    /// Where the notices of a transition to `state` go.
+    pub fn actions(&self, state: AlarmState) -> &[String] {
+        match state {
+            AlarmState::Alarm => &self.alarm_actions,
+            AlarmState::Ok => &self.ok_actions,
+            AlarmState::InsufficientData => &self.insufficient_data_actions,
+        }
+    }
+}
+
+impl Action {
+    /// Reads an action URL.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > URL_BYTES_MAX {
+            return Err(format!("an action is longer than {URL_BYTES_MAX} bytes"));
+        }
+        let url = Url::parse(text).map_err(|error| format!("Unable to parse action {text}: {error}"))?;
+        match url.scheme() {
+            "http" | "https" if url.host().is_none() => Err(format!("Unable to parse action {text}: no host")),
+            "http" | "https" if !url.username().is_empty() || url.password().is_some() => {
+                Err("an action URL must not carry credentials".into())
+            }
+            "http" | "https" => Ok(Self::Webhook(url)),
+            "log" => Ok(Self::Log),
+            scheme => Err(format!("Unsupported action {scheme}; supported: http, https, log")),
+        }
+    }
+}
+
+fn actions(fields: &Map<String, Value>, field: &str, is_admin: bool) -> Result<Vec<String>, AlarmError> {
+    let actions: Vec<String> = optional(fields, field)?.unwrap_or_default();
+    if actions.len() > ACTIONS_MAX {
+        return Err(wrong(field, format!("{} count exceeds maximum value {ACTIONS_MAX}", actions.len())));
+    }
+    for action in &actions {
+        let parsed = Action::parse(action).map_err(|reason| wrong(field, reason))?;
+        if parsed == Action::Log && !is_admin {
+            return Err(wrong(field, "You are not authorized to create action: log"));
+        }
+    }
+    Ok(actions)
+}
+
+fn required<T: for<'de> Deserialize<'de>>(fields: &Map<String, Value>, field: &str) -> Result<T, AlarmError> {
+    optional(fields, field)?.ok_or_else(|| wrong(field, "Mandatory field missing."))
+}
+
+fn optional<T: for<'de> Deserialize<'de>>(fields: &Map<String, Value>, field: &str) -> Result<Option<T>, AlarmError> {
+    match fields.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => T::deserialize(value).map(Some).map_err(|error| wrong(field, error)),
+    }
+}
+
+fn wrong(field: &str, reason: impl ToString) -> AlarmError {
+    AlarmError { field: field.to_owned(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body() -> Value {
+        json!({
+            "name": "hot", "type": "gnocchi_resources_threshold",
+            "alarm_actions": ["http://203.0.113.7/hook"],
+            "gnocchi_resources_threshold_rule": {
+                "metric": "cpu_util", "resource_id": "r", "resource_type": "instance", "threshold": 80.0,
+                "aggregation_method": "mean", "comparison_operator": "gt"
+            }
+        })
+    }
+
+    fn refused(change: impl FnOnce(&mut Value)) -> String {
+        let mut json = body();
+        change(&mut json);
+        AlarmRequest::parse(&json, false).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn a_small_request_gets_the_defaults() {
+        let request = AlarmRequest::parse(&body(), false).expect("a good request");
+        assert!(request.enabled && !request.repeat_actions);
+        assert_eq!(request.severity, Severity::Low);
+    }
+
+    #[test]
+    fn wrong_requests_name_the_field() {
+        assert!(refused(|j| j["name"] = json!("")).contains("name"));
+        assert!(refused(|j| j["type"] = json!("lunar")).contains("`lunar` is not served"));
+        assert!(refused(|j| j["surprise"] = json!(1)).contains("surprise"));
+        assert!(refused(|j| j["alarm_actions"] = json!(["ftp://h/"])).contains("Unsupported action ftp"));
+        assert!(refused(|j| j["alarm_actions"] = json!(["http://u:p@h/"])).contains("credentials"));
+        assert!(refused(|j| j["ok_actions"] = json!(["log://"])).contains("not authorized"));
+        assert!(refused(|j| j["severity"] = json!("dire")).contains("severity"));
+        assert!(
+            refused(|j| {
+                j.as_object_mut().expect("object").remove("gnocchi_resources_threshold_rule");
+            })
+            .contains("must be set")
+        );
+        assert!(
+            refused(|j| j["time_constraints"] = json!([{"name": "n", "start": "61 * * * *", "duration": 60}]))
+                .contains("61 * * * *")
+        );
+    }
+}

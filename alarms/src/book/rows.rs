@@ -1,0 +1,126 @@
+//! Alarms, changes and notices to and from rows.
+
+use orzo_database::{Row, Value};
+use orzo_model::Timestamp;
+
+use super::{Change, Notice, severity_of};
+use crate::{
+    alarm::{Alarm, AlarmState},
+    rule::Rule,
+};
+
+/// Columns of `alarms`, in the order of [`values_of`].
+pub(super) const COLUMNS: [&str; 23] = [
+    "alarm_id",
+    "name",
+    "description",
+    "enabled",
+    "type",
+    "rule",
+    "ok_actions",
+    "alarm_actions",
+    "insufficient_data_actions",
+    "repeat_actions",
+    "time_constraints",
+    "project_id",
+    "user_id",
+    "changed_at",
+    "state",
+    "state_at",
+    "state_reason",
+    "severity",
+    "evaluate_at",
+    "operators",
+    "revision",
+    "evaluated_until",
+    "due_at",
+];
+
+pub(super) fn values_of(alarm: &Alarm) -> Vec<Value> {
+    let list = |items: &[String]| serde_json::json!(items).to_string();
+    vec![
+        alarm.alarm_id.as_str().into(),
+        alarm.name.as_str().into(),
+        alarm.description.as_str().into(),
+        alarm.enabled.into(),
+        alarm.rule.type_name().into(),
+        alarm.rule.to_json().to_string().into(),
+        list(&alarm.ok_actions).into(),
+        list(&alarm.alarm_actions).into(),
+        list(&alarm.insufficient_data_actions).into(),
+        alarm.repeat_actions.into(),
+        serde_json::json!(alarm.time_constraints).to_string().into(),
+        alarm.project_id.as_str().into(),
+        alarm.user_id.as_str().into(),
+        alarm.timestamp.into(),
+        alarm.state.as_str().into(),
+        alarm.state_timestamp.into(),
+        alarm.state_reason.as_str().into(),
+        alarm.severity.as_str().into(),
+        alarm.evaluate_timestamp.into(),
+        alarm.is_operators.into(),
+        alarm.revision.into(),
+        alarm.evaluated_until.into(),
+        alarm.evaluated_until.plus(alarm.rule.granularity()).into(),
+    ]
+}
+
+/// # Panics
+/// If the rule in the row cannot be read: only this crate writes it, after the same check.
+pub(super) fn alarm_of(row: &Row) -> Alarm {
+    let json = |column: &str| serde_json::from_str(&row.string(column)).unwrap_or_default();
+    let list = |column: &str| serde_json::from_value(json(column)).unwrap_or_default();
+    let time = |column: &str| row.time(column).unwrap_or(Timestamp::EPOCH);
+    let rule = Rule::parse(&row.string("type"), &json("rule")).expect("rules were checked before they were written");
+    Alarm {
+        alarm_id: row.string("alarm_id"),
+        name: row.string("name"),
+        description: row.string("description"),
+        enabled: row.flag("enabled"),
+        rule,
+        ok_actions: list("ok_actions"),
+        alarm_actions: list("alarm_actions"),
+        insufficient_data_actions: list("insufficient_data_actions"),
+        repeat_actions: row.flag("repeat_actions"),
+        time_constraints: serde_json::from_value(json("time_constraints")).unwrap_or_default(),
+        project_id: row.string("project_id"),
+        user_id: row.string("user_id"),
+        timestamp: time("changed_at"),
+        state: AlarmState::parse(&row.string("state")).unwrap_or(AlarmState::InsufficientData),
+        state_timestamp: time("state_at"),
+        state_reason: row.string("state_reason"),
+        severity: severity_of(row),
+        evaluate_timestamp: time("evaluate_at"),
+        is_operators: row.flag("operators"),
+        revision: row.int("revision").unwrap_or(0),
+        evaluated_until: time("evaluated_until"),
+    }
+}
+
+pub(super) fn change_of(row: &Row) -> Change {
+    Change {
+        event_id: row.string("event_id"),
+        alarm_id: row.string("alarm_id"),
+        kind: row.string("kind"),
+        detail: row.string("detail"),
+        user_id: row.text("user_id"),
+        project_id: row.text("project_id"),
+        on_behalf_of: row.string("on_behalf_of"),
+        timestamp: row.time("happened_at").unwrap_or(Timestamp::EPOCH),
+        severity: row.string("severity"),
+    }
+}
+
+pub(super) fn notice_of(row: &Row) -> Notice {
+    Notice {
+        notice_id: row.string("notice_id"),
+        alarm_id: row.string("alarm_id"),
+        project_id: row.string("project_id"),
+        action: row.string("action"),
+        body: row.string("body"),
+        created_at: row.time("created_at").unwrap_or(Timestamp::EPOCH),
+        attempts: row.int("attempts").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        next_at: row.time("next_at").unwrap_or(Timestamp::EPOCH),
+        last_error: row.text("last_error"),
+    }
+}

@@ -1,0 +1,132 @@
+//! The book on SQLite always, and on PostgreSQL when `ORZO_TEST_POSTGRES` names one.
+
+use orzo_model::{Clock, ManualClock, Timestamp};
+use serde_json::json;
+
+use super::*;
+use crate::judge::{Disposition, ReasonData};
+
+pub(crate) fn request(threshold: f64) -> AlarmRequest {
+    let body = json!({
+        "name": "hot", "type": "gnocchi_resources_threshold", "alarm_actions": ["http://203.0.113.7/hook"],
+        "gnocchi_resources_threshold_rule": {
+            "metric": "cpu_util", "resource_id": "r", "resource_type": "instance", "threshold": threshold,
+            "aggregation_method": "mean", "comparison_operator": "gt", "granularity": 60}
+    });
+    AlarmRequest::parse(&body, true).expect("a good request")
+}
+
+fn to_alarm() -> Judgement {
+    let reason_data =
+        ReasonData { kind: "threshold".into(), disposition: Disposition::Outside, count: 1, most_recent: Some(95.0) };
+    Judgement { state: AlarmState::Alarm, reason: "Transition to alarm".into(), reason_data }
+}
+
+async fn books() -> Vec<(AlarmBook, std::sync::Arc<ManualClock>)> {
+    let mut databases = vec![Database::open("sqlite::memory:").await.expect("sqlite opens")];
+    if let Ok(url) = std::env::var("ORZO_TEST_POSTGRES") {
+        let database = Database::open(&url).await.expect("postgresql opens");
+        for table in ["alarms", "alarm_history", "alarm_notices"] {
+            database.execute(&format!("DROP TABLE IF EXISTS {table}"), &[]).await.expect("drop");
+        }
+        let _ = database.execute("DELETE FROM orzo_migrations WHERE room = 'alarms'", &[]).await;
+        databases.push(database);
+    }
+    let mut books = Vec::new();
+    for database in databases {
+        let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
+        books.push((AlarmBook::open(database, clock.clone()).await.expect("the book opens"), clock));
+    }
+    books
+}
+
+#[tokio::test]
+async fn an_alarm_is_written_read_changed_and_deleted_with_its_history() {
+    for (book, clock) in books().await {
+        let alarm = book.create(&request(80.0), "u", "p", false).await.expect("created");
+        let scope = Scope::Project("p".into());
+        assert_eq!(book.get(&scope, &alarm.alarm_id).await.expect("found"), alarm);
+        clock.advance(Duration::from_secs(5));
+        let changed = book.update(&alarm, &request(90.0), "u", "p").await.expect("updated");
+        assert_eq!(changed.rule.threshold().threshold, 90.0);
+        let history = book.history(&scope, &alarm.alarm_id, 10).await.expect("history");
+        assert_eq!(history.iter().map(|c| c.kind.as_str()).collect::<Vec<_>>(), ["rule change", "creation"]);
+        assert!(history[0].detail.contains("90.0") && !history[0].detail.contains("project_id"));
+        book.delete(&scope, &alarm.alarm_id).await.expect("deleted");
+        assert!(matches!(book.get(&Scope::All, &alarm.alarm_id).await, Err(BookError::NotFound { .. })));
+    }
+}
+
+#[tokio::test]
+async fn another_project_sees_nothing() {
+    for (book, _clock) in books().await {
+        let alarm = book.create(&request(80.0), "u", "p", false).await.expect("created");
+        for scope in [Scope::Project("other".into()), Scope::Nothing] {
+            assert!(matches!(book.get(&scope, &alarm.alarm_id).await, Err(BookError::NotFound { .. })));
+            assert!(matches!(book.delete(&scope, &alarm.alarm_id).await, Err(BookError::NotFound { .. })));
+            assert!(matches!(book.history(&scope, &alarm.alarm_id, 9).await, Err(BookError::NotFound { .. })));
+            assert!(book.list(&scope, &AlarmFilter::default()).await.expect("list").is_empty());
+            // Not even by naming the project in the filter.
+            let filter = AlarmFilter { project_id: Some("p".into()), ..AlarmFilter::default() };
+            assert!(book.list(&scope, &filter).await.expect("list").is_empty());
+        }
+        assert_eq!(book.list(&Scope::All, &AlarmFilter::default()).await.expect("list").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn of_two_transitions_at_once_one_loses_with_all_its_notices() {
+    for (book, clock) in books().await {
+        let alarm = book.create(&request(80.0), "u", "p", false).await.expect("created");
+        let until = clock.now();
+        book.transition(&alarm, &to_alarm(), until).await.expect("the first wins");
+        let second = book.transition(&alarm, &to_alarm(), until).await;
+        assert!(matches!(second, Err(BookError::Changed { .. })));
+        assert_eq!(book.notice_counts().await.expect("counts"), (1, 0, 0));
+        let history = book.history(&Scope::All, &alarm.alarm_id, 10).await.expect("history");
+        assert_eq!(history.iter().filter(|c| c.kind == "state transition").count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_notice_is_leased_and_comes_back_when_the_lease_runs_out() {
+    for (book, clock) in books().await {
+        let alarm = book.create(&request(80.0), "u", "p", false).await.expect("created");
+        book.transition(&alarm, &to_alarm(), clock.now()).await.expect("transition");
+        let lease = Duration::from_secs(60);
+        let first = book.take_notices(10, lease).await.expect("take");
+        assert_eq!(first.len(), 1);
+        assert!(book.take_notices(10, lease).await.expect("take").is_empty());
+        clock.advance(lease);
+        let again = book.take_notices(10, lease).await.expect("take");
+        assert_eq!(again[0].notice_id, first[0].notice_id);
+        assert_eq!(again[0].body, first[0].body);
+        book.delivered(&again[0]).await.expect("mark");
+        clock.advance(lease);
+        assert!(book.take_notices(10, lease).await.expect("take").is_empty());
+        assert_eq!(book.notice_counts().await.expect("counts"), (0, 1, 0));
+    }
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_without_gap_or_repeat() {
+    for (book, clock) in books().await {
+        for place in 0..7 {
+            // Some share a time, so that the id must decide.
+            if place % 3 == 0 {
+                clock.advance(Duration::from_secs(1));
+            }
+            book.create(&request(f64::from(place)), "u", "p", false).await.expect("created");
+        }
+        let mut seen = Vec::new();
+        let mut filter = AlarmFilter { limit: Some(2), ..AlarmFilter::default() };
+        loop {
+            let page = book.list(&Scope::All, &filter).await.expect("page");
+            let Some(last) = page.last() else { break };
+            filter.marker = Some(last.alarm_id.clone());
+            seen.extend(page.into_iter().map(|alarm| alarm.alarm_id));
+        }
+        let all = book.list(&Scope::All, &AlarmFilter::default()).await.expect("all");
+        assert_eq!(seen, all.into_iter().map(|alarm| alarm.alarm_id).collect::<Vec<_>>());
+    }
+}
