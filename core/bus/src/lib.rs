@@ -6,10 +6,20 @@
 //! This room knows nothing of samples but their encoding ([`batch`]).
 #![forbid(unsafe_code)]
 
+pub mod backoff;
+pub mod batch;
+pub mod in_process;
+pub mod rabbit;
+pub mod topic;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use backoff::Backoff;
+pub use in_process::InProcessBus;
+pub use rabbit::RabbitBus;
 
 /// A message as it travels.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,3 +155,6 @@ impl BusError {
         !matches!(self, Self::Refused { .. } | Self::Closed)
     }
 }
+
+#[cfg(test)]
+mod tests;
