@@ -1,6 +1,15 @@
 //! Guests and their statistics: libvirt, and `simulated`.
 //!
+//! In: a domain's specification, or the question how all guests are doing. Out: [`GuestStats`], one per guest.
 //! This room knows what a hypervisor says, not what it is called in a cloud: no meters, no samples.
+//!
+//! `unsafe` is denied in the whole crate but for one file, `libvirt/ffi.rs`, where C is spoken.
+
+pub mod libvirt;
+pub mod simulated;
+
+pub use libvirt::{Libvirt, LibvirtSettings};
+pub use simulated::Simulated;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -29,6 +38,33 @@ pub enum PowerState {
     Suspended = 7,
 }
 
+impl PowerState {
+    /// From libvirt's number; `None` for a number that libvirt did not have in version 9.
+    pub fn from_number(number: i64) -> Option<Self> {
+        Some(match number {
+            0 => Self::NoState,
+            1 => Self::Running,
+            2 => Self::Blocked,
+            3 => Self::Paused,
+            4 => Self::ShuttingDown,
+            5 => Self::ShutOff,
+            6 => Self::Crashed,
+            7 => Self::Suspended,
+            _ => return None,
+        })
+    }
+
+    /// Libvirt's number.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Whether the guest's processors exist: it consumes, and its counters are alive.
+    pub fn is_active(self) -> bool {
+        !matches!(self, Self::ShutOff | Self::Crashed)
+    }
+}
+
 /// One guest's statistics at one time. `None` means that the hypervisor did not say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GuestStats {
@@ -54,6 +90,10 @@ pub struct GuestStats {
     pub perf: PerfStats,
     /// What Nova (or our cloud) wrote into the domain; `None` for guests that no cloud made.
     pub nova: Option<NovaMetadata>,
+    /// Machine of the guest: `x86_64`.
+    pub architecture: Option<String>,
+    /// How the guest is virtualised, in libvirt's word: `hvm`.
+    pub os_type: Option<String>,
 }
 
 /// In KiB, as libvirt's balloon statistics are; swap in KiB since boot.
@@ -150,9 +190,9 @@ pub struct Flavor {
     pub vcpus: u32,
     /// Memory in MiB.
     pub memory_mib: u64,
-    /// Root and ephemeral disk together... as Nova's metadata counts: root disk in GiB.
+    /// Root disk in GiB, as Nova's metadata counts (`<nova:disk>` is the flavor's `root_gb`).
     pub disk_gib: u64,
-    /// Ephemeral disk in GiB.
+    /// Ephemeral disk in GiB, beside the root disk.
     pub ephemeral_gib: u64,
     /// Swap in MiB.
     pub swap_mib: u64,
@@ -254,4 +294,11 @@ pub enum HypervisorError {
         /// How long was waited.
         deadline_ms: u64,
     },
+}
+
+impl HypervisorError {
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::NotAvailable { .. } | Self::Deadline { .. })
+    }
 }
