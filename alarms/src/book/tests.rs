@@ -25,11 +25,9 @@ fn to_alarm() -> Judgement {
 async fn books() -> Vec<(AlarmBook, std::sync::Arc<ManualClock>)> {
     let mut databases = vec![Database::open("sqlite::memory:").await.expect("sqlite opens")];
     if let Ok(url) = std::env::var("ORZO_TEST_POSTGRES") {
-        let database = Database::open(&url).await.expect("postgresql opens");
-        for table in ["alarms", "alarm_history", "alarm_notices"] {
-            database.execute(&format!("DROP TABLE IF EXISTS {table}"), &[]).await.expect("drop");
-        }
-        let _ = database.execute("DELETE FROM orzo_migrations WHERE room = 'alarms'", &[]).await;
+        // A schema of its own for each test: they run side by side.
+        let schema = format!("test_{}", Uuid::new_v4().simple());
+        let database = Database::open_in_schema(&url, &schema).await.expect("postgresql opens");
         databases.push(database);
     }
     let mut books = Vec::new();

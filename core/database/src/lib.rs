@@ -133,20 +133,8 @@ impl From<sqlx::Error> for DatabaseError {
 impl Database {
     /// Opens `sqlite:PATH` (made if missing), `sqlite::memory:` or `postgres://...`.
     pub async fn open(url: &str) -> Result<Self, DatabaseError> {
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let options = PgConnectOptions::from_str(url).map_err(|e| bad_url(url, e))?;
-            // A lost commit acknowledged as done would break C1 and C5.
-            let options = options.options([
-                ("synchronous_commit", "on"),
-                ("statement_timeout", "60000"),
-                ("idle_in_transaction_session_timeout", "60000"),
-            ]);
-            let pool = PgPoolOptions::new()
-                .max_connections(CONNECTIONS_MAX)
-                .acquire_timeout(WAIT_MAX)
-                .connect_with(options)
-                .await?;
-            return Ok(Self { pool: Pool::Postgres(pool) });
+        if is_postgres(url) {
+            return Self::open_postgres(postgres_options(url)?).await;
         }
         if !url.starts_with("sqlite:") {
             return Err(bad_url(url, "expected sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME"));
@@ -170,6 +158,28 @@ impl Database {
             .connect_with(options)
             .await?;
         Ok(Self { pool: Pool::Sqlite { pool, writer: Default::default() } })
+    }
+
+    /// Opens PostgreSQL with all tables in `schema` (made if missing), so that several installations, or tests, share
+    /// one database without meeting. The name must be a plain identifier.
+    pub async fn open_in_schema(url: &str, schema: &str) -> Result<Self, DatabaseError> {
+        let is_plain = schema.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        if !is_postgres(url) || !is_plain || schema.is_empty() {
+            return Err(bad_url(url, format!("schema `{schema}` needs postgres:// and a plain lower-case name")));
+        }
+        let first = Self::open(url).await?;
+        first.execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}"), &[]).await?;
+        first.close().await;
+        Self::open_postgres(postgres_options(url)?.options([("search_path", schema)])).await
+    }
+
+    async fn open_postgres(options: PgConnectOptions) -> Result<Self, DatabaseError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .acquire_timeout(WAIT_MAX)
+            .connect_with(options)
+            .await?;
+        Ok(Self { pool: Pool::Postgres(pool) })
     }
 
     /// Opens an SQLite file.
@@ -363,6 +373,20 @@ impl Transaction<'_> {
             tracing::debug!(error = &error as &dyn std::error::Error, "rollback did not reach the database");
         }
     }
+}
+
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+fn postgres_options(url: &str) -> Result<PgConnectOptions, DatabaseError> {
+    let options = PgConnectOptions::from_str(url).map_err(|error| bad_url(url, error))?;
+    Ok(options.options([
+        // A lost commit acknowledged as done would break C1 and C5.
+        ("synchronous_commit", "on"),
+        ("statement_timeout", "60000"),
+        ("idle_in_transaction_session_timeout", "60000"),
+    ]))
 }
 
 fn bad_url(url: &str, reason: impl ToString) -> DatabaseError {

@@ -7,7 +7,9 @@ async fn databases() -> Vec<(Database, Option<tempfile::TempDir>)> {
     let file = Database::open_file(&directory.path().join("test.db")).await.expect("sqlite opens");
     let mut found = vec![(file, Some(directory))];
     if let Ok(url) = std::env::var("ORZO_TEST_POSTGRES") {
-        found.push((Database::open(&url).await.expect("postgresql opens"), None));
+        // A schema of its own for each test: they run side by side.
+        let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
+        found.push((Database::open_in_schema(&url, &schema).await.expect("postgresql opens"), None));
     }
     found
 }

@@ -1,0 +1,445 @@
+//! Settings: one TOML file, strict. What is not said has the default that `orzo config example` shows.
+//!
+//! A wrong or unknown key is an error with file and line, and the nearest key that is known.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer, de};
+use url::Url;
+
+mod keys;
+
+pub(crate) use keys::{KEYS, example, nearest};
+
+/// A duration as people write it: `250ms`, `30s`, `5m`, `2h`, `7d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span(pub(crate) Duration);
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) server: ServerSettings,
+    pub(crate) log: LogSettings,
+    pub(crate) database: DatabaseSettings,
+    pub(crate) bus: BusSettings,
+    pub(crate) cloud: CloudSettings,
+    pub(crate) identity: IdentitySettings,
+    pub(crate) agents: AgentSettings,
+    pub(crate) collector: CollectorSettings,
+    pub(crate) store: StoreSettings,
+    pub(crate) alarms: AlarmSettings,
+}
+
+/// Where this process is reached and where it keeps things.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ServerSettings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) public_url: Option<Url>,
+    pub(crate) data_directory: PathBuf,
+    pub(crate) roles: Vec<Role>,
+    pub(crate) drain: Span,
+    pub(crate) metrics_public: bool,
+}
+
+/// What a process does. All of them together by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// The embedded identity, image and compute services.
+    Cloud,
+    /// The compute, host and central agents and the notification listener.
+    Agents,
+    /// Takes batches from the bus into the store.
+    Collector,
+    /// Evaluates alarms and delivers notices.
+    Alarms,
+    /// The metric, alarming and event APIs.
+    Api,
+}
+
+/// How it tells what happens.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LogSettings {
+    pub(crate) level: String,
+    pub(crate) format: LogFormat,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where index, alarms and the embedded cloud keep their state.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DatabaseSettings {
+    /// `None`: SQLite in the data directory.
+    pub(crate) url: Option<SecretString>,
+}
+
+/// How samples and notifications travel.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BusSettings {
+    /// `None`: within this process.
+    pub(crate) url: Option<SecretString>,
+}
+
+/// The embedded cloud.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CloudSettings {
+    pub(crate) enabled: bool,
+    pub(crate) hypervisor: HypervisorChoice,
+    pub(crate) libvirt_uri: String,
+    pub(crate) demo_servers: bool,
+    pub(crate) admin_password: Option<SecretString>,
+    pub(crate) region: String,
+    pub(crate) token_life: Span,
+    pub(crate) exists_period: Span,
+    pub(crate) simulated_seed: u64,
+}
+
+/// Who runs the guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum HypervisorChoice {
+    /// libvirt if it answers, simulated guests otherwise.
+    Auto,
+    /// libvirt, or an error.
+    Libvirt,
+    /// Simulated guests.
+    Simulated,
+}
+
+/// Who checks credentials: the embedded identity service, or a Keystone elsewhere.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct IdentitySettings {
+    /// `None`: the embedded one.
+    pub(crate) url: Option<Url>,
+    pub(crate) username: String,
+    pub(crate) password: Option<SecretString>,
+    pub(crate) user_domain: String,
+    pub(crate) project: String,
+    pub(crate) project_domain: String,
+}
+
+/// What is measured, and how often.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AgentSettings {
+    pub(crate) compute: bool,
+    pub(crate) host: bool,
+    pub(crate) central: bool,
+    pub(crate) notifications: bool,
+    pub(crate) polling_file: Option<PathBuf>,
+    pub(crate) meters_files: Vec<PathBuf>,
+    pub(crate) events_file: Option<PathBuf>,
+    pub(crate) central_interval: Span,
+    pub(crate) spool_bytes_max: u64,
+    pub(crate) exchanges: Vec<String>,
+    pub(crate) host_name: Option<String>,
+}
+
+/// What is taken in.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CollectorSettings {
+    pub(crate) resources_file: Option<PathBuf>,
+    pub(crate) future_max: Span,
+    pub(crate) past_max: Span,
+    pub(crate) quarantine_bytes_max: u64,
+}
+
+/// How it is kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct StoreSettings {
+    pub(crate) head_bytes_max: u64,
+    pub(crate) flush_after: Span,
+    /// `None`: for ever.
+    pub(crate) retention: Option<Span>,
+    pub(crate) disk_reserve_bytes: u64,
+}
+
+/// Alarms and their notices.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AlarmSettings {
+    pub(crate) interval: Span,
+    pub(crate) lag: Span,
+    pub(crate) webhook_allow: Vec<String>,
+    pub(crate) webhook_timeout: Span,
+    pub(crate) retry_first: Span,
+    pub(crate) retry_max: Span,
+    pub(crate) give_up_after: Span,
+    pub(crate) signing_secret: Option<SecretString>,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8041)),
+            public_url: None,
+            data_directory: "orzo-data".into(),
+            roles: vec![Role::Cloud, Role::Agents, Role::Collector, Role::Alarms, Role::Api],
+            drain: Span::secs(30),
+            metrics_public: false,
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Default for CloudSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            hypervisor: HypervisorChoice::Auto,
+            libvirt_uri: "qemu:///system".into(),
+            demo_servers: true,
+            admin_password: None,
+            region: "RegionOne".into(),
+            token_life: Span::secs(3600),
+            exists_period: Span::secs(3600),
+            simulated_seed: 1,
+        }
+    }
+}
+
+impl Default for IdentitySettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            username: "orzo".into(),
+            password: None,
+            user_domain: "Default".into(),
+            project: "service".into(),
+            project_domain: "Default".into(),
+        }
+    }
+}
+
+impl Default for AgentSettings {
+    fn default() -> Self {
+        Self {
+            compute: true,
+            host: true,
+            central: true,
+            notifications: true,
+            polling_file: None,
+            meters_files: Vec::new(),
+            events_file: None,
+            central_interval: Span::secs(60),
+            spool_bytes_max: 256 << 20,
+            exchanges: [
+                "nova", "glance", "neutron", "cinder", "heat", "keystone", "trove", "zaqar", "swift", "ceilometer",
+                "magnum", "dns", "ironic", "aodh",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            host_name: None,
+        }
+    }
+}
+
+impl Default for CollectorSettings {
+    fn default() -> Self {
+        Self {
+            resources_file: None,
+            future_max: Span::secs(600),
+            past_max: Span::secs(30 * 86_400),
+            quarantine_bytes_max: 256 << 20,
+        }
+    }
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 128 << 20,
+            flush_after: Span::secs(600),
+            retention: None,
+            disk_reserve_bytes: 256 << 20,
+        }
+    }
+}
+
+impl Default for AlarmSettings {
+    fn default() -> Self {
+        Self {
+            interval: Span::secs(1),
+            lag: Span::secs(5),
+            webhook_allow: Vec::new(),
+            webhook_timeout: Span::secs(15),
+            retry_first: Span::secs(5),
+            retry_max: Span::secs(7200),
+            give_up_after: Span::secs(97_200),
+            signing_secret: None,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads a settings file.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read settings {}", path.display()))?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads settings from text; `name` is used in errors.
+    pub(crate) fn parse(text: &str, name: &str) -> anyhow::Result<Self> {
+        let settings: Self = match toml::from_str(text) {
+            Ok(settings) => settings,
+            Err(error) => {
+                let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+                let message = error.message();
+                let hint = unknown_field(message)
+                    .and_then(nearest)
+                    .map(|key| format!("; did you mean `{}`?", key.name))
+                    .unwrap_or_default();
+                bail!("{name}:{line}: {message}{hint}");
+            }
+        };
+        settings.check().with_context(|| format!("{name} is not usable"))?;
+        Ok(settings)
+    }
+
+    /// What types cannot say.
+    fn check(&self) -> anyhow::Result<()> {
+        if self.server.roles.is_empty() {
+            bail!("server.roles is empty: this process would do nothing");
+        }
+        if self.identity.url.is_some() && self.identity.password.is_none() {
+            bail!("identity.password is needed with identity.url");
+        }
+        if !self.cloud.enabled && self.identity.url.is_none() {
+            bail!("cloud.enabled = false needs identity.url: somebody must check credentials");
+        }
+        if let Some(password) = &self.cloud.admin_password {
+            use secrecy::ExposeSecret;
+            if password.expose_secret().chars().count() < 8 {
+                bail!("cloud.admin_password must have at least 8 characters");
+            }
+        }
+        orzo_alarms::AllowList::parse(&self.alarms.webhook_allow).context("alarms.webhook_allow")?;
+        Ok(())
+    }
+
+    /// Whether this process has the role.
+    pub(crate) fn has(&self, role: Role) -> bool {
+        self.server.roles.contains(&role) && (role != Role::Cloud || self.cloud.enabled)
+    }
+}
+
+/// The field of serde's `unknown field` message.
+fn unknown_field(message: &str) -> Option<&str> {
+    message.strip_prefix("unknown field `")?.split('`').next()
+}
+
+impl Span {
+    pub(crate) const fn secs(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let wrong = || format!("`{text}` is not a duration; write 250ms, 30s, 5m, 2h or 7d");
+        let number: u64 = digits.parse().map_err(|_| wrong())?;
+        let millis = match &text[digits.len()..] {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(millis).map(|millis| Self(Duration::from_millis(millis))).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        for (unit, width) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
+            if millis != 0 && millis % width == 0 {
+                return write!(f, "{}{unit}", millis / width);
+            }
+        }
+        write!(f, "{millis}ms")
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        format!("{:#}", Settings::parse(text, "orzo.toml").expect_err("must be refused"))
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let settings = Settings::parse("", "orzo.toml").expect("defaults");
+        assert!(settings.has(Role::Cloud) && settings.has(Role::Api));
+    }
+
+    #[test]
+    fn a_wrong_key_is_named_with_its_line_and_the_nearest_one() {
+        let error = refused("[server]\nlisten = \"127.0.0.1:1\"\nlissten = 1\n");
+        assert!(error.starts_with("orzo.toml:3: unknown field `lissten`"), "{error}");
+        assert!(error.ends_with("did you mean `server.listen`?"), "{error}");
+        assert!(refused("[server]\nlisten = \"here\"\n").starts_with("orzo.toml:2: "));
+        assert!(refused("[alarms]\nlag = \"soon\"\n").contains("`soon` is not a duration"));
+        assert!(refused("[server]\nroles = []\n").contains("server.roles is empty"));
+        assert!(refused("[cloud]\nenabled = false\n").contains("identity.url"));
+        assert!(refused("[alarms]\nwebhook_allow = [\"intranet\"]\n").contains("intranet"));
+    }
+
+    #[test]
+    fn spans_are_read_and_written_as_people_do() {
+        for text in ["250ms", "30s", "5m", "2h", "7d"] {
+            assert_eq!(text.parse::<Span>().expect(text).to_string(), text);
+        }
+        for text in ["", "5", "s", "-1s", "1 s", "1y", "99999999999999999999d"] {
+            assert!(text.parse::<Span>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown_by_debug() {
+        let settings = Settings::parse("[cloud]\nadmin_password = \"canary-4711\"\n", "t").expect("good");
+        assert!(!format!("{settings:?}").contains("canary-4711"));
+    }
+}

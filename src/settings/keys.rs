@@ -1,0 +1,132 @@
+//! Every key with its default and what it means: the one list behind `config example`, `config explain` and the hint
+//! at a wrong key.
+
+/// One key.
+pub(crate) struct Key {
+    /// `section.key`
+    pub(crate) name: &'static str,
+    /// The default as it would be written in the file; `None` if the key is unset by default.
+    pub(crate) default: Option<&'static str>,
+    /// A value to show for a key that is unset by default.
+    pub(crate) sample: &'static str,
+    /// What it means.
+    pub(crate) meaning: &'static str,
+}
+
+const fn set(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, default: Some(default), sample: default, meaning }
+}
+
+const fn unset(name: &'static str, sample: &'static str, meaning: &'static str) -> Key {
+    Key { name, default: None, sample, meaning }
+}
+
+/// All keys, in the order of the file.
+pub(crate) const KEYS: &[Key] = &[
+    set("server.listen", r#""127.0.0.1:8041""#, "Address and port of all HTTP services."),
+    unset("server.public_url", r#""https://cloud.example.org""#, "How clients reach it, if not by `listen`; the catalog's URLs are made from it."),
+    set("server.data_directory", r#""orzo-data""#, "Everything that is kept on disk is below it."),
+    set("server.roles", r#"["cloud", "agents", "collector", "alarms", "api"]"#, "What this process does."),
+    set("server.drain", r#""30s""#, "How long a stop may take to finish what was begun."),
+    set("server.metrics_public", "false", "Whether /metrics answers others than this machine and operators."),
+    set("log.level", r#""info""#, "error, warn, info, debug or trace; or a filter such as `orzo_collector=debug,info`."),
+    set("log.format", r#""text""#, "text or json."),
+    unset("database.url", r#""postgres://orzo:PASSWORD@db.example.org/orzo""#, "State of index, alarms and cloud; SQLite in the data directory if unset."),
+    unset("bus.url", r#""amqp://orzo:PASSWORD@rabbit.example.org:5672/%2f""#, "RabbitMQ for samples and notifications; within the process if unset."),
+    set("cloud.enabled", "true", "Whether the embedded identity, image and compute services run."),
+    set("cloud.hypervisor", r#""auto""#, "libvirt, simulated, or auto: libvirt if it answers."),
+    set("cloud.libvirt_uri", r#""qemu:///system""#, "Which libvirt."),
+    set("cloud.demo_servers", "true", "With simulated guests: a demo project with a few servers at the first start."),
+    unset("cloud.admin_password", r#""at least 8 characters""#, "Password of the user admin when it is first made; generated and printed once if unset."),
+    set("cloud.region", r#""RegionOne""#, "Region in the catalog."),
+    set("cloud.token_life", r#""1h""#, "How long a token is valid."),
+    set("cloud.exists_period", r#""1h""#, "How often compute.instance.exists is sent for each server."),
+    set("cloud.simulated_seed", "1", "Simulated guests with the same seed and id behave the same."),
+    unset("identity.url", r#""https://keystone.example.org/v3""#, "A Keystone elsewhere that checks credentials; the embedded one if unset."),
+    set("identity.username", r#""orzo""#, "This service's own user."),
+    unset("identity.password", r#""PASSWORD""#, "Its password; generated for the embedded identity."),
+    set("identity.user_domain", r#""Default""#, "Domain of that user."),
+    set("identity.project", r#""service""#, "Project of that user."),
+    set("identity.project_domain", r#""Default""#, "Domain of that project."),
+    set("agents.compute", "true", "Poll the guests of this machine."),
+    set("agents.host", "true", "Poll the machine itself (hardware.*)."),
+    set("agents.central", "true", "Poll services by their APIs (image.size ...)."),
+    set("agents.notifications", "true", "Turn the services' notifications into samples and events."),
+    unset("agents.polling_file", r#""/etc/ceilometer/polling.yaml""#, "What is polled and how often, in Ceilometer's format."),
+    set("agents.meters_files", "[]", "Meter definitions (Ceilometer's meters.d/*.yaml) before the shipped ones."),
+    unset("agents.events_file", r#""/etc/ceilometer/event_definitions.yaml""#, "Event definitions instead of the shipped ones."),
+    set("agents.central_interval", r#""1m""#, "How often the central agent polls."),
+    set("agents.spool_bytes_max", "268435456", "What an agent may keep on disk while nobody takes its samples."),
+    set("agents.exchanges", r#"["nova", "glance", "neutron", "cinder", "heat", "keystone", "trove", "zaqar", "swift", "ceilometer", "magnum", "dns", "ironic", "aodh"]"#, "Exchanges that the notification listener binds."),
+    unset("agents.host_name", r#""compute1""#, "Name of this machine in samples; the system's if unset."),
+    unset("collector.resources_file", r#""/etc/ceilometer/gnocchi_resources.yaml""#, "How meters become metrics of resources, instead of the shipped file."),
+    set("collector.future_max", r#""10m""#, "Samples that are further in the future are refused."),
+    set("collector.past_max", r#""30d""#, "Samples that are older are refused."),
+    set("collector.quarantine_bytes_max", "268435456", "What cannot be decoded is kept up to this size; beyond it the bus holds."),
+    set("store.head_bytes_max", "134217728", "Points in memory before they are written to files."),
+    set("store.flush_after", r#""10m""#, "Points are written to files at the latest after this time."),
+    unset("store.retention", r#""365d""#, "Raw points older than this are removed, whole files at a time; kept for ever if unset."),
+    set("store.disk_reserve_bytes", "268435456", "With less free disk than this nothing more is accepted; reads go on."),
+    set("alarms.interval", r#""1s""#, "How often closed windows are looked for."),
+    set("alarms.lag", r#""5s""#, "A window is judged this long after its end, so that its last samples have arrived."),
+    set("alarms.webhook_allow", "[]", "Address ranges that webhooks may reach although they are private, such as 10.0.0.0/8."),
+    set("alarms.webhook_timeout", r#""15s""#, "How long one delivery may take."),
+    set("alarms.retry_first", r#""5s""#, "First wait after a failed delivery; doubles, with jitter."),
+    set("alarms.retry_max", r#""2h""#, "Longest wait between deliveries."),
+    set("alarms.give_up_after", r#""27h""#, "A notice that was not accepted for so long is parked."),
+    unset("alarms.signing_secret", r#""whsec_BASE64""#, "Key of the webhook-signature header; generated in the data directory if unset."),
+];
+
+/// The key that a person may have meant.
+pub(crate) fn nearest(text: &str) -> Option<&'static Key> {
+    let wanted = text.rsplit('.').next().unwrap_or(text);
+    KEYS.iter()
+        .map(|key| {
+            let own = key.name.rsplit('.').next().unwrap_or(key.name);
+            (strsim::jaro_winkler(wanted, own).max(strsim::jaro_winkler(text, key.name)), key)
+        })
+        // Below this the two words have little in common.
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, key)| key)
+}
+
+/// The whole file with every key at its default; unset keys are comments.
+pub(crate) fn example() -> String {
+    let mut text = String::from("# Every key at its default. Keys that are commented out are unset by default.\n");
+    let mut section = "";
+    for key in KEYS {
+        let (own_section, name) = key.name.split_once('.').expect("keys are section.key");
+        if own_section != section {
+            section = own_section;
+            text.push_str(&format!("\n[{section}]\n"));
+        }
+        let comment = if key.default.is_none() { "# " } else { "" };
+        text.push_str(&format!("# {}\n{comment}{name} = {}\n", key.meaning, key.sample));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    #[test]
+    fn the_example_is_the_default() {
+        let example = Settings::parse(&example(), "example").expect("the example is read");
+        assert_eq!(format!("{example:?}"), format!("{:?}", Settings::default()));
+    }
+
+    #[test]
+    fn every_key_is_known_and_every_sample_is_usable() {
+        for key in KEYS {
+            let (section, name) = key.name.split_once('.').expect("section.key");
+            let mut text = format!("[{section}]\n{name} = {}\n", key.sample);
+            if key.name == "identity.url" {
+                text.push_str("password = \"secret\"\n");
+            }
+            Settings::parse(&text, "sample").unwrap_or_else(|error| panic!("{}: {error:#}", key.name));
+        }
+    }
+}
