@@ -30,6 +30,8 @@ use uuid::Uuid;
 
 pub use read::decode;
 
+/// Content type of an encoded batch, on the bus and over HTTP.
+pub const CONTENT_TYPE: &str = "application/vnd.orzo.batch";
 /// First bytes of every encoded batch.
 pub const MAGIC: [u8; 4] = *b"ORZB";
 /// The version that this program writes.

@@ -6,7 +6,8 @@
 //!
 //! A publisher that stops waiting ([`BusError::Timeout`], or its future dropped) does not take the message back: it
 //! stays in the queue and may still be consumed. The publisher must send it again, with the same message id, and
-//! consumers drop what they have seen. So nothing is lost and nothing doubles silently.
+//! consumers drop what they have seen. While the first copy still waits, the second joins it instead of being queued.
+//! So nothing is lost and nothing doubles silently.
 //!
 //! This room does not know what travels.
 
@@ -134,7 +135,7 @@ impl Shared {
 
     fn full(&self, message: &Message) -> BusError {
         let state = self.state.lock();
-        match state.routes(message).find(|queue| queue.is_full()) {
+        match state.routes(message).find(|queue| queue.refuses(message)) {
             Some(queue) => BusError::Full { queue: queue.spec.name.clone(), length_max: queue.spec.length_max },
             None => BusError::Timeout { waited: self.confirm_wait },
         }
@@ -175,12 +176,12 @@ impl State {
             let (exchange, routing_key) = (message.exchange.clone(), message.routing_key.clone());
             return Err(BusError::Unroutable { exchange, routing_key });
         }
-        if self.routes(message).any(Queue::is_full) {
+        if self.routes(message).any(|queue| queue.refuses(message)) {
             return Ok(None);
         }
         let confirmation = Confirmation::of(routes);
         for queue in self.queues.values_mut().filter(|queue| queue.takes(message)) {
-            queue.push(message.clone(), confirmation.clone());
+            queue.push(message.clone(), Some(confirmation.clone()));
         }
         Ok(Some(confirmation))
     }
@@ -190,37 +191,33 @@ impl State {
     fn give_back(&mut self, name: &str, taken: Taken, again: bool) {
         let Some(queue) = self.queues.get_mut(name) else { return };
         if self.closed {
-            queue.forget(taken.number);
-            taken.settle(Outcome::Closed);
+            queue.finish(&taken, &Outcome::Closed);
             return;
         }
+        let set_aside = Outcome::DeadLettered { queue: name.to_owned() };
         let deliveries = taken.redeliveries + 1;
         let limit = queue.spec.delivery_limit;
         let dead = match queue.spec.kind {
             QueueKind::Quorum if !again || deliveries >= limit => dead_queue(name),
             // A classic queue of oslo has no dead-letter exchange: what is rejected for good is gone.
             QueueKind::OsloClassic if !again => {
-                queue.forget(taken.number);
-                taken.settle(Outcome::DeadLettered { queue: name.to_owned() });
+                queue.finish(&taken, &set_aside);
                 return;
             }
             _ => None,
         };
-        match dead.filter(|dead| self.queues.get(dead).is_some_and(|dead| !dead.is_full())) {
-            Some(dead) => {
-                if let Some(queue) = self.queues.get_mut(name) {
-                    queue.forget(taken.number);
-                }
-                if let Some(dead) = self.queues.get_mut(&dead) {
-                    dead.push(taken.message.clone(), Confirmation::of(1));
-                }
-                taken.settle(Outcome::DeadLettered { queue: name.to_owned() });
+        let dead = dead.filter(|dead| self.queues.get(dead).is_some_and(|dead| !dead.refuses(&taken.message)));
+        let Some(dead) = dead else {
+            if let Some(queue) = self.queues.get_mut(name) {
+                queue.put_back(Taken { redeliveries: deliveries, ..taken });
             }
-            None => {
-                if let Some(queue) = self.queues.get_mut(name) {
-                    queue.put_back(Taken { redeliveries: deliveries, ..taken });
-                }
-            }
+            return;
+        };
+        if let Some(queue) = self.queues.get_mut(name) {
+            queue.finish(&taken, &set_aside);
+        }
+        if let Some(dead) = self.queues.get_mut(&dead) {
+            dead.push(taken.message, None);
         }
     }
 
@@ -304,9 +301,8 @@ impl DeliveryReceipt for InProcessReceipt {
     async fn ack(mut self: Box<Self>) -> Result<(), BusError> {
         self.finish(|state, name, taken| {
             if let Some(queue) = state.queues.get_mut(name) {
-                queue.forget(taken.number);
+                queue.finish(&taken, &Outcome::Acknowledged);
             }
-            taken.settle(Outcome::Acknowledged);
         });
         Ok(())
     }

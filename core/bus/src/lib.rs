@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod batch;
 pub mod in_process;
 pub mod rabbit;
+pub mod records;
 pub mod topic;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -20,6 +21,7 @@ use bytes::Bytes;
 pub use backoff::Backoff;
 pub use in_process::InProcessBus;
 pub use rabbit::RabbitBus;
+pub use records::{RecordError, RecordId, Records};
 
 /// A message as it travels.
 #[derive(Clone, Debug, PartialEq)]

@@ -18,6 +18,9 @@ const WAIT: Duration = Duration::from_secs(30);
 /// How long nothing must happen to believe that it does not.
 const QUIET: Duration = Duration::from_millis(300);
 
+/// Held by whoever needs the broker alive; taken whole by the test that kills it.
+static BROKER: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+
 type MakeBus = fn(Duration) -> Option<Arc<dyn Bus>>;
 
 fn in_process(wait: Duration) -> Option<Arc<dyn Bus>> {
@@ -333,7 +336,10 @@ macro_rules! on_both_buses {
         }
         mod rabbitmq {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() { super::$test(super::rabbit).await; })*
+            async fn $test() {
+                let _alive = super::BROKER.read().await;
+                super::$test(super::rabbit).await;
+            })*
         }
     };
 }
@@ -359,8 +365,25 @@ async fn a_twins_publisher_that_gives_up_loses_nothing() {
     let queue = names.queue("q", "k");
     bus.declare(&queue).await.unwrap();
     assert!(matches!(bus.publish(names.message("k", "a")).await, Err(BusError::Timeout { .. })));
+}
+
+#[tokio::test]
+async fn a_twins_message_sent_again_while_it_waits_is_one_message() {
+    let twin = InProcessBus::new(SystemClock::shared());
+    let bus: Arc<dyn Bus> = Arc::new(twin.clone());
+    let names = Names::new();
+    let queue = names.queue("q", "k");
+    bus.declare(&queue).await.unwrap();
+    let twice = [publish(&bus, names.message("k", "a")), publish(&bus, names.message("k", "a"))];
+    // On one thread both tasks run to where they wait before this one goes on.
+    tokio::task::yield_now().await;
+    assert_eq!(twin.waiting(&queue.name), 1);
     let mut subscription = bus.subscribe(&queue, 2).await.unwrap();
-    assert_eq!(next(&mut subscription).await.message.message_id, "id-a");
+    next(&mut subscription).await.receipt.ack().await.unwrap();
+    for published in twice {
+        published.await.unwrap().unwrap();
+    }
+    assert_eq!(twin.waiting(&queue.name), 0);
 }
 
 #[tokio::test]

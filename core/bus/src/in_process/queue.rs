@@ -1,7 +1,7 @@
 //! One queue of the in-process bus, and what a publisher waits for. No waiting happens here but on a confirmation.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -57,26 +57,22 @@ pub(super) struct Taken {
     pub(super) number: u64,
     pub(super) message: Message,
     pub(super) redeliveries: u32,
-    pub(super) confirmation: Arc<Confirmation>,
-}
-
-impl Taken {
-    pub(super) fn settle(&self, outcome: Outcome) {
-        self.confirmation.settle(outcome);
-    }
 }
 
 /// Messages in order of arrival, those in consumers' hands apart.
 pub(super) struct Queue {
     pub(super) spec: QueueSpec,
     ready: BTreeMap<u64, Taken>,
-    in_hand: BTreeSet<u64>,
+    /// Who waits for each message that is ready or in hand. A message sent again while its first copy is still here
+    /// is not queued twice: its publisher joins the others. So an outage with retries does not fill the memory.
+    waiting: HashMap<u64, Vec<Arc<Confirmation>>>,
+    numbers: HashMap<String, u64>,
     next_number: u64,
 }
 
 impl Queue {
     pub(super) fn new(spec: QueueSpec) -> Self {
-        Self { spec, ready: BTreeMap::new(), in_hand: BTreeSet::new(), next_number: 0 }
+        Self { spec, ready: BTreeMap::new(), waiting: HashMap::new(), numbers: HashMap::new(), next_number: 0 }
     }
 
     pub(super) fn bind(&mut self, bindings: &[(String, String)]) {
@@ -97,38 +93,49 @@ impl Queue {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.ready.len() + self.in_hand.len()
+        self.waiting.len()
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.len() >= self.spec.length_max as usize
+    /// No room for this message; one that is here already needs none.
+    pub(super) fn refuses(&self, message: &Message) -> bool {
+        self.len() >= self.spec.length_max as usize && !self.numbers.contains_key(&message.message_id)
     }
 
-    pub(super) fn push(&mut self, message: Message, confirmation: Arc<Confirmation>) {
+    pub(super) fn push(&mut self, message: Message, confirmation: Option<Arc<Confirmation>>) {
+        if let Some(number) = self.numbers.get(&message.message_id) {
+            self.waiting.entry(*number).or_default().extend(confirmation);
+            return;
+        }
         let number = self.next_number;
         self.next_number += 1;
-        self.ready.insert(number, Taken { number, message, redeliveries: 0, confirmation });
+        // Without an id every message is its own.
+        if !message.message_id.is_empty() {
+            self.numbers.insert(message.message_id.clone(), number);
+        }
+        self.waiting.insert(number, confirmation.into_iter().collect());
+        self.ready.insert(number, Taken { number, message, redeliveries: 0 });
     }
 
     pub(super) fn take(&mut self) -> Option<Taken> {
-        let (number, taken) = self.ready.pop_first()?;
-        self.in_hand.insert(number);
-        Some(taken)
+        self.ready.pop_first().map(|(_, taken)| taken)
     }
 
     /// Back to its place; its number is its place.
     pub(super) fn put_back(&mut self, taken: Taken) {
-        self.in_hand.remove(&taken.number);
         self.ready.insert(taken.number, taken);
     }
 
-    pub(super) fn forget(&mut self, number: u64) {
-        self.in_hand.remove(&number);
+    /// Done with it, one way or another.
+    pub(super) fn finish(&mut self, taken: &Taken, outcome: &Outcome) {
+        self.numbers.remove(&taken.message.message_id);
+        for confirmation in self.waiting.remove(&taken.number).unwrap_or_default() {
+            confirmation.settle(outcome.clone());
+        }
     }
 
     pub(super) fn close(&mut self) {
         for taken in std::mem::take(&mut self.ready).into_values() {
-            taken.settle(Outcome::Closed);
+            self.finish(&taken, &Outcome::Closed);
         }
     }
 }

@@ -100,6 +100,7 @@ async fn every_message_survives(bus: Arc<dyn Bus>, count: usize, trouble: impl F
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cut_wires_lose_nothing() {
     let Ok(url) = std::env::var("ORZO_TEST_AMQP") else { return };
+    let _alive = BROKER.read().await;
     let mut url = url::Url::parse(&url).unwrap();
     let broker = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5672));
     let wire = Wire::to(broker).await;
@@ -121,6 +122,7 @@ async fn a_killed_broker_loses_nothing() {
     let (Ok(url), Ok(restart)) = (std::env::var("ORZO_TEST_AMQP"), std::env::var("ORZO_TEST_AMQP_RESTART")) else {
         return;
     };
+    let _dying = BROKER.write().await;
     let bus = RabbitBus::connect_with(&url, "orzo-test", SystemClock::shared(), WAIT).unwrap();
     every_message_survives(Arc::new(bus), 4000, async move {
         tokio::time::sleep(Duration::from_millis(500)).await;
