@@ -97,10 +97,7 @@ impl Publisher {
     pub async fn run(&self, stop: CancellationToken) {
         let mut backoff = Backoff::new(DRAIN_FIRST, DRAIN_MAX);
         loop {
-            let drained = tokio::select! {
-                drained = self.drain_one() => drained,
-                () = stop.cancelled() => return,
-            };
+            let drained = self.drain_one(&stop).await;
             match drained {
                 Drained::Sent => backoff.succeeded(),
                 Drained::Empty => {
@@ -128,7 +125,7 @@ impl Publisher {
         self.spool.len()
     }
 
-    async fn drain_one(&self) -> Drained {
+    async fn drain_one(&self, stop: &CancellationToken) -> Drained {
         let Some(id) = self.spool.first() else { return Drained::Empty };
         let (note, body) = match self.on_disk(move |spool| spool.read(id)).await {
             Ok(record) => record,
@@ -148,7 +145,12 @@ impl Publisher {
                 return self.set_aside(id, things, "damaged", &error).await;
             }
         };
-        match self.send(&parcel, DRAIN_WAIT_MAX).await {
+        // Only the waiting is cut short: what happens to the file is always counted.
+        let sent = tokio::select! {
+            sent = self.send(&parcel, DRAIN_WAIT_MAX) => sent,
+            () = stop.cancelled() => return Drained::Stuck,
+        };
+        match sent {
             Ok(()) => {}
             Err(error @ OutletError::Rejected { .. }) => return self.set_aside(id, things, "rejected", &error).await,
             Err(error) => {
@@ -170,7 +172,7 @@ impl Publisher {
     }
 
     /// A batch that can never be delivered stays on disk for people, out of the way of the others.
-    async fn set_aside(&self, id: RecordId, things: u64, reason: &str, error: &dyn std::error::Error) -> Drained {
+    async fn set_aside(&self, id: RecordId, things: u64, reason: &str, error: &(dyn std::error::Error + Send + Sync + 'static)) -> Drained {
         match self.on_disk(move |spool| spool.set_aside(id)).await {
             Ok(path) => {
                 tracing::error!(error, file = %path.display(), "a spooled batch cannot be delivered, it is set aside");
@@ -235,7 +237,7 @@ impl Publisher {
     }
 
     /// Told when it begins; [`Self::run`] tells when it has ended.
-    fn trouble(&self, error: &dyn std::error::Error) {
+    fn trouble(&self, error: &(dyn std::error::Error + Send + Sync + 'static)) {
         if !self.troubled.swap(true, Ordering::Relaxed) {
             tracing::warn!(error, "cannot publish samples, keeping them on disk until it works again");
         }
