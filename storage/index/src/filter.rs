@@ -1,0 +1,417 @@
+//! The resource search grammar (JSON form): `{"=": {"project_id": "x"}}`, `and`, `or`, `not`, `like`, `in` ... Pure:
+//! JSON → [`Filter`] → SQL condition. Three-valued as in SQL: a comparison with a missing value is neither true nor
+//! false, `!=` also finds what is missing, and only what is true is found.
+
+use orzo_model::Timestamp;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    AttributeKind, IndexError, ResourceType,
+    repository::resources::resource_uuid,
+    spans::{parse_time, parse_timespan},
+    sql::Sql,
+};
+
+/// Deepest nesting; a hand-written search has three or four levels, and the walk is recursive.
+const DEPTH_MAX: usize = 32;
+/// Conditions and listed values in one search at most, so that the statement stays below the parameter limits.
+const TERMS_MAX: usize = 5000;
+
+/// How two values are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// `=`
+    Equal,
+    /// `!=`; also finds what is missing.
+    NotEqual,
+    /// `<`
+    Less,
+    /// `<=`
+    LessOrEqual,
+    /// `>`
+    Greater,
+    /// `>=`
+    GreaterOrEqual,
+}
+
+/// A search.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Filter {
+    /// `{}`: everything.
+    Everything,
+    /// `{"=": {"attribute": value}}`
+    Compare {
+        /// How.
+        comparison: Comparison,
+        /// What.
+        attribute: String,
+        /// With what.
+        value: Value,
+    },
+    /// `{"like": {"attribute": "a%"}}`: `%` is any text, `_` any character.
+    Like {
+        /// What.
+        attribute: String,
+        /// With what.
+        pattern: String,
+    },
+    /// `{"in": {"attribute": [values]}}`
+    In {
+        /// What.
+        attribute: String,
+        /// One of these.
+        values: Vec<Value>,
+    },
+    /// All of them.
+    And(Vec<Filter>),
+    /// At least one of them.
+    Or(Vec<Filter>),
+    /// Not that.
+    Not(Box<Filter>),
+}
+
+impl Comparison {
+    fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "=" | "==" | "eq" => Self::Equal,
+            "!=" | "≠" | "ne" => Self::NotEqual,
+            "<" | "lt" => Self::Less,
+            "<=" | "≤" | "le" => Self::LessOrEqual,
+            ">" | "gt" => Self::Greater,
+            ">=" | "≥" | "ge" => Self::GreaterOrEqual,
+            _ => return None,
+        })
+    }
+
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Equal => "=",
+            Self::NotEqual => "<>",
+            Self::Less => "<",
+            Self::LessOrEqual => "<=",
+            Self::Greater => ">",
+            Self::GreaterOrEqual => ">=",
+        }
+    }
+}
+
+impl Filter {
+    /// Reads the JSON form.
+    pub fn parse(json: &Value) -> Result<Self, IndexError> {
+        let mut terms = 0;
+        parse(json, 0, &mut terms)
+    }
+
+    /// `attribute = value`, the commonest search.
+    pub fn equal(attribute: &str, value: impl Into<Value>) -> Self {
+        Self::Compare { comparison: Comparison::Equal, attribute: attribute.to_owned(), value: value.into() }
+    }
+
+    /// Whether it finds everything.
+    pub fn is_everything(&self) -> bool {
+        matches!(self, Self::Everything)
+    }
+}
+
+fn invalid(reason: impl Into<String>) -> IndexError {
+    IndexError::invalid_input(reason, &[])
+}
+
+fn parse(json: &Value, depth: usize, terms: &mut usize) -> Result<Filter, IndexError> {
+    *terms += 1;
+    if depth > DEPTH_MAX || *terms > TERMS_MAX {
+        return Err(invalid(format!("a search may have {DEPTH_MAX} levels and {TERMS_MAX} terms at most")));
+    }
+    let object = json.as_object().ok_or_else(|| invalid("expected a dictionary"))?;
+    let mut entries = object.iter();
+    let Some((name, inner)) = entries.next() else { return Ok(Filter::Everything) };
+    if entries.next().is_some() {
+        return Err(invalid("only one operator is allowed in each dictionary"));
+    }
+    let list = |inner: &Value, terms: &mut usize| -> Result<Vec<Filter>, IndexError> {
+        let items = inner
+            .as_array()
+            .ok_or_else(|| invalid(format!("expected a list for dictionary value @ data['{name}']")))?;
+        if items.is_empty() {
+            return Err(invalid(format!("length of value must be at least 1 for dictionary value @ data['{name}']")));
+        }
+        items.iter().map(|item| parse(item, depth + 1, terms)).collect()
+    };
+    match name.as_str() {
+        "and" | "∧" => Ok(Filter::And(list(inner, terms)?)),
+        "or" | "∨" => Ok(Filter::Or(list(inner, terms)?)),
+        "not" => Ok(Filter::Not(Box::new(parse(inner, depth + 1, terms)?))),
+        "like" => {
+            let (attribute, value) = operand(name, inner)?;
+            let pattern =
+                value.as_str().ok_or_else(|| invalid(format!("expected str @ data['like']['{attribute}']")))?;
+            Ok(Filter::Like { attribute, pattern: pattern.to_owned() })
+        }
+        "in" => {
+            let (attribute, value) = operand(name, inner)?;
+            let values = value.as_array().filter(|values| !values.is_empty()).ok_or_else(|| {
+                invalid(format!("length of value must be at least 1 for dictionary value @ data['in']['{attribute}']"))
+            })?;
+            *terms += values.len();
+            if *terms > TERMS_MAX {
+                return Err(invalid(format!("a search may have {TERMS_MAX} terms at most")));
+            }
+            Ok(Filter::In { attribute, values: values.clone() })
+        }
+        other => {
+            let comparison =
+                Comparison::of(other).ok_or_else(|| invalid(format!("extra keys not allowed @ data['{other}']")))?;
+            let (attribute, value) = operand(name, inner)?;
+            if value.is_array() || value.is_object() {
+                return Err(invalid(format!("expected a value @ data['{name}']['{attribute}']")));
+            }
+            Ok(Filter::Compare { comparison, attribute, value: value.clone() })
+        }
+    }
+}
+
+fn operand<'a>(name: &str, inner: &'a Value) -> Result<(String, &'a Value), IndexError> {
+    let mut entries = inner
+        .as_object()
+        .ok_or_else(|| invalid(format!("expected a dictionary for dictionary value @ data['{name}']")))?
+        .iter();
+    match (entries.next(), entries.next()) {
+        (Some((attribute, value)), None) => Ok((attribute.clone(), value)),
+        _ => Err(invalid(format!("length of value must be 1 for dictionary value @ data['{name}']"))),
+    }
+}
+
+/// What a name in a search or sort means.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Column {
+    /// The UUID of the resource; values pass through the transformation of free ids.
+    Id,
+    /// A text column of all resources.
+    Text(&'static str),
+    /// A time column of all resources, in microseconds.
+    Time(&'static str),
+    /// `ended_at - started_at`, in microseconds.
+    Lifespan,
+    /// An attribute of the type.
+    Attribute(String, AttributeKind),
+}
+
+/// The column that `name` means for resources of `kind`.
+pub(crate) fn column(name: &str, kind: &ResourceType) -> Option<Column> {
+    Some(match name {
+        "id" => Column::Id,
+        "type" => Column::Text("r.type"),
+        "original_resource_id" => Column::Text("r.original_resource_id"),
+        "creator" => Column::Text("r.creator"),
+        "created_by_user_id" => Column::Text("r.created_by_user_id"),
+        "created_by_project_id" => Column::Text("r.created_by_project_id"),
+        "project_id" => Column::Text("r.project_id"),
+        "user_id" => Column::Text("r.user_id"),
+        "started_at" => Column::Time("r.started_at"),
+        "ended_at" => Column::Time("r.ended_at"),
+        "revision_start" => Column::Time("r.revision_start"),
+        "revision_end" => Column::Time("r.revision_end"),
+        "lifespan" => Column::Lifespan,
+        _ => Column::Attribute(name.to_owned(), kind.attributes.get(name)?.kind.clone()),
+    })
+}
+
+/// What turning a search into SQL needs to know.
+pub(crate) struct Context<'a> {
+    pub(crate) kind: &'a ResourceType,
+    /// Whose transformation free ids go through.
+    pub(crate) creator: Option<&'a str>,
+    pub(crate) now: Timestamp,
+    /// SQLite's LIKE ignores case; its GLOB does not.
+    pub(crate) is_sqlite: bool,
+}
+
+impl Context<'_> {
+    fn column(&self, name: &str) -> Result<Column, IndexError> {
+        column(name, self.kind)
+            .ok_or_else(|| IndexError::refused(format!("Resource type {} has no {name} attribute", self.kind.name)))
+    }
+
+    /// Adds the condition of `filter` to `sql`, over the alias `r`.
+    pub(crate) fn push(&self, filter: &Filter, sql: &mut Sql) -> Result<(), IndexError> {
+        match filter {
+            Filter::Everything => sql.push("1 = 1"),
+            Filter::And(parts) => return self.push_joined(parts, " AND ", sql),
+            Filter::Or(parts) => return self.push_joined(parts, " OR ", sql),
+            Filter::Not(inner) => {
+                sql.push("NOT (");
+                self.push(inner, sql)?;
+                sql.push(")")
+            }
+            Filter::Compare { comparison, attribute, value } => {
+                let column = self.column(attribute)?;
+                let expression = expression(&column, sql);
+                let condition = match (comparison, value) {
+                    (Comparison::Equal, Value::Null) => format!("{expression} IS NULL"),
+                    (Comparison::NotEqual, Value::Null) => format!("{expression} IS NOT NULL"),
+                    (_, Value::Null) => "CAST(NULL AS BIGINT) = 1".to_owned(),
+                    (comparison, value) => {
+                        let place = self.bind(attribute, &column, value, sql)?;
+                        let condition = format!("{expression} {} {place}", comparison.sql());
+                        match comparison {
+                            Comparison::NotEqual => format!("({condition} OR {expression} IS NULL)"),
+                            _ => condition,
+                        }
+                    }
+                };
+                sql.push(&condition)
+            }
+            Filter::In { attribute, values } => {
+                let column = self.column(attribute)?;
+                let expression = expression(&column, sql);
+                let places: Vec<String> = values
+                    .iter()
+                    .filter(|value| !value.is_null())
+                    .map(|value| self.bind(attribute, &column, value, sql))
+                    .collect::<Result<_, _>>()?;
+                let list = if places.is_empty() { "NULL".to_owned() } else { places.join(", ") };
+                sql.push(&format!("{expression} IN ({list})"))
+            }
+            Filter::Like { attribute, pattern } => {
+                let column = self.column(attribute)?;
+                let is_text = match &column {
+                    Column::Text(_) => true,
+                    Column::Attribute(_, kind) => kind.is_text(),
+                    Column::Id | Column::Time(_) | Column::Lifespan => false,
+                };
+                if !is_text {
+                    return Err(IndexError::refused(format!("operator like is not supported for field `{attribute}'")));
+                }
+                let expression = expression(&column, sql);
+                let (operator, pattern) =
+                    if self.is_sqlite { ("GLOB", glob_of_like(pattern)) } else { ("LIKE", pattern.clone()) };
+                let place = sql.bind(pattern);
+                sql.push(&format!("{expression} {operator} {place}"))
+            }
+        };
+        Ok(())
+    }
+
+    fn push_joined(&self, parts: &[Filter], operator: &str, sql: &mut Sql) -> Result<(), IndexError> {
+        sql.push("(");
+        for (place, part) in parts.iter().enumerate() {
+            if place > 0 {
+                sql.push(operator);
+            }
+            self.push(part, sql)?;
+        }
+        sql.push(")");
+        Ok(())
+    }
+
+    /// Binds a value as the column's type.
+    fn bind(&self, attribute: &str, column: &Column, value: &Value, sql: &mut Sql) -> Result<String, IndexError> {
+        let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let wrong = || IndexError::refused(format!("Invalid value: `{shown}' for field `{attribute}'"));
+        Ok(match column {
+            Column::Id => {
+                let id = match self.creator {
+                    Some(creator) => resource_uuid(&shown, creator)?,
+                    None => Uuid::parse_str(&shown).map_err(|_| wrong())?,
+                };
+                sql.bind(id.to_string())
+            }
+            Column::Text(_) => sql.bind(shown),
+            Column::Time(_) => sql.bind(parse_time(value, self.now).map_err(|_| wrong())?),
+            Column::Lifespan => {
+                let span = parse_timespan(value).map_err(|_| wrong())?;
+                sql.bind(i64::try_from(span.as_micros()).unwrap_or(i64::MAX))
+            }
+            Column::Attribute(_, kind) => match kind {
+                AttributeKind::String { .. } => sql.bind(shown),
+                AttributeKind::Uuid => sql.bind(Uuid::parse_str(&shown).map_err(|_| wrong())?.to_string()),
+                AttributeKind::Number { .. } => {
+                    let number = value.as_f64().or_else(|| shown.parse().ok()).ok_or_else(wrong)?;
+                    sql.bind(number)
+                }
+                AttributeKind::Bool => {
+                    let truth = kind.check(value).map_err(|_| wrong())?;
+                    sql.bind(f64::from(u8::from(truth == Value::Bool(true))))
+                }
+                AttributeKind::Datetime => sql.bind(parse_time(value, self.now).map_err(|_| wrong())?.micros() as f64),
+            },
+        })
+    }
+}
+
+/// The SQL expression of a column over the alias `r`; the name of an attribute travels as a parameter.
+pub(crate) fn expression(column: &Column, sql: &mut Sql) -> String {
+    match column {
+        Column::Id => "r.id".to_owned(),
+        Column::Text(name) | Column::Time(name) => (*name).to_owned(),
+        Column::Lifespan => "(r.ended_at - r.started_at)".to_owned(),
+        Column::Attribute(name, kind) => {
+            let cell = if kind.is_text() { "text" } else { "number" };
+            let place = sql.bind(name.as_str());
+            format!(
+                "(SELECT a.{cell} FROM index_attributes a WHERE a.resource_id = r.id AND a.revision = r.revision \
+                 AND a.name = {place})"
+            )
+        }
+    }
+}
+
+/// SQLite's GLOB pattern for a LIKE pattern.
+fn glob_of_like(pattern: &str) -> String {
+    let mut glob = String::with_capacity(pattern.len());
+    for c in pattern.chars() {
+        match c {
+            '%' => glob.push('*'),
+            '_' => glob.push('?'),
+            '*' | '?' | '[' => glob.extend(['[', c, ']']),
+            c => glob.push(c),
+        }
+    }
+    glob
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn reads_every_operator_and_refuses_what_is_none() {
+        for name in ["=", "==", "eq", "<", "lt", ">", "gt", "<=", "≤", "le", ">=", "≥", "ge", "!=", "≠", "ne"] {
+            assert!(Filter::parse(&json!({name: {"a": 1}})).is_ok(), "{name}");
+        }
+        assert_eq!(Filter::parse(&json!({})).expect("empty"), Filter::Everything);
+        let nested = json!({"and": [{"or": [{"=": {"a": 1}}, {"like": {"b": "x%"}}]}, {"not": {"in": {"c": [1]}}}]});
+        assert!(matches!(Filter::parse(&nested).expect("valid"), Filter::And(parts) if parts.len() == 2));
+        for bad in [
+            json!({"~": {"a": 1}}),
+            json!({"=": {"a": 1, "b": 2}}),
+            json!({"=": {"a": 1}, ">": {"a": 1}}),
+            json!({"and": []}),
+            json!({"in": {"a": []}}),
+            json!({"like": {"a": 5}}),
+            json!({"=": {"a": [1]}}),
+            json!([1]),
+            json!({"=": 5}),
+        ] {
+            assert!(Filter::parse(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn depth_and_size_are_limited() {
+        let mut deep = json!({});
+        for _ in 0..=DEPTH_MAX {
+            deep = json!({ "not": deep });
+        }
+        assert!(Filter::parse(&deep).is_err());
+        assert!(Filter::parse(&json!({"in": {"a": vec![1; TERMS_MAX + 1]}})).is_err());
+    }
+
+    #[test]
+    fn like_becomes_glob_with_its_own_characters_escaped() {
+        assert_eq!(glob_of_like("a%b_c*[?"), "a*b?c[*][[][?]");
+    }
+}

@@ -1,0 +1,44 @@
+//! Reading and writing each kind of thing; one file each. All SQL of the index is here and in `resolve.rs`.
+
+pub(crate) mod events;
+pub(crate) mod metrics;
+pub(crate) mod policies;
+pub(crate) mod resources;
+mod revisions;
+pub(crate) mod types;
+
+pub(crate) use revisions::{attribute_rows, change_row, insert_rows};
+
+use orzo_database::Transaction;
+use orzo_model::Scope;
+
+use crate::{IndexError, sql::Sql};
+
+/// The value of a counter.
+pub(crate) async fn counter(transaction: &mut Transaction<'_>, name: &str) -> Result<u64, IndexError> {
+    let row = transaction.query_one("SELECT next FROM index_counters WHERE name = $1", &[name.into()]).await?;
+    let value = row.and_then(|row| row.int("next")).and_then(|next| u64::try_from(next).ok());
+    value.ok_or_else(|| IndexError::damaged(format!("index_counters `{name}`"), "the row is missing or negative"))
+}
+
+/// Adds to a counter and gives its value from before.
+pub(crate) async fn advance(transaction: &mut Transaction<'_>, name: &str, by: u64) -> Result<u64, IndexError> {
+    let before = counter(transaction, name).await?;
+    let after = i64::try_from(before.saturating_add(by)).unwrap_or(i64::MAX);
+    transaction.execute("UPDATE index_counters SET next = $1 WHERE name = $2", &[after.into(), name.into()]).await?;
+    Ok(before)
+}
+
+/// Adds ` AND ...` so that only what `scope` may see is left: what its project owns or has created (Gnocchi's rule).
+pub(crate) fn push_scope(scope: &Scope, creator_column: &str, owner_column: &str, sql: &mut Sql) {
+    match scope {
+        Scope::All => {}
+        Scope::Project(project) => {
+            let place = sql.bind(project.as_str());
+            sql.push(&format!(" AND ({creator_column} = {place} OR {owner_column} = {place})"));
+        }
+        Scope::Nothing => {
+            sql.push(" AND 1 = 0");
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Metrics: made, attached to resources, listed, marked deleted, and forgotten once their points are gone.
+
+use orzo_database::{Row, Transaction, Value};
+use orzo_model::{Scope, SeriesId, Timestamp};
+use uuid::Uuid;
+
+use super::{
+    advance, counter, insert_rows,
+    policies::PolicyChoice,
+    push_scope,
+    resources::{
+        MetricSource, Page, Sort, SortKey, bad_page, created_by_project, created_by_user, push_after_marker, push_order,
+    },
+};
+use crate::{
+    ArchivePolicy, Index, IndexError,
+    filter::Column,
+    sql::{Sql, transact},
+};
+
+/// Longest unit (Gnocchi's column).
+const UNIT_CHARACTERS_MAX: usize = 31;
+/// Longest name of a metric.
+const NAME_CHARACTERS_MAX: usize = 255;
+
+pub(crate) const METRIC_COLUMNS: &[&str] = &[
+    "id",
+    "series",
+    "name",
+    "unit",
+    "creator",
+    "created_by_user_id",
+    "created_by_project_id",
+    "resource_id",
+    "archive_policy_name",
+    "status",
+];
+const SELECT: &str = "SELECT m.id, m.series, m.name AS metric_name, m.unit, m.creator, m.resource_id, \
+     r.project_id AS resource_project_id, p.name, p.back_window, p.definition, p.aggregation_methods \
+     FROM index_metrics m JOIN index_archive_policies p ON p.name = m.archive_policy_name \
+     LEFT JOIN index_resources r ON r.id = m.resource_id";
+
+/// A series under a name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    /// Its UUID.
+    pub id: Uuid,
+    /// Its number in the store.
+    pub series: SeriesId,
+    /// Its name; always there if it has a resource.
+    pub name: Option<String>,
+    /// Its unit.
+    pub unit: Option<String>,
+    /// Who created it.
+    pub creator: String,
+    /// How it is aggregated.
+    pub archive_policy: ArchivePolicy,
+    /// The resource that it belongs to.
+    pub resource_id: Option<Uuid>,
+    /// The project that owns that resource.
+    pub resource_project_id: Option<String>,
+}
+
+/// A metric to be made.
+#[derive(Clone, Debug, Default)]
+pub struct NewMetric {
+    /// Who makes it.
+    pub creator: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its unit.
+    pub unit: Option<String>,
+    /// The resource that it belongs to.
+    pub resource_id: Option<Uuid>,
+    /// Its policy; `None`: the rules choose.
+    pub archive_policy_name: Option<String>,
+}
+
+/// A question about metrics; what is `None` does not matter.
+#[derive(Clone, Debug)]
+pub struct MetricQuery {
+    /// How far it may look.
+    pub scope: Scope,
+    /// One of these.
+    pub ids: Option<Vec<Uuid>>,
+    /// Of one of these resources.
+    pub resource_ids: Option<Vec<Uuid>>,
+    /// Has this name.
+    pub name: Option<String>,
+    /// Has this unit.
+    pub unit: Option<String>,
+    /// Was made by this creator.
+    pub creator: Option<String>,
+    /// Was made by this user.
+    pub user_id: Option<String>,
+    /// Was made by this project.
+    pub project_id: Option<String>,
+    /// Has this policy.
+    pub archive_policy_name: Option<String>,
+    /// Marked deleted instead of active.
+    pub deleted: bool,
+    /// Which page.
+    pub page: Page,
+}
+
+impl MetricQuery {
+    /// All active metrics within a scope.
+    pub fn new(scope: Scope) -> Self {
+        Self {
+            scope,
+            ids: None,
+            resource_ids: None,
+            name: None,
+            unit: None,
+            creator: None,
+            user_id: None,
+            project_id: None,
+            archive_policy_name: None,
+            deleted: false,
+            page: Page::default(),
+        }
+    }
+}
+
+impl Index {
+    /// Makes a metric, free or of a resource.
+    pub async fn create_metric(&self, new: &NewMetric) -> Result<Metric, IndexError> {
+        let id = Uuid::new_v4();
+        check_names(new.name.as_deref(), new.unit.as_deref())?;
+        if new.resource_id.is_some() && new.name.is_none() {
+            return Err(IndexError::Invalid {
+                cause: "Attribute value error".into(),
+                reason: "Name cannot be null if resource_id is not null".into(),
+                detail: "name".into(),
+            });
+        }
+        let taken = || IndexError::Invalid {
+            cause: "Named metric already exists".into(),
+            reason: String::new(),
+            detail: new.name.clone().unwrap_or_default().into(),
+        };
+        transact!(self.database, |tx| {
+            if let (Some(resource), Some(name)) = (new.resource_id, &new.name) {
+                let known = "SELECT id FROM index_resources WHERE id = $1";
+                if tx.query_one(known, &[resource.to_string().into()]).await?.is_none() {
+                    return Err(IndexError::not_found(format!("Resource {resource}")));
+                }
+                if has_metric(tx, resource, name).await? {
+                    return Err(taken());
+                }
+            }
+            let choice = PolicyChoice::read(tx).await?;
+            let policy = choice.strict(new.archive_policy_name.as_deref(), new.name.as_deref())?;
+            let series = SeriesId(advance(tx, "series", 1).await?);
+            let row = metric_row(
+                id,
+                series,
+                new.name.as_deref(),
+                new.unit.as_deref(),
+                &new.creator,
+                new.resource_id,
+                &policy,
+            );
+            insert_rows(tx, "index_metrics", METRIC_COLUMNS, vec![row]).await?;
+            let row = tx.query_one(&format!("{SELECT} WHERE m.id = $1"), &[id.to_string().into()]).await?;
+            self.metric_of(&row.ok_or_else(|| no_metric(id))?)
+        })
+        .map_err(|error: IndexError| if error.is_constraint() { taken() } else { error })
+    }
+
+    /// One active metric.
+    pub async fn metric(&self, scope: &Scope, id: Uuid) -> Result<Metric, IndexError> {
+        let query = MetricQuery { ids: Some(vec![id]), ..MetricQuery::new(scope.clone()) };
+        self.metrics(&query).await?.pop().ok_or_else(|| no_metric(id))
+    }
+
+    /// The active metric of this name of a resource.
+    pub async fn metric_of_resource(&self, scope: &Scope, resource_id: Uuid, name: &str) -> Result<Metric, IndexError> {
+        let query = MetricQuery {
+            resource_ids: Some(vec![resource_id]),
+            name: Some(name.to_owned()),
+            ..MetricQuery::new(scope.clone())
+        };
+        self.metrics(&query).await?.pop().ok_or_else(|| IndexError::not_found(format!("Metric {name}")))
+    }
+
+    /// One page of metrics, by id unless the page says otherwise.
+    pub async fn metrics(&self, query: &MetricQuery) -> Result<Vec<Metric>, IndexError> {
+        let limit = query.page.limit.unwrap_or(usize::MAX).min(self.settings.page_max);
+        self.find_metrics(query, limit).await
+    }
+
+    /// Metrics beyond the page limit, at most `limit`; for aggregation over groups.
+    pub async fn all_metrics(&self, query: &MetricQuery, limit: usize) -> Result<Vec<Metric>, IndexError> {
+        self.find_metrics(query, limit).await
+    }
+
+    async fn find_metrics(&self, query: &MetricQuery, limit: usize) -> Result<Vec<Metric>, IndexError> {
+        let keys = sort_keys(&query.page.sort)?;
+        let mut sql = Sql::new(SELECT);
+        push_conditions(query, &mut sql);
+        if let Some(marker) = &query.page.marker {
+            let invalid = || bad_page(&format!("Invalid marker: `{marker}'"));
+            let id = Uuid::parse_str(marker).map_err(|_| invalid())?;
+            let mut found = Sql::new("SELECT ");
+            for (place, key) in keys.iter().enumerate() {
+                let text = key.expression(&mut found);
+                found.push(&format!("{}{text} AS k{place}", if place > 0 { ", " } else { "" }));
+            }
+            let place = found.bind(id.to_string());
+            found
+                .push(" FROM index_metrics m LEFT JOIN index_resources r ON r.id = m.resource_id WHERE m.id = ")
+                .push(&place);
+            push_scope(&query.scope, "m.created_by_project_id", "r.project_id", &mut found);
+            let row = self.database.query_one(&found.text, &found.values).await?.ok_or_else(invalid)?;
+            let cells: Vec<Value> =
+                keys.iter().enumerate().map(|(place, key)| key.cell(&row, &format!("k{place}"))).collect();
+            push_after_marker(&keys, &cells, &mut sql);
+        }
+        push_order(&keys, &mut sql);
+        let place = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        sql.push(" LIMIT ").push(&place);
+        let rows = self.database.query(&sql.text, &sql.values).await?;
+        rows.iter().map(|row| self.metric_of(row)).collect()
+    }
+
+    /// Marks a metric deleted. Its points are removed later ([`Index::deleted_metrics`]).
+    pub async fn delete_metric(&self, scope: &Scope, id: Uuid) -> Result<(), IndexError> {
+        self.metric(scope, id).await?;
+        let now = self.clock.now();
+        let deletions = transact!(self.database, |tx| {
+            let sql = "UPDATE index_metrics SET status = 'delete', deleted_at = $1 WHERE id = $2 AND status = 'active'";
+            if tx.execute(sql, &[now.into(), id.to_string().into()]).await? == 0 {
+                return Err(no_metric(id));
+            }
+            advance(tx, "deletions", 1).await?;
+            counter(tx, "deletions").await
+        })?;
+        self.saw_deletions(deletions);
+        Ok(())
+    }
+
+    /// Series of metrics that were marked deleted before a time, at most `limit`.
+    pub async fn deleted_metrics(&self, before: Timestamp, limit: usize) -> Result<Vec<SeriesId>, IndexError> {
+        let sql =
+            "SELECT series FROM index_metrics WHERE status = 'delete' AND deleted_at < $1 ORDER BY deleted_at LIMIT $2";
+        let rows = self.database.query(sql, &[before.into(), i64::try_from(limit).unwrap_or(i64::MAX).into()]).await?;
+        Ok(rows.iter().filter_map(|row| row.int("series")).map(|series| SeriesId(series as u64)).collect())
+    }
+
+    /// Forgets deleted metrics whose points are gone.
+    pub async fn purge_metrics(&self, series: &[SeriesId]) -> Result<(), IndexError> {
+        for chunk in series.chunks(1000) {
+            let mut sql = Sql::new("DELETE FROM index_metrics WHERE status = 'delete' AND series IN ");
+            sql.push_list(chunk.iter().map(|series| i64::try_from(series.0).unwrap_or(i64::MAX)));
+            self.database.execute(&sql.text, &sql.values).await?;
+        }
+        Ok(())
+    }
+
+    /// How many active metrics there are.
+    pub async fn count_metrics(&self) -> Result<u64, IndexError> {
+        let row =
+            self.database.query_one("SELECT count(*) AS n FROM index_metrics WHERE status = 'active'", &[]).await?;
+        Ok(row.and_then(|row| row.int("n")).and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
+    }
+
+    fn metric_of(&self, row: &Row) -> Result<Metric, IndexError> {
+        let id = row.string("id");
+        let damaged = |reason: String| IndexError::damaged(format!("metric `{id}`"), reason);
+        let uuid = |text: &str| Uuid::parse_str(text).map_err(|error| damaged(error.to_string()));
+        let series = row.int("series").and_then(|series| u64::try_from(series).ok());
+        Ok(Metric {
+            id: uuid(&id)?,
+            series: SeriesId(series.ok_or_else(|| damaged("series is missing".into()))?),
+            name: row.text("metric_name"),
+            unit: row.text("unit"),
+            creator: row.string("creator"),
+            archive_policy: self.policy_of(row)?,
+            resource_id: row.text("resource_id").map(|text| uuid(&text)).transpose()?,
+            resource_project_id: row.text("resource_project_id"),
+        })
+    }
+}
+
+fn push_conditions(query: &MetricQuery, sql: &mut Sql) {
+    sql.push(if query.deleted { " WHERE m.status = 'delete'" } else { " WHERE m.status = 'active'" });
+    push_scope(&query.scope, "m.created_by_project_id", "r.project_id", sql);
+    for (column, value) in [
+        ("m.name", &query.name),
+        ("m.unit", &query.unit),
+        ("m.creator", &query.creator),
+        ("m.created_by_user_id", &query.user_id),
+        ("m.created_by_project_id", &query.project_id),
+        ("m.archive_policy_name", &query.archive_policy_name),
+    ] {
+        if let Some(value) = value {
+            let place = sql.bind(value.as_str());
+            sql.push(&format!(" AND {column} = {place}"));
+        }
+    }
+    for (column, ids) in [("m.id", &query.ids), ("m.resource_id", &query.resource_ids)] {
+        if let Some(ids) = ids {
+            sql.push(&format!(" AND {column} IN ")).push_list(ids.iter().map(Uuid::to_string));
+        }
+    }
+}
+
+fn sort_keys(sort: &[Sort]) -> Result<Vec<SortKey>, IndexError> {
+    let mut keys = Vec::new();
+    for key in sort {
+        let column = match key.key.as_str() {
+            "id" => "m.id",
+            "name" => "m.name",
+            "unit" => "m.unit",
+            "creator" => "m.creator",
+            "created_by_user_id" => "m.created_by_user_id",
+            "created_by_project_id" => "m.created_by_project_id",
+            "resource_id" => "m.resource_id",
+            "archive_policy_name" => "m.archive_policy_name",
+            "status" => "m.status",
+            other => return Err(bad_page(&format!("Sort key supplied is invalid: {other}"))),
+        };
+        keys.push(SortKey::new(Column::Text(column), key));
+    }
+    keys.push(SortKey::new(Column::Text("m.id"), &Sort { key: "id".into(), descending: false, nulls_first: None }));
+    Ok(keys)
+}
+
+pub(crate) fn no_metric(id: Uuid) -> IndexError {
+    IndexError::not_found(format!("Metric {id}"))
+}
+
+pub(crate) fn check_names(name: Option<&str>, unit: Option<&str>) -> Result<(), IndexError> {
+    if name.is_some_and(|name| name.contains('/')) {
+        return Err(IndexError::refused("'/' is not supported in metric name"));
+    }
+    if name.is_some_and(|name| name.is_empty() || name.chars().count() > NAME_CHARACTERS_MAX) {
+        return Err(IndexError::invalid_input("not a valid value for dictionary value @ data['name']", &["name"]));
+    }
+    if unit.is_some_and(|unit| unit.chars().count() > UNIT_CHARACTERS_MAX) {
+        let reason =
+            format!("length of value must be at most {UNIT_CHARACTERS_MAX} for dictionary value @ data['unit']");
+        return Err(IndexError::invalid_input(reason, &["unit"]));
+    }
+    Ok(())
+}
+
+pub(crate) fn metric_row(
+    id: Uuid,
+    series: SeriesId,
+    name: Option<&str>,
+    unit: Option<&str>,
+    creator: &str,
+    resource_id: Option<Uuid>,
+    policy: &str,
+) -> Vec<Value> {
+    vec![
+        id.to_string().into(),
+        i64::try_from(series.0).unwrap_or(i64::MAX).into(),
+        name.map(str::to_owned).into(),
+        unit.map(|unit| unit.chars().take(UNIT_CHARACTERS_MAX).collect::<String>()).into(),
+        creator.into(),
+        created_by_user(creator).into(),
+        created_by_project(creator).into(),
+        resource_id.map(|id| id.to_string()).into(),
+        policy.into(),
+        "active".into(),
+    ]
+}
+
+async fn has_metric(tx: &mut Transaction<'_>, resource_id: Uuid, name: &str) -> Result<bool, IndexError> {
+    let sql = "SELECT id FROM index_metrics WHERE status = 'active' AND resource_id = $1 AND name = $2";
+    Ok(tx.query_one(sql, &[resource_id.to_string().into(), name.into()]).await?.is_some())
+}
+
+/// Makes or attaches metrics of a resource.
+pub(crate) async fn attach_metrics(
+    tx: &mut Transaction<'_>,
+    resource_id: Uuid,
+    creator: &str,
+    metrics: &[(String, MetricSource)],
+) -> Result<(), IndexError> {
+    if metrics.is_empty() {
+        return Ok(());
+    }
+    let choice = PolicyChoice::read(tx).await?;
+    let mut rows = Vec::new();
+    let created = metrics.iter().filter(|(_, source)| matches!(source, MetricSource::New { .. })).count();
+    let mut series = if created > 0 { advance(tx, "series", created as u64).await? } else { 0 };
+    for (name, source) in metrics {
+        check_names(Some(name), None)?;
+        if has_metric(tx, resource_id, name).await? {
+            return Err(IndexError::NamedMetricExists { name: name.clone() });
+        }
+        match source {
+            MetricSource::New { archive_policy_name, unit } => {
+                check_names(None, unit.as_deref())?;
+                let policy = choice.strict(archive_policy_name.as_deref(), Some(name))?;
+                let id = Uuid::new_v4();
+                rows.push(metric_row(
+                    id,
+                    SeriesId(series),
+                    Some(name),
+                    unit.as_deref(),
+                    creator,
+                    Some(resource_id),
+                    &policy,
+                ));
+                series += 1;
+            }
+            MetricSource::Existing(id) => {
+                let sql = "UPDATE index_metrics SET resource_id = $1, name = $2 \
+                           WHERE id = $3 AND creator = $4 AND status = 'active'";
+                let values = [resource_id.to_string().into(), name.into(), id.to_string().into(), creator.into()];
+                if tx.execute(sql, &values).await? == 0 {
+                    return Err(no_metric(*id));
+                }
+            }
+        }
+    }
+    insert_rows(tx, "index_metrics", METRIC_COLUMNS, rows).await
+}
+
+/// Frees all metrics of a resource.
+pub(crate) async fn detach_metrics(tx: &mut Transaction<'_>, resource_id: Uuid) -> Result<(), IndexError> {
+    tx.execute(
+        "UPDATE index_metrics SET resource_id = NULL WHERE resource_id = $1 AND status = 'active'",
+        &[resource_id.to_string().into()],
+    )
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,815 @@
+//! Resources: made, found, searched, changed with history, removed.
+
+use std::collections::{BTreeMap, HashMap};
+
+use orzo_database::{Row, Transaction, Value};
+use orzo_model::{Scope, Timestamp};
+use serde_json::Map;
+use uuid::Uuid;
+
+use super::{
+    attribute_rows, change_row, counter, insert_rows,
+    metrics::{attach_metrics, detach_metrics},
+    policies::to_json,
+    push_scope,
+    revisions::ATTRIBUTE_COLUMNS,
+    types::type_of,
+};
+use crate::{
+    Filter, Index, IndexError, ResourceType,
+    filter::{Column, Context, column, expression},
+    sql::{Sql, transact},
+};
+
+/// Gnocchi's namespace for ids made from free text.
+const RESOURCE_NAMESPACE: Uuid = Uuid::from_u128(0x0a7a15ff_aa13_4ac2_897c_9bdf30ce175b);
+/// Longest free text that becomes an id (Gnocchi: 255 and what its own transformation needs).
+const RESOURCE_ID_CHARACTERS_MAX: usize = 289;
+/// Resources removed in one statement.
+const DELETED_AT_ONCE: usize = 1000;
+
+pub(crate) const RESOURCE_COLUMNS: &str = "r.id, r.type, r.original_resource_id, r.creator, r.project_id, r.user_id, \
+     r.started_at, r.ended_at, r.revision_start, r.revision_end, r.revision, r.attributes";
+/// Current resources as a table with the columns of history.
+pub(crate) const CURRENT: &str = "(SELECT id, type, original_resource_id, creator, created_by_user_id, \
+     created_by_project_id, project_id, user_id, started_at, ended_at, revision_start, attributes, \
+     -1 AS revision, CAST(NULL AS BIGINT) AS revision_end FROM index_resources)";
+/// All revisions of all resources.
+const EVERY_REVISION: &str = "(SELECT id, type, original_resource_id, creator, created_by_user_id, \
+     created_by_project_id, project_id, user_id, started_at, ended_at, revision_start, attributes, \
+     -1 AS revision, CAST(NULL AS BIGINT) AS revision_end FROM index_resources \
+     UNION ALL SELECT id, type, original_resource_id, creator, created_by_user_id, \
+     created_by_project_id, project_id, user_id, started_at, ended_at, revision_start, attributes, \
+     revision, revision_end FROM index_resource_history)";
+
+/// A thing that is measured, at one revision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    /// Its UUID.
+    pub id: Uuid,
+    /// Its type's name.
+    pub resource_type: String,
+    /// The text that it was created with.
+    pub original_resource_id: String,
+    /// Who created it: `<user>:<project>`, or a user's name.
+    pub creator: String,
+    /// Owning project.
+    pub project_id: Option<String>,
+    /// Owning user.
+    pub user_id: Option<String>,
+    /// Since when it exists.
+    pub started_at: Timestamp,
+    /// Until when it existed; `None`: it still does.
+    pub ended_at: Option<Timestamp>,
+    /// Since when it is as this revision says.
+    pub revision_start: Timestamp,
+    /// Until when it was so; `None` for the current revision.
+    pub revision_end: Option<Timestamp>,
+    /// -1 for the current revision, else its number.
+    pub revision: i64,
+    /// Values of the type's attributes; what is missing is null.
+    pub attributes: Map<String, serde_json::Value>,
+    /// Its active metrics by name.
+    pub metrics: BTreeMap<String, Uuid>,
+}
+
+/// User part of a creator.
+pub fn created_by_user(creator: &str) -> &str {
+    creator.split_once(':').map_or(creator, |(user, _)| user)
+}
+
+/// Project part of a creator; empty if it has none.
+pub fn created_by_project(creator: &str) -> &str {
+    creator.split_once(':').map_or("", |(_, project)| project)
+}
+
+/// The UUID that a text means as a resource's id: itself if it is a UUID, else made from the text and its creator.
+pub fn resource_uuid(text: &str, creator: &str) -> Result<Uuid, IndexError> {
+    if let Ok(id) = Uuid::parse_str(text) {
+        return Ok(id);
+    }
+    if text.contains('/') {
+        return Err(IndexError::refused("'/' is not supported in resource id"));
+    }
+    if text.chars().count() > RESOURCE_ID_CHARACTERS_MAX {
+        let text = format!("transformable resource id >{RESOURCE_ID_CHARACTERS_MAX} max allowed characters");
+        return Err(IndexError::refused(text));
+    }
+    if text.is_empty() {
+        return Err(IndexError::refused("a resource id may not be empty"));
+    }
+    Ok(Uuid::new_v5(&RESOURCE_NAMESPACE, format!("{text}\x00{creator}").as_bytes()))
+}
+
+/// Where a resource's metric comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricSource {
+    /// A new one.
+    New {
+        /// Its policy; `None`: the rules choose.
+        archive_policy_name: Option<String>,
+        /// Its unit.
+        unit: Option<String>,
+    },
+    /// One that exists and was made by the same creator.
+    Existing(Uuid),
+}
+
+/// A resource to be made.
+#[derive(Clone, Debug)]
+pub struct NewResource {
+    /// UUID or free text.
+    pub id: String,
+    /// Type's name.
+    pub resource_type: String,
+    /// Who makes it.
+    pub creator: String,
+    /// Owning project.
+    pub project_id: Option<String>,
+    /// Owning user.
+    pub user_id: Option<String>,
+    /// Since when it exists; `None`: now.
+    pub started_at: Option<Timestamp>,
+    /// Until when it existed.
+    pub ended_at: Option<Timestamp>,
+    /// Values of the type's attributes.
+    pub attributes: Map<String, serde_json::Value>,
+    /// Metrics made or attached with it.
+    pub metrics: Vec<(String, MetricSource)>,
+}
+
+/// What changes about a resource; `None` leaves as it is.
+#[derive(Clone, Debug, Default)]
+pub struct ResourceChange {
+    /// Owning project.
+    pub project_id: Option<Option<String>>,
+    /// Owning user.
+    pub user_id: Option<Option<String>>,
+    /// Since when it exists.
+    pub started_at: Option<Timestamp>,
+    /// Until when it existed.
+    pub ended_at: Option<Option<Timestamp>>,
+    /// Attributes that change.
+    pub attributes: Map<String, serde_json::Value>,
+    /// The new set of metrics; those that are not in it are detached.
+    pub metrics: Option<Vec<(String, MetricSource)>>,
+}
+
+/// One sort key: `started_at:desc-nullslast`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sort {
+    /// Attribute.
+    pub key: String,
+    /// Largest first.
+    pub descending: bool,
+    /// Where missing values stand; `None`: last if ascending, first if descending, as PostgreSQL does.
+    pub nulls_first: Option<bool>,
+}
+
+impl Sort {
+    /// Reads `key[:asc|desc[-nullsfirst|-nullslast]]`.
+    pub fn parse(text: &str) -> Result<Self, IndexError> {
+        let (key, direction) = text.split_once(':').unwrap_or((text, "asc"));
+        let (descending, nulls_first) = match direction {
+            "asc" => (false, None),
+            "asc-nullsfirst" => (false, Some(true)),
+            "asc-nullslast" => (false, Some(false)),
+            "desc" => (true, None),
+            "desc-nullsfirst" => (true, Some(true)),
+            "desc-nullslast" => (true, Some(false)),
+            _ => return Err(bad_page(&format!("Unknown sort direction, must be one of: {direction}"))),
+        };
+        Ok(Self { key: key.to_owned(), descending, nulls_first })
+    }
+
+    fn ascending(key: &str) -> Self {
+        Self { key: key.to_owned(), descending: false, nulls_first: None }
+    }
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Things on it at most; `None`, and everything larger: the setting `page_max`.
+    pub limit: Option<usize>,
+    /// The last thing of the page before: an id, with history `<id>@<revision>`.
+    pub marker: Option<String>,
+    /// Order; empty: the list's own.
+    pub sort: Vec<Sort>,
+}
+
+/// A question about resources.
+#[derive(Clone, Debug)]
+pub struct ResourceQuery {
+    /// How far it may look.
+    pub scope: Scope,
+    /// Type searched; `generic` is every type.
+    pub resource_type: String,
+    /// Which of them.
+    pub filter: Filter,
+    /// Whose transformation free ids in the filter go through.
+    pub creator: Option<String>,
+    /// Every revision instead of the current one.
+    pub history: bool,
+    /// Which page.
+    pub page: Page,
+}
+
+impl Index {
+    /// Makes a resource, strictly checked.
+    pub async fn create_resource(&self, new: &NewResource) -> Result<Resource, IndexError> {
+        let id = resource_uuid(&new.id, &new.creator)?;
+        let now = self.clock.now();
+        transact!(self.database, |tx| {
+            let kind = read_type(tx, &new.resource_type).await?;
+            let exists = "SELECT id FROM index_resources WHERE id = $1";
+            if tx.query_one(exists, &[id.to_string().into()]).await?.is_some() {
+                return Err(IndexError::Exists { what: format!("Resource {id}") });
+            }
+            let started_at = new.started_at.unwrap_or(now);
+            check_lifespan(started_at, new.ended_at)?;
+            let resource = Resource {
+                id,
+                resource_type: kind.name.clone(),
+                original_resource_id: new.id.clone(),
+                creator: new.creator.clone(),
+                project_id: new.project_id.clone(),
+                user_id: new.user_id.clone(),
+                started_at,
+                ended_at: new.ended_at,
+                revision_start: now,
+                revision_end: None,
+                revision: -1,
+                attributes: kind.check_attributes(&new.attributes, false)?,
+                metrics: BTreeMap::new(),
+            };
+            insert_resources(tx, &[(&resource, &kind)]).await?;
+            attach_metrics(tx, id, &new.creator, &new.metrics).await?;
+            let mut resources = vec![resource];
+            fill_metrics(tx, &mut resources).await?;
+            Ok(resources.pop().expect("one was put in"))
+        })
+        .map_err(|error: IndexError| match error {
+            error if error.is_constraint() => IndexError::Exists { what: format!("Resource {id}") },
+            error => error,
+        })
+    }
+
+    /// One resource by its UUID. `resource_type` `generic` finds every type.
+    pub async fn resource(&self, scope: &Scope, resource_type: &str, id: Uuid) -> Result<Resource, IndexError> {
+        let query = self.query_for(scope, resource_type, Filter::equal("id", id.to_string())).await?;
+        query.into_iter().next().ok_or_else(|| no_resource(id))
+    }
+
+    /// One resource by UUID or by the text that it was created with. The text is first transformed for `creator`, as
+    /// Gnocchi does; if there is no such resource, the newest visible one with this text is taken, so that users find
+    /// what the collector created for them.
+    pub async fn find_resource(
+        &self,
+        scope: &Scope,
+        resource_type: &str,
+        creator: &str,
+        text: &str,
+    ) -> Result<Resource, IndexError> {
+        let not_found = || IndexError::not_found(format!("Resource {text}"));
+        let id = resource_uuid(text, creator).map_err(|_| not_found())?;
+        match self.resource(scope, resource_type, id).await {
+            Err(IndexError::NotFound { what }) if what == format!("Resource {id}") => {}
+            outcome => return outcome,
+        }
+        if Uuid::parse_str(text).is_ok() {
+            return Err(not_found());
+        }
+        let found = self.query_for(scope, resource_type, Filter::equal("original_resource_id", text)).await?;
+        found.into_iter().max_by_key(|resource| (resource.revision_start, resource.id)).ok_or_else(not_found)
+    }
+
+    async fn query_for(&self, scope: &Scope, resource_type: &str, filter: Filter) -> Result<Vec<Resource>, IndexError> {
+        self.resources(&ResourceQuery {
+            scope: scope.clone(),
+            resource_type: resource_type.to_owned(),
+            filter,
+            creator: None,
+            history: false,
+            page: Page::default(),
+        })
+        .await
+    }
+
+    /// One page of the resources that a search finds.
+    pub async fn resources(&self, query: &ResourceQuery) -> Result<Vec<Resource>, IndexError> {
+        let limit = query.page.limit.unwrap_or(usize::MAX).min(self.settings.page_max);
+        self.search(query, Some(limit)).await
+    }
+
+    /// All resources that a search finds, at most `limit` of them; for aggregation over groups.
+    pub async fn all_resources(&self, query: &ResourceQuery, limit: usize) -> Result<Vec<Resource>, IndexError> {
+        self.search(query, Some(limit)).await
+    }
+
+    /// The revisions of one resource, oldest first unless the page says otherwise.
+    pub async fn resource_history(
+        &self,
+        scope: &Scope,
+        resource_type: &str,
+        id: Uuid,
+        page: Page,
+    ) -> Result<Vec<Resource>, IndexError> {
+        self.resource(scope, resource_type, id).await?;
+        self.resources(&ResourceQuery {
+            scope: scope.clone(),
+            resource_type: resource_type.to_owned(),
+            filter: Filter::equal("id", id.to_string()),
+            creator: None,
+            history: true,
+            page,
+        })
+        .await
+    }
+
+    async fn search(&self, query: &ResourceQuery, limit: Option<usize>) -> Result<Vec<Resource>, IndexError> {
+        let kind = self.resource_type(&query.resource_type).await?;
+        let source = if query.history { EVERY_REVISION } else { CURRENT };
+        let mut sql = Sql::new(format!("SELECT {RESOURCE_COLUMNS} FROM {source} r WHERE 1 = 1"));
+        self.push_conditions(query, &kind, &mut sql)?;
+        let keys = sort_keys(&query.page.sort, &kind, query.history)?;
+        if let Some(marker) = &query.page.marker {
+            let row = self.marker_row(query, &kind, marker, &keys).await?;
+            push_after_marker(&keys, &row, &mut sql);
+        }
+        push_order(&keys, &mut sql);
+        if let Some(limit) = limit {
+            let place = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
+            sql.push(" LIMIT ").push(&place);
+        }
+        let rows = self.database.query(&sql.text, &sql.values).await?;
+        let mut resources: Vec<Resource> = rows.iter().map(resource_of).collect::<Result<_, _>>()?;
+        let mut metrics = HashMap::new();
+        for chunk in resources.chunks(DELETED_AT_ONCE) {
+            let sql = metrics_of(chunk);
+            read_metrics(&self.database.query(&sql.text, &sql.values).await?, &mut metrics);
+        }
+        for resource in &mut resources {
+            resource.metrics = metrics.get(&resource.id).cloned().unwrap_or_default();
+        }
+        Ok(resources)
+    }
+
+    fn push_conditions(&self, query: &ResourceQuery, kind: &ResourceType, sql: &mut Sql) -> Result<(), IndexError> {
+        if kind.name != "generic" {
+            let place = sql.bind(kind.name.as_str());
+            sql.push(" AND r.type = ").push(&place);
+        }
+        push_scope(&query.scope, "r.created_by_project_id", "r.project_id", sql);
+        if !query.filter.is_everything() {
+            let context = Context {
+                kind,
+                creator: query.creator.as_deref(),
+                now: self.clock.now(),
+                is_sqlite: self.database.kind() == "sqlite",
+            };
+            sql.push(" AND (");
+            context.push(&query.filter, sql)?;
+            sql.push(")");
+        }
+        Ok(())
+    }
+
+    async fn marker_row(
+        &self,
+        query: &ResourceQuery,
+        kind: &ResourceType,
+        marker: &str,
+        keys: &[SortKey],
+    ) -> Result<Vec<Value>, IndexError> {
+        let invalid = || bad_page(&format!("Invalid marker: `{marker}'"));
+        let (id, revision) = match marker.split_once('@') {
+            Some((id, revision)) if query.history => (id, revision.parse::<i64>().map_err(|_| invalid())?),
+            _ => (marker, -1),
+        };
+        let id = match &query.creator {
+            Some(creator) => resource_uuid(id, creator).map_err(|_| invalid())?,
+            None => Uuid::parse_str(id).map_err(|_| invalid())?,
+        };
+        let mut sql = Sql::new("SELECT ");
+        for (place, key) in keys.iter().enumerate() {
+            let text = key.expression(&mut sql);
+            sql.push(&format!("{}{text} AS k{place}", if place > 0 { ", " } else { "" }));
+        }
+        let source = if query.history { EVERY_REVISION } else { CURRENT };
+        let (id, revision) = (sql.bind(id.to_string()), sql.bind(revision));
+        sql.push(&format!(" FROM {source} r WHERE r.id = {id} AND r.revision = {revision}"));
+        push_scope(&query.scope, "r.created_by_project_id", "r.project_id", &mut sql);
+        if kind.name != "generic" {
+            let place = sql.bind(kind.name.as_str());
+            sql.push(" AND r.type = ").push(&place);
+        }
+        let row = self.database.query_one(&sql.text, &sql.values).await?.ok_or_else(invalid)?;
+        Ok(keys.iter().enumerate().map(|(place, key)| key.cell(&row, &format!("k{place}"))).collect())
+    }
+
+    /// Changes a resource; says whether a new revision was made.
+    pub async fn update_resource(
+        &self,
+        scope: &Scope,
+        resource_type: &str,
+        id: Uuid,
+        change: &ResourceChange,
+    ) -> Result<(Resource, bool), IndexError> {
+        let now = self.clock.now();
+        let (resource, changed, detached) = transact!(self.database, |tx| {
+            let (old, kind) = read_resource(tx, scope, resource_type, id).await?;
+            let mut new = old.clone();
+            if let Some(project) = &change.project_id {
+                new.project_id.clone_from(project);
+            }
+            if let Some(user) = &change.user_id {
+                new.user_id.clone_from(user);
+            }
+            new.started_at = change.started_at.unwrap_or(old.started_at);
+            new.ended_at = change.ended_at.unwrap_or(old.ended_at);
+            check_lifespan(new.started_at, new.ended_at)?;
+            for (name, value) in kind.check_attributes(&change.attributes, true)? {
+                set_attribute(&mut new.attributes, name, value);
+            }
+            let changed = !is_same(&old, &new);
+            if changed {
+                change_row(tx, &old, &mut new, &kind, now).await?;
+            }
+            let mut deletions = None;
+            if let Some(metrics) = &change.metrics {
+                detach_metrics(tx, id).await?;
+                attach_metrics(tx, id, &old.creator, metrics).await?;
+                super::advance(tx, "deletions", 1).await?;
+                deletions = Some(counter(tx, "deletions").await?);
+            }
+            let mut resources = vec![new];
+            fill_metrics(tx, &mut resources).await?;
+            Ok((resources.pop().expect("one was put in"), changed, deletions))
+        })?;
+        if let Some(deletions) = detached {
+            self.saw_deletions(deletions);
+        }
+        self.forget(id).await;
+        Ok((resource, changed))
+    }
+
+    /// Makes or attaches metrics of a resource; all or nothing.
+    pub async fn add_resource_metrics(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+        creator: &str,
+        metrics: &[(String, MetricSource)],
+    ) -> Result<Resource, IndexError> {
+        let resource = transact!(self.database, |tx| {
+            let (resource, _) = read_resource(tx, scope, "generic", id).await?;
+            attach_metrics(tx, id, creator, metrics).await?;
+            let mut resources = vec![resource];
+            fill_metrics(tx, &mut resources).await?;
+            Ok(resources.pop().expect("one was put in"))
+        })
+        .map_err(|error: IndexError| match (error, metrics.first()) {
+            (error, Some((name, _))) if error.is_constraint() => IndexError::NamedMetricExists { name: name.clone() },
+            (error, _) => error,
+        })?;
+        self.forget(id).await;
+        Ok(resource)
+    }
+
+    /// Removes a resource with its history; its metrics are marked deleted.
+    pub async fn delete_resource(&self, scope: &Scope, resource_type: &str, id: Uuid) -> Result<(), IndexError> {
+        let now = self.clock.now();
+        let deletions = transact!(self.database, |tx| {
+            read_resource(tx, scope, resource_type, id).await?;
+            delete_rows(tx, &[id.to_string()], now).await?;
+            super::advance(tx, "deletions", 1).await?;
+            counter(tx, "deletions").await
+        })?;
+        self.saw_deletions(deletions);
+        Ok(())
+    }
+
+    /// Removes all resources that a search finds; how many. The search may not be empty.
+    pub async fn delete_resources(&self, query: &ResourceQuery) -> Result<u64, IndexError> {
+        if query.filter.is_everything() {
+            return Err(IndexError::refused(
+                "caution: the query can not be empty, or it will                   delete entire database",
+            ));
+        }
+        let kind = self.resource_type(&query.resource_type).await?;
+        let mut sql = Sql::new(format!("SELECT r.id FROM {CURRENT} r WHERE 1 = 1"));
+        self.push_conditions(query, &kind, &mut sql)?;
+        let now = self.clock.now();
+        let (count, deletions) = transact!(self.database, |tx| {
+            let rows = tx.query(&sql.text, &sql.values).await?;
+            let ids: Vec<String> = rows.iter().map(|row| row.string("id")).collect();
+            for chunk in ids.chunks(DELETED_AT_ONCE) {
+                delete_rows(tx, chunk, now).await?;
+            }
+            super::advance(tx, "deletions", 1).await?;
+            Ok((ids.len() as u64, counter(tx, "deletions").await?))
+        })?;
+        self.saw_deletions(deletions);
+        Ok(count)
+    }
+
+    /// Ends resources (an event said so): sets `ended_at` where it is not set to an earlier or the same time. A time
+    /// before the start becomes the start. How many changed.
+    pub async fn end_resources(&self, ids: &[Uuid], ended_at: Timestamp) -> Result<u64, IndexError> {
+        let now = self.clock.now();
+        let changed = transact!(self.database, |tx| {
+            let mut changed = Vec::new();
+            for &id in ids {
+                let (old, kind) = match read_resource(tx, &Scope::All, "generic", id).await {
+                    Err(IndexError::NotFound { .. }) => continue,
+                    outcome => outcome?,
+                };
+                let ended_at = ended_at.max(old.started_at);
+                if old.ended_at.is_some_and(|old| old <= ended_at) {
+                    continue;
+                }
+                let mut new = Resource { ended_at: Some(ended_at), ..old.clone() };
+                change_row(tx, &old, &mut new, &kind, now).await?;
+                changed.push(id);
+            }
+            Ok(changed)
+        })?;
+        for &id in &changed {
+            self.forget(id).await;
+        }
+        Ok(changed.len() as u64)
+    }
+}
+
+/// Null and missing are the same; null is not kept.
+pub(crate) fn set_attribute(attributes: &mut Map<String, serde_json::Value>, name: String, value: serde_json::Value) {
+    if value.is_null() {
+        attributes.remove(&name);
+    } else {
+        attributes.insert(name, value);
+    }
+}
+
+/// Whether nothing changed that makes a revision.
+pub(crate) fn is_same(old: &Resource, new: &Resource) -> bool {
+    old.project_id == new.project_id
+        && old.user_id == new.user_id
+        && old.started_at == new.started_at
+        && old.ended_at == new.ended_at
+        && old.attributes == new.attributes
+}
+
+fn check_lifespan(started_at: Timestamp, ended_at: Option<Timestamp>) -> Result<(), IndexError> {
+    match ended_at {
+        Some(ended_at) if started_at > ended_at => {
+            Err(IndexError::refused("Start timestamp cannot be after end timestamp"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn no_resource(id: Uuid) -> IndexError {
+    IndexError::not_found(format!("Resource {id}"))
+}
+
+pub(crate) fn bad_page(reason: &str) -> IndexError {
+    IndexError::refused(format!("Invalid pagination: `{reason}'"))
+}
+
+async fn read_type(tx: &mut Transaction<'_>, name: &str) -> Result<ResourceType, IndexError> {
+    let row = tx.query_one("SELECT * FROM index_resource_types WHERE name = $1", &[name.into()]).await?;
+    type_of(&row.ok_or_else(|| IndexError::not_found(format!("Resource type {name}")))?)
+}
+
+/// A resource (without its metrics) and its own type.
+async fn read_resource(
+    tx: &mut Transaction<'_>,
+    scope: &Scope,
+    resource_type: &str,
+    id: Uuid,
+) -> Result<(Resource, ResourceType), IndexError> {
+    let mut sql = Sql::new(format!("SELECT {RESOURCE_COLUMNS} FROM {CURRENT} r WHERE r.id = "));
+    let place = sql.bind(id.to_string());
+    sql.push(&place);
+    push_scope(scope, "r.created_by_project_id", "r.project_id", &mut sql);
+    let row = tx.query_one(&sql.text, &sql.values).await?.ok_or_else(|| no_resource(id))?;
+    let resource = resource_of(&row)?;
+    if resource_type != "generic" {
+        read_type(tx, resource_type).await?;
+        if resource.resource_type != resource_type {
+            return Err(no_resource(id));
+        }
+    }
+    let kind = read_type(tx, &resource.resource_type).await?;
+    Ok((resource, kind))
+}
+
+pub(crate) async fn insert_resources(
+    tx: &mut Transaction<'_>,
+    resources: &[(&Resource, &ResourceType)],
+) -> Result<(), IndexError> {
+    let columns = &[
+        "id",
+        "type",
+        "original_resource_id",
+        "creator",
+        "created_by_user_id",
+        "created_by_project_id",
+        "project_id",
+        "user_id",
+        "started_at",
+        "ended_at",
+        "revision_start",
+        "attributes",
+    ];
+    let mut rows = Vec::new();
+    let mut attributes = Vec::new();
+    for (resource, kind) in resources {
+        rows.push(vec![
+            resource.id.to_string().into(),
+            resource.resource_type.as_str().into(),
+            resource.original_resource_id.as_str().into(),
+            resource.creator.as_str().into(),
+            created_by_user(&resource.creator).into(),
+            created_by_project(&resource.creator).into(),
+            resource.project_id.clone().into(),
+            resource.user_id.clone().into(),
+            resource.started_at.into(),
+            resource.ended_at.into(),
+            resource.revision_start.into(),
+            to_json(&resource.attributes)?.into(),
+        ]);
+        attributes.extend(attribute_rows(resource, kind));
+    }
+    insert_rows(tx, "index_resources", columns, rows).await?;
+    insert_rows(tx, "index_attributes", ATTRIBUTE_COLUMNS, attributes).await
+}
+
+async fn delete_rows(tx: &mut Transaction<'_>, ids: &[String], now: Timestamp) -> Result<(), IndexError> {
+    let mut sql = Sql::new("UPDATE index_metrics SET status = 'delete', resource_id = NULL, deleted_at = ");
+    let place = sql.bind(now);
+    sql.push(&place).push(" WHERE status = 'active' AND resource_id IN ").push_list(ids);
+    tx.execute(&sql.text, &sql.values).await?;
+    for (table, column) in
+        [("index_attributes", "resource_id"), ("index_resource_history", "id"), ("index_resources", "id")]
+    {
+        let mut sql = Sql::new(format!("DELETE FROM {table} WHERE {column} IN "));
+        sql.push_list(ids);
+        tx.execute(&sql.text, &sql.values).await?;
+    }
+    Ok(())
+}
+
+fn metrics_of(resources: &[Resource]) -> Sql {
+    let mut sql =
+        Sql::new("SELECT id, name, resource_id FROM index_metrics WHERE status = 'active' AND resource_id IN ");
+    sql.push_list(resources.iter().map(|resource| resource.id.to_string()));
+    sql
+}
+
+fn read_metrics(rows: &[Row], metrics: &mut HashMap<Uuid, BTreeMap<String, Uuid>>) {
+    for row in rows {
+        if let (Ok(resource), Ok(id), Some(name)) =
+            (Uuid::parse_str(&row.string("resource_id")), Uuid::parse_str(&row.string("id")), row.text("name"))
+        {
+            metrics.entry(resource).or_default().insert(name, id);
+        }
+    }
+}
+
+async fn fill_metrics(tx: &mut Transaction<'_>, resources: &mut [Resource]) -> Result<(), IndexError> {
+    let sql = metrics_of(resources);
+    let mut metrics = HashMap::new();
+    read_metrics(&tx.query(&sql.text, &sql.values).await?, &mut metrics);
+    for resource in resources {
+        resource.metrics = metrics.remove(&resource.id).unwrap_or_default();
+    }
+    Ok(())
+}
+
+pub(crate) fn resource_of(row: &Row) -> Result<Resource, IndexError> {
+    let id = row.string("id");
+    let damaged = |reason: String| IndexError::damaged(format!("resource `{id}`"), reason);
+    let time = |column: &str| row.time(column).ok_or_else(|| damaged(format!("{column} is missing")));
+    Ok(Resource {
+        id: Uuid::parse_str(&id).map_err(|error| damaged(error.to_string()))?,
+        resource_type: row.string("type"),
+        original_resource_id: row.string("original_resource_id"),
+        creator: row.string("creator"),
+        project_id: row.text("project_id"),
+        user_id: row.text("user_id"),
+        started_at: time("started_at")?,
+        ended_at: row.time("ended_at"),
+        revision_start: time("revision_start")?,
+        revision_end: row.time("revision_end"),
+        revision: row.int("revision").unwrap_or(-1),
+        attributes: serde_json::from_str(&row.string("attributes")).map_err(|error| damaged(error.to_string()))?,
+        metrics: BTreeMap::new(),
+    })
+}
+
+/// One key of an order, whatever is sorted.
+#[derive(Clone, Debug)]
+pub(crate) struct SortKey {
+    pub(crate) column: Column,
+    pub(crate) descending: bool,
+    pub(crate) nulls_first: bool,
+}
+
+impl SortKey {
+    pub(crate) fn new(column: Column, sort: &Sort) -> Self {
+        Self { column, descending: sort.descending, nulls_first: sort.nulls_first.unwrap_or(sort.descending) }
+    }
+
+    pub(crate) fn expression(&self, sql: &mut Sql) -> String {
+        expression(&self.column, sql)
+    }
+
+    pub(crate) fn cell(&self, row: &Row, name: &str) -> Value {
+        match &self.column {
+            Column::Id | Column::Text(_) => row.text(name).into(),
+            Column::Time(_) | Column::Lifespan => row.int(name).into(),
+            Column::Attribute(_, kind) if kind.is_text() => row.text(name).into(),
+            Column::Attribute(..) => row.real(name).into(),
+        }
+    }
+}
+
+fn sort_keys(sort: &[Sort], kind: &ResourceType, history: bool) -> Result<Vec<SortKey>, IndexError> {
+    let defaults = [Sort::ascending("revision_start"), Sort::ascending("started_at")];
+    let sort = if sort.is_empty() { &defaults[..] } else { sort };
+    let mut keys = Vec::new();
+    for key in sort {
+        let column = match key.key.as_str() {
+            "revision" => Column::Time("r.revision"),
+            name => column(name, kind).ok_or_else(|| bad_page(&format!("Sort key supplied is invalid: {name}")))?,
+        };
+        keys.push(SortKey::new(column, key));
+    }
+    keys.push(SortKey::new(Column::Id, &Sort::ascending("id")));
+    if history {
+        keys.push(SortKey::new(Column::Time("r.revision"), &Sort::ascending("revision")));
+    }
+    Ok(keys)
+}
+
+/// ` ORDER BY`, with missing values where the key wants them on both databases.
+pub(crate) fn push_order(keys: &[SortKey], sql: &mut Sql) {
+    sql.push(" ORDER BY ");
+    for (place, key) in keys.iter().enumerate() {
+        if place > 0 {
+            sql.push(", ");
+        }
+        let expression = key.expression(sql);
+        let (missing, present) = if key.nulls_first { (0, 1) } else { (1, 0) };
+        let direction = if key.descending { "DESC" } else { "ASC" };
+        if is_never_null(&key.column) {
+            sql.push(&format!("{expression} {direction}"));
+        } else {
+            sql.push(&format!(
+                "CASE WHEN {expression} IS NULL THEN {missing} ELSE {present} END, {expression} {direction}"
+            ));
+        }
+    }
+}
+
+/// Columns that need no place for missing values, so that an index can give the order.
+fn is_never_null(column: &Column) -> bool {
+    matches!(column, Column::Id | Column::Time("r.revision_start" | "r.started_at" | "r.revision"))
+}
+
+/// ` AND (...)`: strictly after the marker in the order of `keys`.
+pub(crate) fn push_after_marker(keys: &[SortKey], marker: &[Value], sql: &mut Sql) {
+    sql.push(" AND (1 = 0");
+    for last in 0..keys.len() {
+        sql.push(" OR (1 = 1");
+        for (key, value) in keys[..last].iter().zip(marker) {
+            let expression = key.expression(sql);
+            if is_null(value) {
+                sql.push(&format!(" AND {expression} IS NULL"));
+            } else {
+                let place = sql.bind(value.clone());
+                sql.push(&format!(" AND {expression} = {place}"));
+            }
+        }
+        let (key, value) = (&keys[last], &marker[last]);
+        let expression = key.expression(sql);
+        let condition = match (is_null(value), key.nulls_first) {
+            (true, true) => format!("{expression} IS NOT NULL"),
+            (true, false) => "1 = 0".to_owned(),
+            (false, nulls_first) => {
+                let place = sql.bind(value.clone());
+                let operator = if key.descending { "<" } else { ">" };
+                let after = format!("{expression} {operator} {place}");
+                if nulls_first { after } else { format!("({after} OR {expression} IS NULL)") }
+            }
+        };
+        sql.push(&format!(" AND {condition})"));
+    }
+    sql.push(")");
+}
+
+fn is_null(value: &Value) -> bool {
+    matches!(value, Value::Text(None) | Value::Int(None) | Value::Real(None) | Value::Bytes(None))
+}
