@@ -1,1 +1,59 @@
-fn main(){}
+//! `orzo`: telemetry and metering for clouds in one binary.
+//!
+//! This is the only crate that knows every room: it reads the settings, builds the rooms, hands each its parts, and
+//! stops them in order. The command line is here too.
+#![forbid(unsafe_code)]
+
+mod client;
+mod commands;
+mod compose;
+mod log;
+mod secrets;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Telemetry and metering for clouds: Ceilometer's, Gnocchi's and Aodh's work in one binary.
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the services. Without arguments: everything, on this machine, with data in ./orzo-data.
+    Serve(commands::serve::Arguments),
+    /// Check settings, show all of them, or explain one.
+    Config(commands::config::Arguments),
+    /// List every meter that is known, with unit, kind and origin.
+    Meters(commands::meters::Arguments),
+    /// Read measures from a running Orzo (or Gnocchi), as a table, CSV, JSON or a plot.
+    Measures(commands::measures::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // reqwest and lapin are built without a default; this is the one place that chooses.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("orzo: a TLS provider was installed twice");
+        return ExitCode::FAILURE;
+    }
+    let outcome = match arguments.command {
+        Command::Serve(arguments) => commands::serve::run(arguments),
+        Command::Config(arguments) => commands::config::run(arguments),
+        Command::Meters(arguments) => commands::meters::run(arguments),
+        Command::Measures(arguments) => commands::measures::run(arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The whole chain, once.
+            eprintln!("orzo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

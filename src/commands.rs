@@ -1,0 +1,7 @@
+//! What the command line can do; one file per command.
+
+pub(crate) mod config;
+pub(crate) mod measures;
+pub(crate) mod meters;
+pub(crate) mod output;
+pub(crate) mod serve;
