@@ -6,5 +6,8 @@
 //! - `clients`: the real command-line clients against a running Orzo
 #![allow(clippy::unwrap_used)] // a test that stops is a test that fails
 
+mod clients;
+mod faults;
+mod journeys;
 mod support;
 mod tidy;

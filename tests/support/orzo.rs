@@ -60,6 +60,23 @@ impl Orzo {
 
     /// Starts the process again on the same data and waits until it is ready.
     pub fn restart(&mut self) {
+        self.spawn();
+        wait_for("orzo to be ready", START_LIMIT, || {
+            if let Ok(Some(status)) = self.child.as_mut().unwrap().try_wait() {
+                panic!("orzo ended with {status}:\n{}", self.log_tail());
+            }
+            (self.get_status("/readyz") == Some(200)).then_some(())
+        });
+    }
+
+    /// Starts the process and kills it after a while, most likely while it recovers.
+    pub fn restart_and_kill(&mut self, after: Duration) {
+        self.spawn();
+        std::thread::sleep(after);
+        self.kill();
+    }
+
+    fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_orzo"))
@@ -71,12 +88,6 @@ impl Orzo {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        wait_for("orzo to be ready", START_LIMIT, || {
-            if let Ok(Some(status)) = self.child.as_mut().unwrap().try_wait() {
-                panic!("orzo ended with {status}:\n{}", self.log_tail());
-            }
-            (self.get_status("/readyz") == Some(200)).then_some(())
-        });
     }
 
     /// kill -9.
@@ -128,7 +139,12 @@ impl Orzo {
             "identity": {"methods": ["password"],
                 "password": {"user": {"name": "admin", "domain": {"id": "default"}, "password": PASSWORD}}},
             "scope": {"project": {"name": "admin", "domain": {"id": "default"}}}}});
-        let request = self.client.post(self.url("/identity/v3/auth/tokens")).json(&body).send();
+        self.token_for(&body)
+    }
+
+    /// A token for a body of Keystone's `POST /v3/auth/tokens`.
+    pub fn token_for(&self, body: &Value) -> String {
+        let request = self.client.post(self.url("/identity/v3/auth/tokens")).json(body).send();
         let response = runtime().block_on(request).unwrap();
         let status = response.status();
         let token = response.headers().get("x-subject-token").map(|value| value.to_str().unwrap().to_owned());

@@ -1,0 +1,9 @@
+//! What is acknowledged survives: kill -9 of Orzo, of the broker, of the database.
+//!
+//! Each run keeps a ledger outside the system and reads everything back by the API: every acknowledged point exactly
+//! once, with its value; nothing that was never sent.
+
+mod broker;
+mod database;
+mod kill;
+mod ledger;

@@ -1,0 +1,5 @@
+//! The way of a sample from a guest to a webhook: embedded, and with the real parts.
+
+mod embedded;
+mod real_parts;
+mod tenants;
