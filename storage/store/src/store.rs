@@ -1,0 +1,272 @@
+//! The store: one directory, one process, append and scan.
+//!
+//! `append` waits for the writer thread, which owns the log. Reads look at one moment's head, the head that is being
+//! written to files, and a version of the table. Maintenance (flush, compaction, retention, checkpoints) is one at a
+//! time, on a blocking thread; a task wakes it by size and age. It knows series by number only.
+
+mod append;
+mod compact;
+mod flush;
+mod maintain;
+mod open;
+mod scan;
+pub mod stats;
+pub mod verify;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use orzo_model::{Measure, Point, Room, SeriesId, SharedClock, Timestamp};
+use parking_lot::{Mutex, RwLock};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinHandle,
+};
+
+pub use self::append::AppendReceipt;
+use self::{append::Request, stats::StoreStats, verify::VerifyReport};
+use crate::{
+    error::StoreError,
+    files::{Disk, LockGuard, real::RealDisk},
+    head::Head,
+    settings::StoreSettings,
+    table::{Table, snapshot::Snapshot},
+    tombstones::Tombstones,
+    wal::Segment,
+};
+
+/// An open store. Dropping it stops it; what was acknowledged is durable in any case.
+pub struct Store {
+    shared: Arc<Shared>,
+    requests: Mutex<Option<std::sync::mpsc::Sender<Request>>>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    upkeep: JoinHandle<()>,
+}
+
+/// What callers, the writer thread and maintenance share.
+struct Shared {
+    settings: StoreSettings,
+    room: Room,
+    clock: SharedClock,
+    table: Table,
+    wal_directory: PathBuf,
+    tombstones_directory: PathBuf,
+    state: RwLock<State>,
+    segments: Mutex<Vec<Segment>>,
+    /// Why nothing is taken any more.
+    closed: RwLock<Option<String>>,
+    /// Held by whatever changes the table.
+    maintenance: Mutex<()>,
+    /// Bytes that may still wait for the log.
+    waiting: Arc<Semaphore>,
+    /// A head was written to files.
+    flushed: Notify,
+    /// A flush is due before the next tick.
+    flush_due: Arc<Notify>,
+    footers: Mutex<scan::Footers>,
+    checkpointed: AtomicU64,
+    replaced: AtomicU64,
+    failures: AtomicU64,
+    lock: Mutex<Option<LockGuard>>,
+}
+
+/// What a read looks at, of one moment.
+struct State {
+    active: Head,
+    frozen: Option<Arc<Frozen>>,
+    snapshot: Arc<Snapshot>,
+    tombstones: Arc<Tombstones>,
+    /// The last sequence that is in the log and in `active`, or before.
+    last_sequence: u64,
+}
+
+/// A head that is being written to files.
+struct Frozen {
+    head: Head,
+    /// The last sequence in it.
+    generation: u64,
+}
+
+impl Store {
+    /// Opens the store in `settings.directory`, made if it is not there; recovers what a crash left. Must be called in
+    /// a tokio runtime. Refuses a directory that another process has open, and anything damaged.
+    pub async fn open(settings: StoreSettings, room: Room, clock: SharedClock) -> Result<Arc<Self>, StoreError> {
+        Self::open_on(Arc::new(RealDisk), settings, room, clock).await
+    }
+
+    /// As [`Self::open`], on another disk.
+    pub async fn open_on(
+        disk: Arc<dyn Disk>,
+        settings: StoreSettings,
+        room: Room,
+        clock: SharedClock,
+    ) -> Result<Arc<Self>, StoreError> {
+        let (shared, writer) = blocking(move || open::open(disk, settings, room, clock)).await?;
+        let shared = Arc::new(shared);
+        let (requests, receiver) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("orzo-store-log".to_owned()).spawn({
+            let shared = shared.clone();
+            move || append::write_groups(&shared, writer, &receiver)
+        });
+        let thread = thread.map_err(|source| StoreError::Io {
+            action: "start the log's thread for",
+            path: shared.settings.directory.clone(),
+            source,
+        })?;
+        let upkeep =
+            tokio::spawn(maintain::keep_up(Arc::downgrade(&shared), shared.clock.clone(), shared.flush_due.clone()));
+        let (requests, writer) = (Mutex::new(Some(requests)), Mutex::new(Some(thread)));
+        Ok(Arc::new(Self { shared, requests, writer, upkeep }))
+    }
+
+    /// Makes points durable, all or none. Appending the same points again changes nothing; of several values for one
+    /// (series, timestamp) the last one appended is kept.
+    pub async fn append(&self, points: Vec<Point>) -> Result<AppendReceipt, StoreError> {
+        append::append(&self.shared, &self.requests, points).await
+    }
+
+    /// Deletes series with everything written so far, durably; reads see that at once. Their rows leave the files when
+    /// those are rewritten or removed.
+    pub async fn delete_series(&self, series: &[SeriesId]) -> Result<(), StoreError> {
+        append::delete_series(&self.shared, &self.requests, series.to_vec()).await
+    }
+
+    /// Points of these series with `from <= timestamp < to` (`to` of [`Timestamp::MAX`] includes it): for each series
+    /// that has any, in ascending order, its points in time order.
+    pub async fn scan(
+        &self,
+        series: &[SeriesId],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<(SeriesId, Vec<Measure>)>, StoreError> {
+        let (shared, series) = (self.shared.clone(), series.to_vec());
+        blocking(move || shared.scan(series, from, to)).await
+    }
+
+    /// The newest point of a series strictly before `before`.
+    pub async fn last_before(&self, series: SeriesId, before: Timestamp) -> Result<Option<Measure>, StoreError> {
+        if before == Timestamp::MIN {
+            return Ok(None);
+        }
+        self.last_until(series, Timestamp::from_micros(before.micros() - 1)).await
+    }
+
+    /// The newest point of a series.
+    pub async fn last(&self, series: SeriesId) -> Result<Option<Measure>, StoreError> {
+        self.last_until(series, Timestamp::MAX).await
+    }
+
+    async fn last_until(&self, series: SeriesId, until: Timestamp) -> Result<Option<Measure>, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.last(series, until)).await
+    }
+
+    /// Writes everything appended so far to files of the table.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.flush(&shared.maintenance.lock())).await
+    }
+
+    /// Merges files where that is worth it, until it is not any more. Gives how many files were merged.
+    pub async fn compact(&self) -> Result<u64, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.compact(&shared.maintenance.lock())).await
+    }
+
+    /// Removes whole files whose newest point is before `before`. Gives how many.
+    pub async fn retain(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.retain(&shared.maintenance.lock(), before)).await
+    }
+
+    /// Writes a checkpoint of the table's log.
+    pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.checkpoint(&shared.maintenance.lock())).await
+    }
+
+    /// Figures of this moment.
+    pub fn stats(&self) -> StoreStats {
+        self.shared.stats()
+    }
+
+    /// Reads everything on disk and holds it against its checksums and hashes.
+    pub async fn verify(&self) -> Result<VerifyReport, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.verify(&shared.maintenance.lock())).await
+    }
+
+    /// Why nothing is taken any more; `None` while all is well.
+    pub fn closed_because(&self) -> Option<String> {
+        self.shared.closed.read().clone()
+    }
+
+    /// Where the Delta table is, for readers such as DuckDB and Spark.
+    pub fn table_directory(&self) -> PathBuf {
+        self.shared.table.root.clone()
+    }
+
+    /// Takes nothing more, writes the head to files and lets the directory go. If that fails nothing is lost: the log
+    /// has it.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.requests.lock().take();
+        self.upkeep.abort();
+        let (shared, writer) = (self.shared.clone(), self.writer.lock().take());
+        blocking(move || {
+            if let Some(writer) = writer
+                && writer.join().is_err()
+            {
+                shared.close("the log's thread died");
+            }
+            let maintenance = shared.maintenance.lock();
+            let answer = if shared.lock.lock().is_some() { shared.flush(&maintenance) } else { Ok(()) };
+            shared.close("it was closed");
+            shared.lock.lock().take();
+            answer
+        })
+        .await
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.upkeep.abort();
+    }
+}
+
+impl Shared {
+    /// Takes nothing more from now on; the first reason stays.
+    fn close(&self, reason: impl ToString) {
+        self.closed.write().get_or_insert(reason.to_string());
+        self.flushed.notify_waiters();
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        match &*self.closed.read() {
+            Some(reason) => Err(StoreError::closed(reason)),
+            None => Ok(()),
+        }
+    }
+
+    fn count_replaced(&self, count: u64) {
+        self.replaced.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// Runs on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(answer) => answer,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(StoreError::closed(error)),
+        },
+    }
+}

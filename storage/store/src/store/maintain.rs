@@ -1,0 +1,114 @@
+//! Upkeep: a task that wakes by time and by need, and what it does on a blocking thread.
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use orzo_model::{SharedClock, Timestamp};
+use parking_lot::MutexGuard;
+use tokio::sync::Notify;
+
+use super::Shared;
+use crate::{
+    error::StoreError,
+    table::{
+        action::{Action, Operation},
+        data_file::DataFile,
+    },
+};
+
+/// How often upkeep looks what is due; the precision of `flush_after` and `retention`.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Runs until the store is gone or closed.
+pub(super) async fn keep_up(shared: Weak<Shared>, clock: SharedClock, flush_due: Arc<Notify>) {
+    loop {
+        tokio::select! {
+            () = clock.sleep(LOOK_EVERY) => {}
+            () = flush_due.notified() => {}
+        }
+        let Some(shared) = shared.upgrade() else { return };
+        if shared.check_open().is_err() {
+            return;
+        }
+        let work = tokio::task::spawn_blocking(move || shared.do_what_is_due());
+        if work.await.is_err() {
+            // The panic was printed by its hook; the next look tries again.
+            tracing::error!("the store's upkeep died and begins anew");
+        }
+    }
+}
+
+impl Shared {
+    fn do_what_is_due(&self) {
+        let maintenance = self.maintenance.lock();
+        let flushed = match self.is_flush_due() || self.state.read().frozen.is_some() {
+            true => self.flush(&maintenance),
+            false => Ok(()),
+        };
+        self.tell("write the head to files", flushed);
+        let merged = self.compact(&maintenance);
+        self.tell("merge files", merged);
+        if let Some(retention) = self.settings.retention {
+            let removed = self.retain(&maintenance, self.clock.now().minus(retention));
+            self.tell("remove old files", removed);
+        }
+        let vacuumed = self.vacuum(&maintenance);
+        self.tell("remove files that left the table", vacuumed);
+        let version = self.state.read().snapshot.version;
+        if version >= self.checkpointed.load(Ordering::Relaxed) + self.settings.checkpoint_commits {
+            let checkpointed = self.checkpoint(&maintenance);
+            self.tell("write a checkpoint", checkpointed);
+        }
+    }
+
+    fn tell<T>(&self, what: &str, outcome: Result<T, StoreError>) {
+        if let Err(error) = outcome {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            tracing::error!("the store could not {what}, and will try again: {error}{cause}");
+        }
+    }
+
+    /// Takes files out of the table whose newest point is before `before`.
+    pub(super) fn retain(&self, _: &MutexGuard<'_, ()>, before: Timestamp) -> Result<u64, StoreError> {
+        self.check_open()?;
+        let snapshot = self.state.read().snapshot.clone();
+        let now_ms = self.clock.now().micros() / 1000;
+        let is_old = |file: &&Arc<DataFile>| file.time_max < before;
+        let removes: Vec<_> =
+            snapshot.files.iter().filter(is_old).map(|file| Action::Remove(file.to_remove(now_ms, true))).collect();
+        if removes.is_empty() {
+            return Ok(0);
+        }
+        let next = self.commit(&snapshot, &removes, Operation::Retain)?;
+        self.state.write().snapshot = Arc::new(next);
+        Ok(removes.len() as u64)
+    }
+
+    /// Removes from disk what left the table long enough ago for outside readers to have gone on.
+    pub(super) fn vacuum(&self, _: &MutexGuard<'_, ()>) -> Result<(), StoreError> {
+        self.check_open()?;
+        let until = self.clock.now().minus(self.settings.removed_grace);
+        let snapshot = self.state.read().snapshot.clone();
+        for path in snapshot.removed.iter().filter(|(_, at)| **at <= until).map(|(path, _)| path) {
+            self.table.remove_file(path)?;
+            self.footers.lock().forget(path);
+            let mut state = self.state.write();
+            Arc::make_mut(&mut state.snapshot).removed.remove(path);
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint of the table's log; commits before the one before it are removed.
+    pub(super) fn checkpoint(&self, _: &MutexGuard<'_, ()>) -> Result<(), StoreError> {
+        self.check_open()?;
+        let snapshot = self.state.read().snapshot.clone();
+        let last = self.checkpointed.load(Ordering::Relaxed);
+        let now = self.clock.now();
+        self.table.checkpoint(&snapshot, now, last)?;
+        self.checkpointed.store(snapshot.version, Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Opening: lock, table, tombstones, log. What only the log had is written to files before anything new is taken, so
+//! that the log begins anew: nobody knows whether what a failed sync left in memory is on disk.
+
+use std::{path::Path, sync::Arc};
+
+use orzo_model::{Room, SharedClock};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, Semaphore};
+
+use super::{Shared, State, scan::Footers};
+use crate::{
+    error::{At, StoreError},
+    files::{Disk, TEMPORARY_PREFIX},
+    head::Head,
+    settings::StoreSettings,
+    table::Table,
+    tombstones::{self, Tombstones},
+    wal::{self, Segment, WriteError, Writer},
+};
+
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    settings: StoreSettings,
+    room: Room,
+    clock: SharedClock,
+) -> Result<(Shared, Writer), StoreError> {
+    if let Some(reason) = settings.problem() {
+        return Err(StoreError::Invalid { reason });
+    }
+    let directory = settings.directory.clone();
+    let lock = lock(&*disk, &directory)?;
+    let (wal_directory, tombstones_directory) = (directory.join("wal"), directory.join("tombstones"));
+    for path in [&wal_directory, &tombstones_directory] {
+        disk.make_directory(path).at("make", path)?;
+        sweep_unfinished(&*disk, path)?;
+    }
+    disk.sync_directory(&directory).at("sync", &directory)?;
+
+    let table = Table { disk: disk.clone(), root: directory.join("samples"), snapshots: directory.join("snapshots") };
+    let snapshot = table.open(clock.now())?;
+    let buried = Tombstones::read(&*disk, &tombstones_directory, snapshot.tombstones)?;
+    tombstones::sweep(&*disk, &tombstones_directory, snapshot.tombstones);
+    let recovered = wal::recovery::read(&*disk, &wal_directory, snapshot.store_id, snapshot.covered, None)?;
+    if recovered.segments.is_empty() && snapshot.version > 0 {
+        let reason = "the log's segments are missing, and with them what was not in the table yet";
+        return Err(StoreError::damaged(&wal_directory, 0, reason));
+    }
+    if recovered.torn_bytes > 0 {
+        tracing::warn!(
+            "the log ends in {} bytes that a stop left unfinished; nothing acknowledged was in them",
+            recovered.torn_bytes
+        );
+    }
+
+    let waiting_permits = settings.waiting_bytes_max.min(Semaphore::MAX_PERMITS);
+    let (store_id, recovered_points) = (snapshot.store_id, recovered.records.len());
+    let segment = |(path, header): &(std::path::PathBuf, wal::record::SegmentHeader)| Segment {
+        path: path.clone(),
+        first_sequence: header.first_sequence,
+        bytes: 0,
+    };
+    let shared = Shared {
+        segments: Mutex::new(recovered.segments.iter().map(segment).collect()),
+        state: RwLock::new(State {
+            active: Head::default(),
+            frozen: None,
+            last_sequence: snapshot.covered,
+            snapshot: Arc::new(snapshot),
+            tombstones: Arc::new(buried),
+        }),
+        closed: RwLock::new(None),
+        maintenance: Mutex::new(()),
+        waiting: Arc::new(Semaphore::new(waiting_permits)),
+        flushed: Notify::new(),
+        flush_due: Arc::new(Notify::new()),
+        footers: Mutex::new(Footers::default()),
+        checkpointed: 0.into(),
+        replaced: 0.into(),
+        failures: 0.into(),
+        lock: Mutex::new(Some(lock)),
+        settings,
+        room,
+        clock,
+        table,
+        wal_directory,
+        tombstones_directory,
+    };
+    shared.checkpointed.store(shared.table.checkpoint_version()?, std::sync::atomic::Ordering::Relaxed);
+    shared.put(recovered.records);
+    shared.flush(&shared.maintenance.lock())?;
+
+    let number = recovered.segments.last().map_or(1, |(_, header)| header.number + 1);
+    let next = shared.state.read().last_sequence + 1;
+    let begun = Writer::begin(
+        disk,
+        &shared.wal_directory,
+        store_id,
+        recovered.last_epoch + 1,
+        number,
+        next,
+        shared.settings.wal_segment_bytes,
+    );
+    let (writer, segment) = begun.map_err(|error| match error {
+        WriteError::NoRoom => StoreError::DiskFull {
+            free_bytes: shared.table.disk.free_bytes(&shared.wal_directory).unwrap_or(0),
+            reserve_bytes: shared.settings.disk_reserve_bytes,
+        },
+        WriteError::Broken { action, path, source } => StoreError::Io { action, path, source },
+    })?;
+    shared.segments.lock().push(segment);
+    shared.remove_segments(next - 1);
+    tracing::info!(
+        "store open in {}: {recovered_points} records recovered from the log",
+        shared.settings.directory.display()
+    );
+    Ok((shared, writer))
+}
+
+fn lock(disk: &dyn Disk, directory: &Path) -> Result<crate::files::LockGuard, StoreError> {
+    disk.make_directory(directory).at("make", directory)?;
+    let path = directory.join("LOCK");
+    let lock = disk.lock(&path).at("lock", &path)?;
+    lock.ok_or_else(|| StoreError::Locked { directory: directory.to_owned() })
+}
+
+fn sweep_unfinished(disk: &dyn Disk, directory: &Path) -> Result<(), StoreError> {
+    for entry in disk.list(directory).at("list", directory)? {
+        if entry.name.starts_with(TEMPORARY_PREFIX) {
+            let path = directory.join(&entry.name);
+            disk.remove(&path).at("remove", &path)?;
+        }
+    }
+    Ok(())
+}

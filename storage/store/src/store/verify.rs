@@ -1,0 +1,90 @@
+//! A full pass over everything on disk, held against checksums, hashes and what is in memory.
+
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+
+use super::Shared;
+use crate::{
+    error::StoreError,
+    table::data_file::{DataFile, Reader},
+    tombstones::Tombstones,
+    wal,
+};
+
+/// What a full pass found.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct VerifyReport {
+    /// Files read.
+    pub files: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Records of the log that are not in the table yet.
+    pub wal_records: u64,
+    /// What does not match, for people; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+impl VerifyReport {
+    /// Nothing is wrong.
+    pub fn is_sound(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+impl Shared {
+    pub(super) fn verify(&self, _: &MutexGuard<'_, ()>) -> Result<VerifyReport, StoreError> {
+        let (snapshot, written) = {
+            let state = self.state.read();
+            (state.snapshot.clone(), state.last_sequence)
+        };
+        let mut report = VerifyReport::default();
+        for file in &snapshot.files {
+            report.files += 1;
+            report.rows += file.rows;
+            report.bytes += file.bytes;
+            report.note(self.verify_file(file));
+        }
+        let replayed = self.table.replay();
+        if let Some(Some(replayed)) = report.note(replayed)
+            && (replayed.version, &replayed.files, replayed.covered)
+                != (snapshot.version, &snapshot.files, snapshot.covered)
+        {
+            report.problems.push("the table's log does not tell the version that is in use".to_owned());
+        }
+        report.note(Tombstones::read(&*self.table.disk, &self.tombstones_directory, snapshot.tombstones));
+        let log = wal::recovery::read(
+            &*self.table.disk,
+            &self.wal_directory,
+            snapshot.store_id,
+            snapshot.covered,
+            Some(written),
+        );
+        if let Some(log) = report.note(log) {
+            report.wal_records = log.records.len() as u64;
+            if log.last_sequence < written {
+                report.problems.push(format!("the log ends at record {}, not {written}", log.last_sequence));
+            }
+        }
+        Ok(report)
+    }
+
+    fn verify_file(&self, file: &Arc<DataFile>) -> Result<(), StoreError> {
+        Reader::open(&*self.table.disk, &self.table.root, file, None)?.verify()
+    }
+}
+
+impl VerifyReport {
+    fn note<T>(&mut self, outcome: Result<T, StoreError>) -> Option<T> {
+        match outcome {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+                self.problems.push(format!("{error}{cause}"));
+                None
+            }
+        }
+    }
+}

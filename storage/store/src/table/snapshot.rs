@@ -1,0 +1,151 @@
+//! A version of the table: what the actions of all commits up to it mean together. Pure.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use orzo_model::Timestamp;
+use uuid::Uuid;
+
+use super::{
+    action::{Action, Format, MetaData, Protocol, Txn},
+    data_file::DataFile,
+};
+use crate::error::StoreError;
+
+/// `txn` of the log's sequence that the table covers.
+pub(crate) const WAL_APP: &str = "orzo.wal";
+/// `txn` of the newest file of tombstones.
+pub(crate) const TOMBSTONES_APP: &str = "orzo.tombstones";
+/// Layout of what the protocol leaves to us; a higher one is refused.
+const FORMAT: &str = "1";
+const FORMAT_KEY: &str = "orzo.format";
+
+const READER_VERSION: u32 = 1;
+const WRITER_VERSION: u32 = 2;
+
+/// A version of the table.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Snapshot {
+    pub(crate) version: u64,
+    pub(crate) store_id: Uuid,
+    /// The last sequence of the log that is in the files.
+    pub(crate) covered: u64,
+    /// Number of the file of tombstones; 0 is none.
+    pub(crate) tombstones: u64,
+    /// Live files by generation, then path.
+    pub(crate) files: Vec<Arc<DataFile>>,
+    /// Files that left the table and may still be on disk: path and when.
+    pub(crate) removed: BTreeMap<String, Timestamp>,
+    /// The first commit, kept as it is.
+    head: Vec<Action>,
+}
+
+/// The actions of a new table's first commit.
+pub(crate) fn first_actions(store_id: Uuid, now: Timestamp) -> Vec<Action> {
+    let field = |name: &str, kind: &str, nullable: bool| serde_json::json!({"name": name, "type": kind, "nullable": nullable, "metadata": {}});
+    let schema = serde_json::json!({"type": "struct", "fields": [
+        field("series", "long", false),
+        field("timestamp", "timestamp", false),
+        field("value", "double", false),
+        field("day", "date", true),
+    ]});
+    vec![
+        Action::Protocol(Protocol { min_reader_version: READER_VERSION, min_writer_version: WRITER_VERSION }),
+        Action::MetaData(MetaData {
+            id: store_id.to_string(),
+            name: "samples".to_owned(),
+            format: Format { provider: "parquet".to_owned(), options: BTreeMap::new() },
+            schema_string: schema.to_string(),
+            partition_columns: vec!["day".to_owned()],
+            configuration: [(FORMAT_KEY.to_owned(), FORMAT.to_owned())].into(),
+            created_time: now.micros() / 1000,
+        }),
+    ]
+}
+
+impl Snapshot {
+    /// The version that a first commit, or a file with everything in it, makes.
+    pub(crate) fn first(path: &Path, version: u64, actions: Vec<Action>) -> Result<Self, StoreError> {
+        let unknown = |reason: &str| StoreError::Format { path: path.to_owned(), reason: reason.to_owned() };
+        let (mut head, mut rest) = (Vec::new(), Vec::new());
+        let mut store_id = None;
+        for action in actions {
+            match &action {
+                Action::Protocol(protocol) => {
+                    if (protocol.min_reader_version, protocol.min_writer_version) != (READER_VERSION, WRITER_VERSION) {
+                        return Err(unknown("another version of Delta's protocol"));
+                    }
+                    head.push(action);
+                }
+                Action::MetaData(metadata) => {
+                    if metadata.configuration.get(FORMAT_KEY).map(String::as_str) != Some(FORMAT) {
+                        return Err(unknown("it was written by a newer version of Orzo"));
+                    }
+                    store_id = Uuid::parse_str(&metadata.id).ok();
+                    head.push(action);
+                }
+                _ => rest.push(action),
+            }
+        }
+        let store_id = store_id.ok_or_else(|| unknown("the table has no id"))?;
+        let (files, removed) = (Vec::new(), BTreeMap::new());
+        let snapshot = Self { version, store_id, covered: 0, tombstones: 0, files, removed, head };
+        snapshot.apply(path, version, &rest)
+    }
+
+    /// The version that these actions make of this one.
+    pub(crate) fn apply(&self, path: &Path, version: u64, actions: &[Action]) -> Result<Self, StoreError> {
+        let mut next = Self { version, ..self.clone() };
+        for action in actions {
+            match action {
+                Action::Add(add) => {
+                    let file = DataFile::from_add(add).ok_or_else(|| {
+                        StoreError::damaged(path, 0, format!("the entry of {} is not whole", add.path))
+                    })?;
+                    next.removed.remove(&file.path);
+                    next.files.push(Arc::new(file));
+                }
+                Action::Remove(remove) => {
+                    next.files.retain(|file| file.path != remove.path);
+                    let at = Timestamp::from_micros(remove.deletion_timestamp.saturating_mul(1000));
+                    next.removed.insert(remove.path.clone(), at);
+                }
+                Action::Txn(txn) if txn.app_id == WAL_APP => next.covered = txn.version,
+                Action::Txn(txn) if txn.app_id == TOMBSTONES_APP => next.tombstones = txn.version,
+                Action::Txn(txn) => {
+                    let reason = format!("an application `{}` is not known", txn.app_id);
+                    return Err(StoreError::Format { path: path.to_owned(), reason });
+                }
+                Action::Protocol(_) | Action::MetaData(_) => {
+                    let reason = "the table was changed by another program".to_owned();
+                    return Err(StoreError::Format { path: path.to_owned(), reason });
+                }
+            }
+        }
+        next.files.sort_by(|a, b| (a.generation, &a.path).cmp(&(b.generation, &b.path)));
+        Ok(next)
+    }
+
+    /// Everything that a reader of this version needs, as one list.
+    pub(crate) fn actions(&self, now: Timestamp) -> Vec<Action> {
+        let now_ms = now.micros() / 1000;
+        let txn = |app_id: &str, version| Action::Txn(Txn { app_id: app_id.to_owned(), version, last_updated: now_ms });
+        let mut actions = self.head.clone();
+        actions.push(txn(WAL_APP, self.covered));
+        actions.push(txn(TOMBSTONES_APP, self.tombstones));
+        actions.extend(self.files.iter().map(|file| Action::Add(file.to_add(now_ms, false))));
+        for (path, at) in &self.removed {
+            let (partition_values, deletion_timestamp) = (BTreeMap::new(), at.micros() / 1000);
+            let (data_change, extended_file_metadata) = (false, false);
+            let (path, size) = (path.clone(), 0);
+            actions.push(Action::Remove(super::action::Remove {
+                path,
+                deletion_timestamp,
+                data_change,
+                extended_file_metadata,
+                partition_values,
+                size,
+            }));
+        }
+        actions
+    }
+}
