@@ -43,7 +43,7 @@ pub use doors::{
 };
 pub use event::{Event, Trait, TraitValue};
 pub use rooms::{Room, Rooms};
-pub use sample::{Batch, Sample, SampleKind, sample_id};
+pub use sample::{Batch, Metadata, Sample, SampleKind, sample_id};
 pub use time::{TimeError, Timestamp};
 
 /// Dense number of a series in the store. Assigned once by the index, never reused.
