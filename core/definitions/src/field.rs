@@ -117,12 +117,12 @@ fn plugin(node: &Node, place: &Place<'_>) -> Result<Plugin, DefinitionError> {
     };
     let empty = Node { line: node.line, column: node.column, value: Yaml::Map(Vec::new()) };
     let parameters = parameters.unwrap_or(&empty);
-    let place = place.child("parameters");
+    let inside = place.child("parameters");
     match name.as_str() {
-        "split" => split(parameters, &place),
-        "bitfield" => bitfield(parameters, &place),
-        "timedelta" => parameters.fields(&place, &[]).map(|_| Plugin::TimeDelta),
-        "map" => map(parameters, &place),
+        "split" => split(parameters, &inside),
+        "bitfield" => bitfield(parameters, &inside),
+        "timedelta" => parameters.fields(&inside, &[]).map(|_| Plugin::TimeDelta),
+        "map" => map(parameters, &inside),
         _ => Err(place.error(node, format!("unknown plugin `{name}`; known are split, bitfield, timedelta, map"))),
     }
 }

@@ -12,6 +12,8 @@
 mod error;
 mod events;
 mod field;
+#[cfg(test)]
+mod fixtures;
 mod meters;
 mod notification;
 pub mod path;

@@ -11,7 +11,7 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use orzo_model::{Sample, SampleKind, Timestamp, sample::Metadata, sample_id};
+use orzo_model::{Metadata, Sample, SampleKind, Timestamp, sample_id};
 use serde_json::Value;
 
 use crate::{
