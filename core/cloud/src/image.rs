@@ -1,1 +1,615 @@
-//! Images (Glance v2).
+//! Images: Glance v2, as far as real clients use it, with the data in a local directory.
+//!
+//! In: requests of clients (`routes`), and the compute service that asks for a checked file to boot from. Out: answers
+//! in Glance's shapes, files under their UUIDs, and Glance's notifications (`image.create`, `.update`, `.upload`,
+//! `.send`, `.delete`) in the transaction of the change.
+//!
+//! ```text
+//! queued → (upload) → saving → active ⇄ deactivated
+//!             ↑_________| refused, broken off or restarted: the data is gone
+//! ```
+//!
+//! It does not know servers or telemetry.
+
+pub mod error;
+pub mod files;
+pub mod format;
+mod members;
+mod patch;
+mod query;
+pub mod record;
+mod routes;
+mod schemas;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::{path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use futures::Stream;
+use orzo_database::{Database, Migration, Transaction, Value as Cell};
+use orzo_model::{Caller, Room, Rooms, SharedClock, Timestamp};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+pub use error::ImageError;
+pub use record::{Image, ImageStatus};
+pub use routes::router;
+
+use crate::notify::{self, Notification, NotificationContext, Outbox};
+use files::Files;
+use query::ListQuery;
+use record::{BASE_ATTRIBUTES, COLUMNS};
+
+/// Uploads at once: each holds a socket and a file, and fsyncs compete.
+const UPLOADS_MAX: usize = 16;
+
+/// The image service's tables.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    name: "images",
+    sql: "CREATE TABLE image_images (
+            id TEXT PRIMARY KEY, name TEXT, status TEXT NOT NULL, visibility TEXT NOT NULL, owner TEXT NOT NULL,
+            protected BIGINT NOT NULL, os_hidden BIGINT NOT NULL, disk_format TEXT, container_format TEXT,
+            min_disk BIGINT NOT NULL, min_ram BIGINT NOT NULL, size BIGINT, virtual_size BIGINT, checksum TEXT,
+            hash TEXT, properties TEXT NOT NULL, tags TEXT NOT NULL,
+            created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL);
+          CREATE INDEX image_images_owner ON image_images (owner);
+          CREATE INDEX image_images_created ON image_images (created_at, id);
+          CREATE TABLE image_marks (image_id TEXT NOT NULL REFERENCES image_images (id) ON DELETE CASCADE,
+            kind TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (image_id, kind, name));
+          CREATE TABLE image_members (image_id TEXT NOT NULL REFERENCES image_images (id) ON DELETE CASCADE,
+            member_id TEXT NOT NULL, status TEXT NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL,
+            PRIMARY KEY (image_id, member_id));
+          CREATE INDEX image_members_member ON image_members (member_id);
+         ",
+}];
+
+/// What an operator may choose.
+#[derive(Clone, Debug)]
+pub struct ImageSettings {
+    /// Where the files are.
+    pub directory: PathBuf,
+    /// Largest image, in bytes.
+    pub image_bytes_max: u64,
+    /// All images of one project together, in bytes.
+    pub project_bytes_max: u64,
+    /// Name of this machine, for `publisher_id`.
+    pub host: String,
+    /// Where clients reach the service: `http://127.0.0.1:8041/image`.
+    pub url: String,
+}
+
+/// The image service.
+pub struct Images {
+    settings: ImageSettings,
+    database: Database,
+    clock: SharedClock,
+    outbox: Arc<Outbox>,
+    files: Files,
+    room: Room,
+    uploads: Semaphore,
+}
+
+/// Who asks, and in which request.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// Verified.
+    pub caller: Caller,
+    /// `req-<uuid>`.
+    pub request_id: Option<String>,
+}
+
+impl Asker {
+    /// For notifications.
+    pub fn context(&self) -> NotificationContext {
+        NotificationContext {
+            request_id: self.request_id.clone(),
+            project_id: self.caller.project_id.clone(),
+            user_id: Some(self.caller.user_id.clone()),
+        }
+    }
+
+    /// Project of the token; without one nothing can be owned.
+    fn project(&self) -> Result<&str, ImageError> {
+        self.caller.project_id.as_deref().ok_or_else(|| ImageError::forbidden("The token has no project."))
+    }
+
+    /// Readers look only.
+    fn check_member(&self) -> Result<(), ImageError> {
+        if self.caller.is_admin() || self.caller.has_role("member") || self.caller.has_role("manager") {
+            return Ok(());
+        }
+        Err(ImageError::forbidden("You are not authorized to complete this action."))
+    }
+}
+
+impl Images {
+    /// Makes tables and directory, and tidies what an interrupted process left.
+    pub async fn open(
+        settings: ImageSettings,
+        database: Database,
+        clock: SharedClock,
+        outbox: Arc<Outbox>,
+        rooms: &Rooms,
+    ) -> Result<Arc<Self>, ImageError> {
+        database.migrate("cloud.image", MIGRATIONS).await?;
+        let files = Files::open(settings.directory.clone()).await?;
+        let room = rooms.room("cloud.image");
+        let images = Self { settings, database, clock, outbox, files, room, uploads: Semaphore::new(UPLOADS_MAX) };
+        images.tidy().await?;
+        Ok(Arc::new(images))
+    }
+
+    /// An upload that was cut by a restart is queued again; a file that no image owns is removed.
+    async fn tidy(&self) -> Result<(), ImageError> {
+        self.database.execute("UPDATE image_images SET status = 'queued' WHERE status = 'saving'", &[]).await?;
+        for id in self.files.list().await? {
+            let sql = "SELECT id FROM image_images WHERE id = $1 AND status IN ('active', 'deactivated')";
+            if self.database.query_one(sql, &[id.to_string().into()]).await?.is_none() {
+                tracing::info!(image = %id, "removed a file that no image owns");
+                self.files.delete(id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A new image without data.
+    pub async fn create(self: &Arc<Self>, asker: &Asker, body: &Value) -> Result<Image, ImageError> {
+        asker.check_member()?;
+        let given = body.as_object().ok_or_else(|| ImageError::bad_request("An image is a JSON object."))?;
+        for (name, changeable) in BASE_ATTRIBUTES {
+            if !changeable && given.contains_key(*name) && !matches!(*name, "id" | "owner") {
+                return Err(ImageError::forbidden(format!("Attribute '{name}' is read-only.")));
+            }
+        }
+        let id = match given.get("id") {
+            None | Some(Value::Null) => Uuid::new_v4(),
+            // A client may choose the id, but only a UUID, and we write it out ourselves.
+            Some(id) => id
+                .as_str()
+                .and_then(|id| Uuid::try_parse(id).ok())
+                .ok_or_else(|| ImageError::bad_request("Image ids are UUIDs."))?,
+        };
+        let owner = match given.get("owner").and_then(Value::as_str) {
+            Some(owner) if asker.caller.is_admin() => owner,
+            Some(owner) if Some(owner) != asker.caller.project_id.as_deref() => {
+                return Err(ImageError::forbidden("You are not permitted to create images owned by others."));
+            }
+            _ => asker.project()?,
+        };
+        let now = self.clock.now();
+        let mut image = Image {
+            id: id.to_string(),
+            name: None,
+            status: ImageStatus::Queued,
+            visibility: "shared".to_owned(),
+            owner: owner.to_owned(),
+            protected: false,
+            os_hidden: false,
+            disk_format: None,
+            container_format: None,
+            min_disk: 0,
+            min_ram: 0,
+            size: None,
+            virtual_size: None,
+            checksum: None,
+            hash: None,
+            properties: Default::default(),
+            tags: Default::default(),
+            created_at: now,
+            updated_at: now,
+        };
+        image.apply(body)?;
+        check_publicity(asker, "shared", &image)?;
+        let note = self.note(asker, "image.create", image.to_payload(None));
+        let written = image.clone();
+        let outcome = self
+            .database
+            .transact(move |tx| {
+                let (image, note) = (written.clone(), note.clone());
+                Box::pin(async move {
+                    let places: Vec<String> = (1..=image.cells().len()).map(|n| format!("${n}")).collect();
+                    let sql = format!("INSERT INTO image_images ({COLUMNS}) VALUES ({})", places.join(", "));
+                    tx.execute(&sql, &image.cells()).await?;
+                    write_marks(tx, &image).await?;
+                    Ok(notify::record(tx, now, &note).await?)
+                })
+            })
+            .await;
+        match outcome {
+            Err(ImageError::Database(error)) if error.is_constraint() => {
+                Err(ImageError::conflict(format!("Image ID {id} already exists!")))
+            }
+            outcome => {
+                outcome?;
+                self.outbox.wake();
+                Ok(image)
+            }
+        }
+    }
+
+    /// An image that the caller may see.
+    pub async fn get(&self, caller: &Caller, id: &str) -> Result<Image, ImageError> {
+        let id = parse_id(id)?;
+        let sql = format!("SELECT {COLUMNS} FROM image_images WHERE id = $1");
+        let row = self.database.query_one(&sql, &[id.to_string().into()]).await?;
+        let image = row.map(|row| Image::from_row(&row)).ok_or_else(|| ImageError::no_image(&id.to_string()))?;
+        let project = caller.project_id.as_deref();
+        if caller.is_admin()
+            || project == Some(image.owner.as_str())
+            || matches!(image.visibility.as_str(), "public" | "community")
+        {
+            return Ok(image);
+        }
+        if image.visibility == "shared"
+            && let Some(project) = project
+            && members::find(&self.database, &image.id, project).await?.is_some()
+        {
+            return Ok(image);
+        }
+        Err(ImageError::no_image(&id.to_string()))
+    }
+
+    /// A page of images, and the link to the next one.
+    pub async fn list(
+        &self,
+        caller: &Caller,
+        parameters: &[(String, String)],
+    ) -> Result<(Vec<Image>, Option<String>), ImageError> {
+        let query = ListQuery::parse(parameters, caller)?;
+        let after = match &query.marker {
+            None => None,
+            Some(marker) => {
+                self.get(caller, marker)
+                    .await
+                    .map_err(|_| ImageError::bad_request(format!("Invalid marker: {marker:.64}")))?;
+                let sql = format!("SELECT {COLUMNS} FROM image_images WHERE id = $1");
+                self.database.query_one(&sql, &[parse_id(marker)?.to_string().into()]).await?
+            }
+        };
+        let (sql, values) = query.to_sql(after.as_ref());
+        let rows = self.database.query(&sql, &values).await?;
+        let images: Vec<Image> = rows.iter().map(Image::from_row).collect();
+        let full = query.limit > 0 && images.len() as i64 == query.limit;
+        let next = images.last().filter(|_| full).map(|last| {
+            let mut link = url::form_urlencoded::Serializer::new(String::new());
+            link.extend_pairs(&query.kept).append_pair("marker", &last.id);
+            format!("/v2/images?{}", link.finish())
+        });
+        Ok((images, next))
+    }
+
+    /// Applies a JSON patch.
+    pub async fn patch(self: &Arc<Self>, asker: &Asker, id: &str, patch: Value) -> Result<Image, ImageError> {
+        let owner = asker.clone();
+        self.change(asker, id, move |image| {
+            let before = image.visibility.clone();
+            let mut document = image.to_changeable();
+            let read_only = |name: &str| BASE_ATTRIBUTES.iter().any(|(base, changeable)| *base == name && !changeable);
+            patch::apply(&mut document, &patch, read_only)?;
+            let formats = (image.disk_format.clone(), image.container_format.clone());
+            image.apply(&document)?;
+            // The data was checked against the format it was declared with.
+            if image.status != ImageStatus::Queued
+                && formats != (image.disk_format.clone(), image.container_format.clone())
+            {
+                return Err(ImageError::forbidden("The format of an image with data cannot be changed."));
+            }
+            check_publicity(&owner, &before, image)
+        })
+        .await
+    }
+
+    /// Adds or removes a tag.
+    pub async fn tag(self: &Arc<Self>, asker: &Asker, id: &str, tag: &str, present: bool) -> Result<(), ImageError> {
+        if tag.chars().count() > record::TEXT_MAX {
+            return Err(ImageError::bad_request("The tag is too long."));
+        }
+        let tag = tag.to_owned();
+        self.change(asker, id, move |image| {
+            if present {
+                if image.tags.len() >= record::TAGS_MAX {
+                    return Err(ImageError::too_large(format!("The limit of {} tags is reached.", record::TAGS_MAX)));
+                }
+                image.tags.insert(tag.clone());
+                return Ok(());
+            }
+            if image.tags.remove(&tag) {
+                return Ok(());
+            }
+            Err(ImageError::not_found("The tag does not exist."))
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// An admin closes or opens the data.
+    pub async fn set_active(self: &Arc<Self>, asker: &Asker, id: &str, active: bool) -> Result<(), ImageError> {
+        if !asker.caller.is_admin() {
+            return Err(ImageError::forbidden("You are not authorized to complete this action."));
+        }
+        self.change(asker, id, move |image| {
+            image.status = match (image.status, active) {
+                (ImageStatus::Active | ImageStatus::Deactivated, true) => ImageStatus::Active,
+                (ImageStatus::Active | ImageStatus::Deactivated, false) => ImageStatus::Deactivated,
+                (status, _) => {
+                    return Err(ImageError::forbidden(format!("An image in status {} has no data.", status.as_str())));
+                }
+            };
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Removes image and data.
+    pub async fn delete(self: &Arc<Self>, asker: &Asker, id: &str) -> Result<(), ImageError> {
+        let id = parse_id(id)?;
+        self.get(&asker.caller, &id.to_string()).await?;
+        let (this, who, now) = (self.clone(), asker.clone(), self.clock.now());
+        self.database
+            .transact(move |tx| {
+                let (this, asker) = (this.clone(), who.clone());
+                Box::pin(async move {
+                    let mut image = owned(tx, &asker, &id.to_string()).await?;
+                    if image.protected {
+                        return Err(ImageError::forbidden(format!("Image {id} is protected and cannot be deleted.")));
+                    }
+                    image.updated_at = now;
+                    for table in ["image_marks", "image_members"] {
+                        tx.execute(&format!("DELETE FROM {table} WHERE image_id = $1"), &[id.to_string().into()])
+                            .await?;
+                    }
+                    tx.execute("DELETE FROM image_images WHERE id = $1", &[id.to_string().into()]).await?;
+                    let note = this.note(&asker, "image.delete", image.to_payload(Some(now)));
+                    Ok(notify::record(tx, now, &note).await?)
+                })
+            })
+            .await?;
+        self.outbox.wake();
+        // After the commit: a crash in between leaves a file that `tidy` removes.
+        self.files.delete(id).await
+    }
+
+    /// Takes the data. Runs to its end, clean, also when the client goes away: call it in a task of its own.
+    pub async fn upload<S, E>(self: Arc<Self>, asker: Asker, id: String, stream: S) -> Result<(), ImageError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        E: std::fmt::Display,
+    {
+        self.room.received(1);
+        let started = self.clock.monotonic();
+        let outcome = self.take_upload(&asker, &id, stream).await;
+        self.room.took("upload", self.clock.monotonic().saturating_sub(started));
+        match &outcome {
+            Ok(()) => self.room.stored(1),
+            Err(error) => self.room.refused(error.status().canonical_reason().unwrap_or("failed"), 1),
+        }
+        self.outbox.wake();
+        outcome
+    }
+
+    async fn take_upload<S, E>(self: &Arc<Self>, asker: &Asker, id: &str, stream: S) -> Result<(), ImageError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        E: std::fmt::Display,
+    {
+        let _turn = self.uploads.try_acquire().map_err(|_| ImageError::busy("Too many uploads at once; try again."))?;
+        let id = parse_id(id)?;
+        self.get(&asker.caller, &id.to_string()).await?;
+        let image = self
+            .change(asker, &id.to_string(), |image| {
+                if image.status != ImageStatus::Queued {
+                    return Err(ImageError::conflict(format!(
+                        "Image status transition from {} to saving is not allowed",
+                        image.status.as_str()
+                    )));
+                }
+                for (name, value) in
+                    [("disk_format", &image.disk_format), ("container_format", &image.container_format)]
+                {
+                    if value.is_none() {
+                        return Err(ImageError::bad_request(format!(
+                            "Property {name} must be set prior to saving data."
+                        )));
+                    }
+                }
+                image.status = ImageStatus::Saving;
+                Ok(())
+            })
+            .await?;
+        let declared = image.disk_format.clone().unwrap_or_default();
+        let received = async {
+            let left = self.settings.project_bytes_max.saturating_sub(self.used(&image.owner).await?);
+            self.files.receive(id, &declared, left.min(self.settings.image_bytes_max), stream).await
+        };
+        let outcome = match received.await {
+            Ok(received) => self.activate(asker, id, received).await,
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() {
+            // Also when the image was deleted meanwhile: then there is a file and no row, or neither.
+            let sql = "UPDATE image_images SET status = 'queued' WHERE id = $1 AND status = 'saving'";
+            self.database.execute(sql, &[id.to_string().into()]).await?;
+            self.files.delete(id).await?;
+        }
+        outcome
+    }
+
+    /// The data is whole and durable: the image can be used.
+    async fn activate(self: &Arc<Self>, asker: &Asker, id: Uuid, received: files::Received) -> Result<(), ImageError> {
+        let (this, who, now) = (self.clone(), asker.clone(), self.clock.now());
+        self.database
+            .transact(move |tx| {
+                let (this, asker, received) = (this.clone(), who.clone(), received.clone());
+                Box::pin(async move {
+                    let mut image = match owned(tx, &asker, &id.to_string()).await {
+                        Ok(image) if image.status == ImageStatus::Saving => image,
+                        Ok(_) | Err(ImageError::Refused { .. }) => {
+                            return Err(ImageError::gone(format!("Image {id} was deleted during the upload.")));
+                        }
+                        Err(error) => return Err(error),
+                    };
+                    // Uploads at the same time may together exceed what each alone did not.
+                    let used = used_in(tx, &image.owner).await?;
+                    if used.saturating_add(received.size) > this.settings.project_bytes_max {
+                        return Err(ImageError::too_large("The project's image quota is exceeded."));
+                    }
+                    image.status = ImageStatus::Active;
+                    image.size = i64::try_from(received.size).ok();
+                    image.virtual_size = i64::try_from(received.virtual_size).ok();
+                    image.checksum = Some(received.md5);
+                    image.hash = Some(received.sha512);
+                    image.updated_at = now;
+                    write(tx, &image).await?;
+                    let mut uploaded = image.to_payload(None);
+                    uploaded["os_glance_importing_to_stores"] = json!([]);
+                    uploaded["os_glance_failed_import"] = json!([]);
+                    notify::record(tx, now, &this.note(&asker, "image.upload", uploaded)).await?;
+                    Ok(notify::record(tx, now, &this.note(&asker, "image.update", image.to_payload(None))).await?)
+                })
+            })
+            .await
+    }
+
+    /// Bytes of a project's images.
+    async fn used(&self, owner: &str) -> Result<u64, ImageError> {
+        let row = self.database.query_one(USED_SQL, &[owner.into()]).await?;
+        Ok(row.and_then(|row| row.int("n")).and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
+    }
+
+    /// Tells that data was sent; best effort after the fact, so a failure is logged and not returned.
+    async fn tell_sent(&self, asker: &Asker, image: &Image, bytes_sent: u64) {
+        let payload = json!({
+            "bytes_sent": bytes_sent,
+            "image_id": image.id,
+            "owner_id": image.owner,
+            "receiver_tenant_id": asker.caller.project_id,
+            "receiver_user_id": asker.caller.user_id,
+        });
+        let (note, now) = (self.note(asker, "image.send", payload), self.clock.now());
+        let outcome: Result<(), ImageError> = self
+            .database
+            .transact(move |tx| {
+                let note = note.clone();
+                Box::pin(async move { Ok(notify::record(tx, now, &note).await?) })
+            })
+            .await;
+        match outcome {
+            Ok(()) => self.outbox.wake(),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a download could not be told of");
+            }
+        }
+    }
+
+    /// The checked file of an active image, for the compute service, which has asked [`Self::get`] on behalf of the
+    /// user before.
+    pub async fn file_for_boot(&self, id: &str) -> Result<PathBuf, ImageError> {
+        let id = parse_id(id)?;
+        let sql = "SELECT id FROM image_images WHERE id = $1 AND status = 'active'";
+        match self.database.query_one(sql, &[id.to_string().into()]).await? {
+            Some(_) => Ok(self.files.path(id)),
+            None => Err(ImageError::no_image(&id.to_string())),
+        }
+    }
+
+    /// Reads, lets `edit` change, writes and tells, in one transaction.
+    async fn change<F>(self: &Arc<Self>, asker: &Asker, id: &str, edit: F) -> Result<Image, ImageError>
+    where
+        F: Fn(&mut Image) -> Result<(), ImageError> + Send + Sync + 'static,
+    {
+        let id = parse_id(id)?.to_string();
+        // Not there and not to be seen look the same; only then it matters whether it may be changed.
+        self.get(&asker.caller, &id).await?;
+        let (this, who, edit, now) = (self.clone(), asker.clone(), Arc::new(edit), self.clock.now());
+        let image = self
+            .database
+            .transact(move |tx| {
+                let (this, asker, edit, id) = (this.clone(), who.clone(), edit.clone(), id.clone());
+                Box::pin(async move {
+                    let mut image = owned(tx, &asker, &id).await?;
+                    edit(&mut image)?;
+                    image.updated_at = now;
+                    write(tx, &image).await?;
+                    write_marks(tx, &image).await?;
+                    notify::record(tx, now, &this.note(&asker, "image.update", image.to_payload(None))).await?;
+                    Ok::<_, ImageError>(image)
+                })
+            })
+            .await?;
+        self.outbox.wake();
+        Ok(image)
+    }
+
+    fn note(&self, asker: &Asker, event_type: &str, payload: Value) -> Notification {
+        Notification {
+            exchange: "glance",
+            publisher_id: format!("image.{}", self.settings.host),
+            event_type: event_type.to_owned(),
+            priority: "INFO",
+            payload,
+            context: asker.context(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+const USED_SQL: &str = "SELECT CAST(coalesce(sum(size), 0) AS BIGINT) AS n FROM image_images WHERE owner = $1";
+
+async fn used_in(tx: &mut Transaction<'_>, owner: &str) -> Result<u64, ImageError> {
+    let row = tx.query_one(USED_SQL, &[owner.into()]).await?;
+    Ok(row.and_then(|row| row.int("n")).and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
+}
+
+/// An image that the asker may change; seeing is decided before.
+async fn owned(tx: &mut Transaction<'_>, asker: &Asker, id: &str) -> Result<Image, ImageError> {
+    let sql = format!("SELECT {COLUMNS} FROM image_images WHERE id = $1");
+    let row = tx.query_one(&sql, &[id.into()]).await?;
+    let image = row.map(|row| Image::from_row(&row)).ok_or_else(|| ImageError::no_image(id))?;
+    if asker.caller.is_admin() {
+        return Ok(image);
+    }
+    asker.check_member()?;
+    if asker.caller.project_id.as_deref() != Some(image.owner.as_str()) {
+        return Err(ImageError::forbidden("You are not permitted to modify this image."));
+    }
+    Ok(image)
+}
+
+async fn write(tx: &mut Transaction<'_>, image: &Image) -> Result<(), ImageError> {
+    let places: Vec<String> =
+        COLUMNS.split(", ").enumerate().skip(1).map(|(n, column)| format!("{} = ${}", column.trim(), n + 1)).collect();
+    let sql = format!("UPDATE image_images SET {} WHERE id = $1", places.join(", "));
+    tx.execute(&sql, &image.cells()).await?;
+    Ok(())
+}
+
+/// Properties and tags again, as rows that a list can search.
+async fn write_marks(tx: &mut Transaction<'_>, image: &Image) -> Result<(), ImageError> {
+    tx.execute("DELETE FROM image_marks WHERE image_id = $1", &[image.id.as_str().into()]).await?;
+    let properties = image.properties.iter().map(|(name, value)| ("property", name.as_str(), value.as_str()));
+    let tags = image.tags.iter().map(|tag| ("tag", tag.as_str(), ""));
+    for (kind, name, value) in properties.chain(tags) {
+        let cells: [Cell; 4] = [image.id.as_str().into(), kind.into(), name.into(), value.into()];
+        tx.execute("INSERT INTO image_marks (image_id, kind, name, value) VALUES ($1, $2, $3, $4)", &cells).await?;
+    }
+    Ok(())
+}
+
+/// Only an admin may show an image to everyone, or change one that everyone sees.
+fn check_publicity(asker: &Asker, before: &str, image: &Image) -> Result<(), ImageError> {
+    if (image.visibility == "public") != (before == "public") && !asker.caller.is_admin() {
+        return Err(ImageError::forbidden("You are not authorized to make images public."));
+    }
+    Ok(())
+}
+
+/// What is no UUID is no image.
+fn parse_id(id: &str) -> Result<Uuid, ImageError> {
+    Uuid::try_parse(id).map_err(|_| ImageError::no_image(id))
+}

@@ -317,8 +317,7 @@ impl Outbox {
 
     /// Makes the room's `waiting` equal to the unsent rows, so that it is true also after a restart.
     async fn count_waiting(&self, progress: &mut Progress) -> Result<(), DatabaseError> {
-        let row =
-            self.database.query_one("SELECT count(*) AS n FROM cloud_outbox WHERE sent_at IS NULL", &[]).await?;
+        let row = self.database.query_one("SELECT count(*) AS n FROM cloud_outbox WHERE sent_at IS NULL", &[]).await?;
         let waiting = row.and_then(|row| row.int("n")).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         self.room.received(waiting.saturating_sub(progress.counted));
         self.room.dropped("sent by another process", progress.counted.saturating_sub(waiting));

@@ -1,0 +1,1 @@
+//! The compute service answers as Nova does.

@@ -1,0 +1,1 @@
+//! The image service answers as Glance does.
