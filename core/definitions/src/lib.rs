@@ -19,6 +19,8 @@ mod notification;
 pub mod path;
 mod pattern;
 mod resources;
+#[cfg(test)]
+mod tests;
 mod timespan;
 mod yaml;
 
