@@ -29,7 +29,8 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-
 
 /// Set by keystonemiddleware behind the real services' doors; a client that sends them is pretending
 /// (CVE-2026-22797), so they are removed before anyone can read them.
-const SPOOFED: &[&str] = &["x-user", "x-project", "x-tenant", "x-role", "x-domain", "x-identity-status", "x-is-admin", "x-service-"];
+const SPOOFED: &[&str] =
+    &["x-user", "x-project", "x-tenant", "x-role", "x-domain", "x-identity-status", "x-is-admin", "x-service-"];
 
 /// An answer that says no.
 #[derive(Debug, thiserror::Error)]
@@ -64,10 +65,7 @@ impl ApiError {
 
     /// 403, naming the action as Keystone's policy does.
     pub fn forbidden(action: &str) -> Self {
-        Self::new(
-            StatusCode::FORBIDDEN,
-            format!("You are not authorized to perform the requested action: {action}."),
-        )
+        Self::new(StatusCode::FORBIDDEN, format!("You are not authorized to perform the requested action: {action}."))
     }
 
     /// 404, in Keystone's words.
@@ -88,7 +86,10 @@ impl From<DatabaseError> for ApiError {
         } else if error.is_retryable() {
             (StatusCode::SERVICE_UNAVAILABLE, "The database is not available now; try again.")
         } else {
-            (StatusCode::INTERNAL_SERVER_ERROR, "An unexpected error prevented the server from fulfilling your request.")
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "An unexpected error prevented the server from fulfilling your request.",
+            )
         };
         Self { status, message: message.to_owned(), retry_after_s: None, cause: Some(error) }
     }
@@ -253,7 +254,14 @@ mod tests {
 
     async fn answer(request: Request) -> (StatusCode, HeaderMap, serde_json::Value) {
         let router = Router::new()
-            .route("/boom", get(|| async { if true { panic!("at the disco") } }))
+            .route(
+                "/boom",
+                get(|| async {
+                    if true {
+                        panic!("at the disco")
+                    }
+                }),
+            )
             .route("/echo", post(|JsonBody(value): JsonBody<serde_json::Value>| async move { Json(value) }))
             .route(
                 "/headers",

@@ -166,9 +166,7 @@ impl Identity {
     }
 
     async fn keep_house(&self) -> Result<(), CloudError> {
-        self.database
-            .execute("DELETE FROM identity_revoked WHERE kept_until < $1", &[self.clock.now().into()])
-            .await?;
+        self.database.execute("DELETE FROM identity_revoked WHERE kept_until < $1", &[self.clock.now().into()]).await?;
         self.keys.rotate_if_due().await?;
         Ok(())
     }
@@ -262,7 +260,8 @@ impl Identity {
                 &[user_id.into(), target_id.into()],
             )
             .await?;
-        let assigned: Vec<String> = rows.iter().filter(|row| row.flag("assigned")).map(|row| row.string("id")).collect();
+        let assigned: Vec<String> =
+            rows.iter().filter(|row| row.flag("assigned")).map(|row| row.string("id")).collect();
         let all: Vec<Role> = rows.iter().map(|row| Role { id: row.string("id"), name: row.string("name") }).collect();
         let number = rows.first().map_or(0, revision);
         Ok((effective(&all, |role| assigned.contains(&role.id)), number))

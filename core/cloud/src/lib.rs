@@ -25,7 +25,13 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::identity::Identity;
+use crate::{
+    compute::{Compute, ComputeError, ComputeSettings, Quotas, Ratios},
+    http::{shell, with_caller},
+    identity::Identity,
+    image::{ImageError, ImageSettings, Images},
+    notify::Outbox,
+};
 
 /// What an operator may choose.
 #[derive(Clone, Debug)]
@@ -44,12 +50,10 @@ pub struct CloudSettings {
     pub image_bytes_max: u64,
     /// All images of one project together, in bytes.
     pub image_project_bytes_max: u64,
-    /// Servers of one project at most.
-    pub quota_instances: u32,
-    /// vCPUs of one project at most.
-    pub quota_cores: u32,
-    /// Memory of one project's servers at most, in MiB.
-    pub quota_ram_mib: u64,
+    /// What the servers of one project may use, unless an admin says otherwise.
+    pub quotas: Quotas,
+    /// How much may be promised for each real CPU, byte of memory and of disk.
+    pub ratios: Ratios,
     /// How often `compute.instance.exists` is sent for each server, in seconds (Nova's audit period).
     pub exists_period_s: u64,
     /// How often guests' power states are compared with the servers' states, in seconds.
@@ -67,9 +71,8 @@ impl CloudSettings {
             admin_password: None,
             image_bytes_max: 64 << 30,
             image_project_bytes_max: 256 << 30,
-            quota_instances: 10,
-            quota_cores: 20,
-            quota_ram_mib: 51_200,
+            quotas: Quotas::default(),
+            ratios: Ratios::default(),
             exists_period_s: 3600,
             reconcile_period_s: 10,
         }
@@ -103,14 +106,6 @@ pub enum CloudError {
         /// Why.
         reason: String,
     },
-    /// A setting that cannot be used.
-    #[error("the cloud cannot use {setting}: {reason}")]
-    Setting {
-        /// Which.
-        setting: &'static str,
-        /// Why.
-        reason: String,
-    },
     /// A key that seals tokens is not a key.
     #[error("token key {id} in the database is damaged; remove its row from identity_keys")]
     DamagedKey {
@@ -120,15 +115,12 @@ pub enum CloudError {
     /// Somebody removed all keys.
     #[error("there is no token key in the database; restart, and two are made")]
     NoKey,
-    /// A directory could not be made.
-    #[error("cannot make directory `{path}`")]
-    Directory {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
+    /// The image service could not start.
+    #[error("the image service cannot start")]
+    Image(#[from] ImageError),
+    /// The compute service could not start.
+    #[error("the compute service cannot start")]
+    Compute(#[from] ComputeError),
 }
 
 impl CloudError {
@@ -142,6 +134,111 @@ impl CloudError {
 
     /// Whether the same may succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Database(error) if error.is_retryable())
+        match self {
+            Self::Database(error) => error.is_retryable(),
+            Self::Image(error) => error.is_retryable(),
+            Self::Compute(error) => error.is_retryable(),
+            _ => false,
+        }
+    }
+}
+
+/// The running cloud.
+pub struct Cloud {
+    identity: Arc<Identity>,
+    images: Arc<Images>,
+    compute: Arc<Compute>,
+    outbox: Arc<Outbox>,
+    bootstrap_password: Option<SecretString>,
+}
+
+impl Cloud {
+    /// Makes or migrates the tables, and on the first start the first projects, roles and the user `admin`.
+    pub async fn open(settings: CloudSettings, parts: CloudParts) -> Result<Arc<Self>, CloudError> {
+        let CloudParts { database, bus, hypervisor, clock, rooms } = parts;
+        let base = settings.base_url.as_str().trim_end_matches('/').to_owned();
+        let outbox = Outbox::open(database.clone(), bus, clock.clone(), &rooms).await?;
+        let identity = Identity::open(&settings, database.clone(), clock.clone(), outbox.clone(), &rooms).await?;
+        let bootstrap_password = identity.bootstrap(settings.admin_password.as_ref()).await?;
+        let node = hypervisor.node().await.map_err(ComputeError::from)?;
+        let image_settings = ImageSettings {
+            directory: settings.data_directory.join("images"),
+            image_bytes_max: settings.image_bytes_max,
+            project_bytes_max: settings.image_project_bytes_max,
+            host: node.hostname,
+            url: format!("{base}/image"),
+        };
+        let images =
+            Images::open(image_settings, database.clone(), clock.clone(), outbox.clone(), &rooms).await?;
+        let compute_settings = ComputeSettings {
+            directory: settings.data_directory.join("instances"),
+            url: format!("{base}/compute/v2.1"),
+            image_url: format!("{base}/image"),
+            ratios: settings.ratios,
+            quotas: settings.quotas,
+            audit_period: Duration::from_secs(settings.exists_period_s),
+            reconcile_period: Duration::from_secs(settings.reconcile_period_s),
+        };
+        let compute = Compute::open(
+            compute_settings,
+            database,
+            clock,
+            outbox.clone(),
+            hypervisor,
+            images.clone(),
+            &rooms,
+        )
+        .await?;
+        Ok(Arc::new(Self { identity, images, compute, outbox, bootstrap_password }))
+    }
+
+    /// The generated password of `admin`, if that user was made just now and none was given. Nobody can read it again.
+    pub fn bootstrap_password(&self) -> Option<SecretString> {
+        self.bootstrap_password.clone()
+    }
+
+    /// A service account with these roles in a project; see [`Identity::ensure_user`]. Its id.
+    pub async fn ensure_user(
+        &self,
+        name: &str,
+        password: &SecretString,
+        project: &str,
+        roles: &[&str],
+    ) -> Result<String, CloudError> {
+        self.identity.ensure_user(name, password, project, roles).await
+    }
+
+    /// Who is who.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// The images.
+    pub fn images(&self) -> &Arc<Images> {
+        &self.images
+    }
+
+    /// The servers.
+    pub fn compute(&self) -> &Arc<Compute> {
+        &self.compute
+    }
+
+    /// Everything below `/identity`, `/image` and `/compute`. Serve it with connect info, so that identity can tell
+    /// one guesser from another.
+    pub fn router(self: &Arc<Self>) -> Router {
+        let services = Router::new()
+            .nest("/image", image::router(self.images.clone()))
+            .nest("/compute", compute::router(self.compute.clone()));
+        shell(self.identity.router().merge(with_caller(services, self.identity.clone())))
+    }
+
+    /// The loops behind the requests, until told to stop: notifications are delivered, guests are made and watched,
+    /// keys rotate.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        tokio::join!(
+            self.outbox.clone().run(stop.clone()),
+            self.compute.clone().run(stop.clone()),
+            self.identity.clone().run(stop),
+        );
     }
 }

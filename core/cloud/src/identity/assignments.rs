@@ -175,9 +175,9 @@ async fn inferences(State(identity): State<Arc<Identity>>, principal: Principal)
         let row = rows.iter().find(|row| row.string("name") == name);
         row.map(|row| json!({"id": row.string("id"), "name": name, "description": null}))
     };
-    let rules = BUILT_IN.iter().filter_map(|name| {
-        Some(json!({"prior_role": named(name)?, "implies": [named(implied_by(name)?)?]}))
-    });
+    let rules = BUILT_IN
+        .iter()
+        .filter_map(|name| Some(json!({"prior_role": named(name)?, "implies": [named(implied_by(name)?)?]})));
     Ok(Json(identity.list("role_inferences", "/role_inferences", rules.collect())))
 }
 

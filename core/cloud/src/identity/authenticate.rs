@@ -188,7 +188,8 @@ impl Identity {
 
     async fn prove_token(&self, shown: TokenShown) -> Result<Proven, ApiError> {
         use secrecy::ExposeSecret;
-        let parent = self.validate(shown.id.expose_secret(), Duration::ZERO).await?.ok_or_else(ApiError::unauthorized)?;
+        let parent =
+            self.validate(shown.id.expose_secret(), Duration::ZERO).await?.ok_or_else(ApiError::unauthorized)?;
         if parent.credential.is_some() {
             // What an application credential may do ends at its project and roles.
             return Err(ApiError::forbidden("a token of an application credential cannot be exchanged"));
@@ -329,7 +330,9 @@ fn ask(scope: Option<ScopeAsked>) -> Result<Asked, ApiError> {
     let scope = match scope {
         None => return Ok(Asked::Nothing),
         Some(ScopeAsked::Unscoped(text)) if text == "unscoped" => return Ok(Asked::Unscoped),
-        Some(ScopeAsked::Unscoped(_)) => return Err(ApiError::bad_request("The only scope named by a text is `unscoped`.")),
+        Some(ScopeAsked::Unscoped(_)) => {
+            return Err(ApiError::bad_request("The only scope named by a text is `unscoped`."));
+        }
         Some(ScopeAsked::Named(scope)) => scope,
     };
     match scope {
@@ -391,6 +394,7 @@ fn required<T>(value: Option<T>, what: &str) -> Result<T, ApiError> {
 
 /// Ids are made by [`tables::new_id`]; a row with another one was not made by us.
 fn uuid_of(id: &str) -> Result<Uuid, ApiError> {
-    Uuid::try_parse(id)
-        .map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The database holds a strange id `{id}`.")))
+    Uuid::try_parse(id).map_err(|_| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The database holds a strange id `{id}`."))
+    })
 }

@@ -110,7 +110,8 @@ impl Identity {
                             )
                             .await?;
                         }
-                        tx.execute("UPDATE identity_users SET enabled = 1 WHERE id = $1", &[id.as_str().into()]).await?;
+                        tx.execute("UPDATE identity_users SET enabled = 1 WHERE id = $1", &[id.as_str().into()])
+                            .await?;
                         id
                     }
                     (None, Some(hash)) => make_user(tx, &name, &hash, &project).await?,

@@ -15,13 +15,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    Identity, LIST_MAX, Principal,
-    fields::Fields,
-    password,
-    roles::Role,
-    tables::new_id,
-};
+use super::{Identity, LIST_MAX, Principal, fields::Fields, password, roles::Role, tables::new_id};
 use crate::http::{ApiError, JsonBody};
 
 /// As Keystone's schema.
@@ -123,13 +117,12 @@ async fn create(
             let project_id = project.id.clone();
             Box::pin(async move {
                 let own = tx
-                    .query(
-                        "SELECT name FROM identity_credentials WHERE user_id = $1",
-                        &[user.as_str().into()],
-                    )
+                    .query("SELECT name FROM identity_credentials WHERE user_id = $1", &[user.as_str().into()])
                     .await?;
                 if own.iter().any(|row| row.string("name") == name) {
-                    return Err(ApiError::conflict(format!("There is an application credential named {name} already.")));
+                    return Err(ApiError::conflict(format!(
+                        "There is an application credential named {name} already."
+                    )));
                 }
                 if own.len() as i64 >= CREDENTIALS_MAX {
                     let message = format!("A user has at most {CREDENTIALS_MAX} application credentials.");
@@ -152,7 +145,8 @@ async fn create(
                 )
                 .await?;
                 identity.tell(tx, &principal, "created", "application_credential", &id).await?;
-                let row = tx.query_one("SELECT * FROM identity_credentials WHERE id = $1", &[id.as_str().into()]).await?;
+                let row =
+                    tx.query_one("SELECT * FROM identity_credentials WHERE id = $1", &[id.as_str().into()]).await?;
                 row.ok_or_else(|| ApiError::not_found("application credential", &id))
             })
         })

@@ -41,8 +41,12 @@ struct Filters {
 
 impl Filters {
     fn select(&self, items: Vec<Value>) -> Vec<Value> {
-        let wishes =
-            [("name", &self.name), ("type", &self.kind), ("interface", &self.interface), ("service_id", &self.service_id)];
+        let wishes = [
+            ("name", &self.name),
+            ("type", &self.kind),
+            ("interface", &self.interface),
+            ("service_id", &self.service_id),
+        ];
         let is_wanted = |item: &Value| {
             wishes.iter().all(|(key, wish)| wish.as_deref().is_none_or(|wish| item[*key].as_str() == Some(wish)))
         };

@@ -42,14 +42,7 @@ impl Notices {
 
     /// `operation` is `created`, `updated` or `deleted`; `kind` is `project`, `user`, `role` or
     /// `application_credential`.
-    pub(crate) fn changed(
-        &self,
-        now: Timestamp,
-        actor: &Actor,
-        operation: &str,
-        kind: &str,
-        id: &str,
-    ) -> Notification {
+    pub(crate) fn changed(&self, now: Timestamp, actor: &Actor, operation: &str, kind: &str, id: &str) -> Notification {
         let type_uri = match kind {
             "user" => "data/security/account/user".to_owned(),
             kind => format!("data/security/{kind}"),

@@ -47,9 +47,8 @@ async fn list(
     principal.must_be_admin_or_service("identity:list_projects")?;
     let mut sql = "SELECT * FROM identity_projects WHERE 1 = 1".to_owned();
     let values = filter(&mut sql, filters.name, filters.enabled.as_deref());
-    let is_elsewhere = |id: Option<&str>| id.is_some_and(|id| id != DOMAIN_ID);
     let wants_domains = filters.is_domain.as_deref().is_some_and(is_true);
-    let rows = match wants_domains || is_elsewhere(filters.domain_id.as_deref()) || is_elsewhere(filters.parent_id.as_deref()) {
+    let rows = match wants_domains || is_elsewhere(&filters.domain_id) || is_elsewhere(&filters.parent_id) {
         true => Vec::new(),
         false => identity.database.query(&format!("{sql} ORDER BY name LIMIT {}", LIST_MAX + 1), &values).await?,
     };
@@ -65,7 +64,8 @@ async fn show(
     if principal.project.as_ref().is_none_or(|project| project.id != id) {
         principal.must_be_admin_or_service("identity:get_project")?;
     }
-    let row = tables::project(&mut &identity.database, &id).await?.ok_or_else(|| ApiError::not_found("project", &id))?;
+    let row =
+        tables::project(&mut &identity.database, &id).await?.ok_or_else(|| ApiError::not_found("project", &id))?;
     Ok(Json(json!({"project": shown(&identity, &row)})))
 }
 
@@ -204,6 +204,11 @@ pub(super) fn filter(sql: &mut String, name: Option<String>, enabled: Option<&st
         sql.push_str(&format!(" AND enabled = ${}", values.len()));
     }
     values
+}
+
+/// Whether a filter names a domain that is not here. Aodh sends an empty one when it has none to name.
+pub(super) fn is_elsewhere(domain: &Option<String>) -> bool {
+    domain.as_deref().is_some_and(|domain| !domain.is_empty() && domain != DOMAIN_ID)
 }
 
 /// There is one domain; whatever is made belongs to it.

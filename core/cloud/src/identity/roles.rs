@@ -40,8 +40,9 @@ mod tests {
 
     #[test]
     fn a_role_brings_all_below_it_and_none_above() {
-        let all: Vec<Role> =
-            ["reader", "admin", "manager", "member", "service", "own"].map(|n| Role { id: n.into(), name: n.into() }).into();
+        let all: Vec<Role> = ["reader", "admin", "manager", "member", "service", "own"]
+            .map(|n| Role { id: n.into(), name: n.into() })
+            .into();
         let names = |assigned: &[&str]| -> Vec<String> {
             effective(&all, |role| assigned.contains(&role.id.as_str())).into_iter().map(|role| role.name).collect()
         };

@@ -63,8 +63,7 @@ pub(crate) const DOMAIN_ID: &str = "default";
 pub(crate) const DOMAIN_NAME: &str = "Default";
 
 /// What can have a role: a user in a project, or in the domain.
-pub(crate) const USER_COLUMNS: &str =
-    "id, name, password_hash, enabled, default_project_id, extra, revision";
+pub(crate) const USER_COLUMNS: &str = "id, name, password_hash, enabled, default_project_id, extra, revision";
 
 /// Either the pool or a transaction; both answer queries.
 pub(crate) trait Reads {

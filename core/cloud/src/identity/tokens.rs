@@ -13,11 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    EXPIRED_WINDOW, Identity, Principal,
-    authenticate::AuthBody,
-    domain, projects,
-    tables::DOMAIN_ID,
-    text,
+    EXPIRED_WINDOW, Identity, Principal, authenticate::AuthBody, domain, projects, tables::DOMAIN_ID, text,
     token::TokenScope,
 };
 use crate::http::{ApiError, JsonBody, RequestContext};
@@ -144,8 +140,7 @@ impl Identity {
         let roles = principal.roles.iter().map(|role| json!({"id": role.id, "name": role.name}));
         token["roles"] = roles.collect();
         if let Some(credential) = &principal.credential {
-            token["application_credential"] =
-                json!({"id": credential.id, "name": credential.name, "restricted": true});
+            token["application_credential"] = json!({"id": credential.id, "name": credential.name, "restricted": true});
         }
         if with_catalog {
             token["catalog"] = self.catalog.in_token();

@@ -16,15 +16,15 @@ use serde_json::{Value, json};
 use super::{
     Identity, LIST_MAX, Principal,
     fields::{Fields, extra_of},
-    password,
-    projects,
+    password, projects,
     tables::{self, DOMAIN_ID, new_id},
 };
 use crate::http::{ApiError, JsonBody};
 
 /// As Keystone's schema.
 const NAME_CHARS_MAX: usize = 255;
-const KNOWN: &[&str] = &["id", "name", "password", "original_password", "enabled", "domain_id", "default_project_id", "links"];
+const KNOWN: &[&str] =
+    &["id", "name", "password", "original_password", "enabled", "domain_id", "default_project_id", "links"];
 
 pub(super) fn routes() -> Router<Arc<Identity>> {
     Router::new()
@@ -50,9 +50,9 @@ async fn list(
     principal.must_be_admin_or_service("identity:list_users")?;
     let mut sql = format!("SELECT {} FROM identity_users WHERE 1 = 1", tables::USER_COLUMNS);
     let values = projects::filter(&mut sql, filters.name, filters.enabled.as_deref());
-    let rows = match filters.domain_id.as_deref() {
-        Some(other) if other != DOMAIN_ID => Vec::new(),
-        _ => identity.database.query(&format!("{sql} ORDER BY name LIMIT {}", LIST_MAX + 1), &values).await?,
+    let rows = match projects::is_elsewhere(&filters.domain_id) {
+        true => Vec::new(),
+        false => identity.database.query(&format!("{sql} ORDER BY name LIMIT {}", LIST_MAX + 1), &values).await?,
     };
     let found = rows.iter().map(|row| shown(&identity, row)).collect();
     Ok(Json(identity.list("users", "/users", found)))
@@ -215,9 +215,7 @@ async fn change_password(
     let before = tables::user(&mut &identity.database, &id).await?.ok_or_else(ApiError::unauthorized)?;
     let account = format!("id {id}");
     let old = body.user.original_password;
-    identity
-        .compare(&account, &old, before.text("password_hash"), Some(&before), &principal.context)
-        .await?;
+    identity.compare(&account, &old, before.text("password_hash"), Some(&before), &principal.context).await?;
     let hash = identity.new_hash(body.user.password).await?;
     let revision = before.int("revision").unwrap_or(0);
     identity
@@ -288,4 +286,3 @@ fn shown(identity: &Identity, row: &Row) -> Value {
 fn name_taken(name: &str) -> ApiError {
     ApiError::conflict(format!("Conflict occurred attempting to store user - there is a user named {name} already."))
 }
-
