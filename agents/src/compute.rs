@@ -5,6 +5,8 @@
 //! One loop for each interval of the polling definition, one bulk call for each slot, whatever the number of meters.
 //! A hypervisor that does not answer costs its slot, which is counted and told; no value is made up for it.
 
+pub mod bench;
+
 use std::{sync::Arc, time::Duration};
 
 use orzo_hypervisor::{Hypervisor, HypervisorError};

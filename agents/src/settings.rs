@@ -149,13 +149,15 @@ impl AgentSettings {
 /// From serde's words on an unknown field, the expected one that is nearest to it.
 pub(crate) fn nearest_key(words: &str) -> Option<String> {
     let rest = words.split_once("unknown field `")?.1;
-    let (unknown, expected) = rest.split_once('`')?;
-    let expected = expected.split_once("expected")?.1;
-    // Names stand between back-ticks: every second piece.
+    let (unknown, rest) = rest.split_once('`')?;
+    let expected = rest.split_once("expected ")?.1;
+    // TOML's words put names in back-ticks, YAML's do not, and YAML's end with the place, which is told already.
     expected
-        .split('`')
-        .skip(1)
-        .step_by(2)
+        .strip_prefix("one of ")
+        .unwrap_or(expected)
+        .split([',', '`', ' '])
+        .take_while(|word| *word != "at")
+        .filter(|word| !word.is_empty())
         .map(|key| (strsim::damerau_levenshtein(unknown, key), key))
         .min()
         .filter(|(distance, key)| *distance <= key.len().max(3) / 2)

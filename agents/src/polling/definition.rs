@@ -193,9 +193,11 @@ fn meters(entry: &SourceEntry) -> Result<MeterSelection, (Location, String)> {
 /// The library's words, with the key that was probably meant.
 fn reason(error: &serde_saphyr::Error) -> String {
     let words = error.to_string();
-    match crate::settings::nearest_key(&words) {
+    // The place is told by `PollingError` already.
+    let words = words.split_once(" at line ").map_or(words.as_str(), |(words, _)| words);
+    match crate::settings::nearest_key(words) {
         Some(key) => format!("{words} (did you mean `{key}`?)"),
-        None => words,
+        None => words.to_owned(),
     }
 }
 

@@ -108,6 +108,38 @@ async fn a_description_is_read_again_only_when_it_must() {
     assert_eq!(read_at, again);
 }
 
+/// Resident memory of this process in KiB.
+fn resident_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches("kB").trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn what_libvirt_hands_out_is_given_back() {
+    let Some(libvirt) = test_driver().await else { return };
+    let ask = async |times: u32| {
+        let question = move |connection: &Connection| {
+            for _ in 0..times {
+                connection.all_stats(true)?;
+                connection.node()?;
+                for record in connection.all_stats(true)? {
+                    // The guests of the tests beside this one come and go.
+                    let _ = connection.domain(record.uuid).and_then(|domain| domain.xml());
+                }
+            }
+            Ok(())
+        };
+        libvirt.statistics.ask("ask often", Duration::from_secs(60), question).await.unwrap().unwrap();
+    };
+    ask(1_000).await;
+    let before = resident_kib();
+    ask(30_000).await;
+    let grown = resident_kib().saturating_sub(before);
+    // The statistics alone would be 24 MiB.
+    assert!(grown < 10_000, "{grown} KiB more after thirty thousand rounds");
+}
+
 #[tokio::test]
 async fn what_is_not_there_is_told() {
     assert!(matches!(Libvirt::available("nonsense:///").await, Err(HypervisorError::NotAvailable { .. })));
