@@ -217,7 +217,7 @@ impl AttributeKind {
         let value = match (self, value) {
             (_, Value::Null) => return None,
             (Self::String { max_length, .. }, Value::String(text)) => {
-                Value::String(text.chars().take(*max_length).collect())
+                Value::String(storable(text).chars().take(*max_length).collect())
             }
             (Self::String { max_length, .. }, Value::Number(_) | Value::Bool(_)) => {
                 Value::String(value.to_string().chars().take(*max_length).collect())
@@ -245,6 +245,11 @@ impl AttributeKind {
     pub(crate) fn is_text(&self) -> bool {
         matches!(self, Self::String { .. } | Self::Uuid)
     }
+}
+
+/// A text without NUL characters, which PostgreSQL cannot store.
+pub fn storable(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "").into() } else { text.into() }
 }
 
 #[cfg(test)]

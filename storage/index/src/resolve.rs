@@ -34,6 +34,8 @@ use crate::{
 
 /// How old the count of deletions by other processes may be.
 const DELETIONS_READ_EVERY: Duration = Duration::from_secs(1);
+/// Different sayings remembered for one resource; a few definitions share a resource at most.
+const HASHES_MAX: usize = 4;
 /// Resources read or made in one transaction, so that it stays short.
 const RESOURCES_AT_ONCE: usize = 500;
 
@@ -44,8 +46,8 @@ pub struct ResourceWanted {
     pub creator: String,
     /// UUID or free text, as the samples say.
     pub id: String,
-    /// Type it is made with. An existing resource keeps its own; a type that is not there is made, with the attributes
-    /// below as optional texts.
+    /// Type it is made with. An existing resource keeps its own, unless that is `generic` (made for a meter that no
+    /// definition knew). A type that is not there is made, with the attributes below as optional texts.
     pub resource_type: String,
     /// Owning project; filled in on a resource that has none.
     pub project_id: Option<String>,
@@ -86,10 +88,12 @@ pub struct Resolved {
 #[derive(Debug)]
 pub(crate) struct Known {
     deletions: u64,
-    /// Of what samples last said about it.
-    hash: u64,
+    /// Hashes of what samples said about it that its current state holds already: different meters say different things.
+    hashes: Vec<u64>,
     ended_at: Option<Timestamp>,
     metrics: HashMap<Box<str>, SeriesId>,
+    /// Whether reading it changed it, so that what was said before may not hold any more.
+    changed: bool,
 }
 
 pub(crate) type Cache = MokaCache<Uuid, Arc<Known>>;
@@ -102,7 +106,7 @@ impl Known {
     /// The series wanted, if nothing about the resource has to be read or changed.
     fn answer(&self, wanted: &ResourceWanted, hash: u64, deletions: u64) -> Option<Vec<SeriesId>> {
         let alive = self.ended_at.is_none_or(|ended_at| wanted.last_at <= ended_at);
-        if self.deletions != deletions || self.hash != hash || !alive {
+        if self.deletions != deletions || !self.hashes.contains(&hash) || !alive {
             return None;
         }
         wanted.metrics.iter().map(|metric| self.metrics.get(metric.name.as_str()).copied()).collect()
@@ -136,12 +140,20 @@ impl Index {
             let asked: Vec<Asked<'_>> =
                 round.iter().map(|&(place, id, hash)| Asked { id, hash, wanted: &wanted[place] }).collect();
             let found = self.read_or_make(&asked).await?;
-            for ((place, id, _), known) in round.into_iter().zip(found) {
+            for ((place, id, _), mut known) in round.into_iter().zip(found) {
                 let metrics = wanted[place].metrics.iter();
                 let series =
                     metrics.map(|metric| known.metrics.get(metric.name.as_str()).copied()).collect::<Option<_>>();
                 let series =
                     series.ok_or_else(|| IndexError::damaged(format!("resource `{id}`"), "a metric is missing"))?;
+                if !known.changed
+                    && let Some(before) = self.known.get(&id).await
+                    && before.deletions == known.deletions
+                {
+                    let older = before.hashes.iter().filter(|&&hash| hash != known.hashes[0]);
+                    let older: Vec<u64> = older.copied().take(HASHES_MAX - 1).collect();
+                    known.hashes.extend(older);
+                }
                 self.known.insert(id, Arc::new(known)).await;
                 answers[place] = Some(Resolved { id, series });
             }
@@ -229,7 +241,7 @@ impl Attempt {
         now: Timestamp,
     ) -> Result<Vec<Known>, IndexError> {
         for asked in asked {
-            if !self.resources.contains_key(&asked.id) {
+            if self.resources.get(&asked.id).is_none_or(|resource| resource.resource_type == "generic") {
                 self.make_type(tx, asked.wanted).await?;
             }
         }
@@ -239,19 +251,20 @@ impl Attempt {
             match self.resources.get(&asked.id) {
                 None => {
                     let resource = new_resource(asked, &self.types[&asked.wanted.resource_type], now);
-                    ended.push(resource.ended_at);
+                    ended.push((resource.ended_at, true));
                     created.push(resource);
                 }
                 Some(old) => {
-                    let kind = self
-                        .types
-                        .get(&old.resource_type)
-                        .ok_or_else(|| IndexError::damaged(format!("resource `{}`", old.id), "its type is missing"))?;
+                    let is_generic = old.resource_type == "generic";
+                    let name = if is_generic { &asked.wanted.resource_type } else { &old.resource_type };
+                    let damaged = || IndexError::damaged(format!("resource `{}`", old.id), "its type is missing");
+                    let kind = self.types.get(name).ok_or_else(damaged)?;
                     let mut new = merged(old, asked.wanted, kind);
-                    if !is_same(old, &new) {
+                    let changed = !is_same(old, &new);
+                    if changed {
                         change_row(tx, old, &mut new, kind, now).await?;
                     }
-                    ended.push(new.ended_at);
+                    ended.push((new.ended_at, changed));
                 }
             }
         }
@@ -262,10 +275,11 @@ impl Attempt {
         Ok(asked
             .iter()
             .zip(ended)
-            .map(|(asked, ended_at)| Known {
+            .map(|(asked, (ended_at, changed))| Known {
                 deletions: self.deletions,
-                hash: asked.hash,
+                hashes: vec![asked.hash],
                 ended_at,
+                changed,
                 metrics: self.metrics.remove(&asked.id).unwrap_or_default(),
             })
             .collect())
@@ -342,6 +356,7 @@ fn new_resource(asked: &Asked<'_>, kind: &ResourceType, now: Timestamp) -> Resou
 
 fn merged(old: &Resource, wanted: &ResourceWanted, kind: &ResourceType) -> Resource {
     let mut new = old.clone();
+    new.resource_type.clone_from(&kind.name);
     merge_attributes(&mut new.attributes, wanted, kind);
     if new.project_id.is_none() {
         new.project_id.clone_from(&wanted.project_id);
@@ -366,6 +381,7 @@ fn merge_attributes(attributes: &mut Map<String, Value>, wanted: &ResourceWanted
 /// A hash of everything that samples say about a resource. It lives in this process only.
 fn hash_of(wanted: &ResourceWanted) -> u64 {
     let mut hasher = DefaultHasher::new();
+    wanted.resource_type.hash(&mut hasher);
     wanted.project_id.hash(&mut hasher);
     wanted.user_id.hash(&mut hasher);
     for (name, value) in &wanted.attributes {

@@ -404,6 +404,25 @@ async fn samples_change_attributes_with_a_revision_and_wake_what_has_ended() {
         late.last_at = Timestamp::from_secs(START + 1);
         f.index.resolve(&[late]).await.expect("a newer sample");
         assert_eq!(history().await.pop().expect("current").ended_at, None);
+        // A meter that no definition knows comes first; then one that places the resource.
+        let mut first = wanted("later", json!({}), &["odd"]);
+        first.resource_type = "generic".into();
+        f.index.resolve(&[first.clone()]).await.expect("made");
+        f.index.resolve(&[wanted("later", json!({"host": "a"}), &["cpu"])]).await.expect("placed");
+        f.index.resolve(&[first]).await.expect("known");
+        let placed = f.index.find_resource(&Scope::All, "instance", "orzo", "later").await.expect("there");
+        assert_eq!((placed.attributes["host"].as_str(), placed.metrics.len()), (Some("a"), 2));
+        // What was said, unsaid and said again is what holds.
+        for host in ["b", "a", "b"] {
+            f.index.resolve(&[wanted("later", json!({"host": host}), &["cpu"])]).await.expect("changed");
+            let placed = f.index.find_resource(&Scope::All, "instance", "orzo", "later").await.expect("there");
+            assert_eq!(placed.attributes["host"].as_str(), Some(host));
+        }
+        let woken = f.index.end_resources(&[placed.id], Timestamp::from_secs(START + 9)).await.expect("ended");
+        assert_eq!(woken, 1);
+        let newest = [(placed.id, Timestamp::from_secs(START + 9)), (Uuid::nil(), Timestamp::MAX)];
+        assert_eq!(f.index.wake_resources(&newest).await.expect("not newer"), 0);
+        assert_eq!(f.index.wake_resources(&[(placed.id, Timestamp::from_secs(START + 10))]).await.expect("newer"), 1);
         // The same resource twice in one call, and a type that nobody made.
         let mut unknown = wanted("odd", json!({"shape": "round"}), &["x"]);
         unknown.resource_type = "novelty".into();

@@ -8,6 +8,7 @@ use orzo_model::{Event, Scope, Timestamp, Trait, TraitValue};
 use super::{policies::to_json, resources::bad_page};
 use crate::{
     Index, IndexError,
+    attribute::storable,
     sql::{Sql, inserts, transact},
 };
 
@@ -252,7 +253,7 @@ fn push_trait(filter: &TraitFilter, sql: &mut Sql) {
 
 fn searchable(value: &TraitValue) -> (Option<String>, Option<f64>) {
     match value {
-        TraitValue::Text(text) => (Some(text.chars().take(SEARCHED_CHARACTERS_MAX).collect()), None),
+        TraitValue::Text(text) => (Some(storable(text).chars().take(SEARCHED_CHARACTERS_MAX).collect()), None),
         TraitValue::Integer(number) => (None, Some(*number as f64)),
         TraitValue::Float(number) => (None, Some(*number)),
         TraitValue::Datetime(time) => (None, Some(time.micros() as f64)),
@@ -260,13 +261,14 @@ fn searchable(value: &TraitValue) -> (Option<String>, Option<f64>) {
 }
 
 fn event_row(event: &Event) -> Result<Vec<Value>, IndexError> {
-    let project = event.text("project_id").or_else(|| event.text("tenant_id"));
+    let owner = |name: &str| event.text(name).map(|text| storable(&text).into_owned());
+    let project = owner("project_id").or_else(|| owner("tenant_id"));
     Ok(vec![
         event.message_id.as_str().into(),
         event.event_type.as_str().into(),
         event.generated_at.into(),
         project.into(),
-        event.text("user_id").into(),
+        owner("user_id").into(),
         to_json(&event.traits)?.into(),
         event.raw.clone().into(),
     ])

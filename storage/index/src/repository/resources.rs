@@ -514,6 +514,31 @@ impl Index {
         Ok(count)
     }
 
+    /// Wakes resources that measures are newer than: `ended_at` goes away. How many changed.
+    pub async fn wake_resources(&self, newest: &[(Uuid, Timestamp)]) -> Result<u64, IndexError> {
+        let mut ended: HashMap<Uuid, Timestamp> = HashMap::new();
+        for chunk in newest.chunks(DELETED_AT_ONCE) {
+            let mut sql = Sql::new("SELECT id, ended_at FROM index_resources WHERE ended_at IS NOT NULL AND id IN ");
+            sql.push_list(chunk.iter().map(|(id, _)| id.to_string()));
+            for row in self.database.query(&sql.text, &sql.values).await? {
+                if let (Ok(id), Some(ended_at)) = (Uuid::parse_str(&row.string("id")), row.time("ended_at")) {
+                    ended.insert(id, ended_at);
+                }
+            }
+        }
+        let change = ResourceChange { ended_at: Some(None), ..ResourceChange::default() };
+        let mut changed = 0;
+        for (id, newest) in newest {
+            if ended.get(id).is_some_and(|ended_at| newest > ended_at) {
+                match self.update_resource(&Scope::All, "generic", *id, &change).await {
+                    Err(IndexError::NotFound { .. }) => {}
+                    outcome => changed += u64::from(outcome?.1),
+                }
+            }
+        }
+        Ok(changed)
+    }
+
     /// Ends resources (an event said so): sets `ended_at` where it is not set to an earlier or the same time. A time
     /// before the start becomes the start. How many changed.
     pub async fn end_resources(&self, ids: &[Uuid], ended_at: Timestamp) -> Result<u64, IndexError> {
@@ -553,7 +578,8 @@ pub(crate) fn set_attribute(attributes: &mut Map<String, serde_json::Value>, nam
 
 /// Whether nothing changed that makes a revision.
 pub(crate) fn is_same(old: &Resource, new: &Resource) -> bool {
-    old.project_id == new.project_id
+    old.resource_type == new.resource_type
+        && old.project_id == new.project_id
         && old.user_id == new.user_id
         && old.started_at == new.started_at
         && old.ended_at == new.ended_at

@@ -1,5 +1,7 @@
 //! Writing resources: rows of searchable attributes, and a change that keeps the old state as a revision.
 
+use std::time::Duration;
+
 use orzo_database::{Transaction, Value};
 use orzo_model::Timestamp;
 
@@ -56,8 +58,9 @@ pub(crate) async fn change_row(
         )
         .await?;
     let revision = row.and_then(|row| row.int("newest")).unwrap_or(0) + 1;
-    // Two changes within a microsecond, or a clock that went back, must not make a revision that ends before it starts.
-    let changed_at = now.max(old.revision_start);
+    // Each revision starts later than the one before, also when two changes meet in one microsecond or the clock went
+    // back: that is the order of history.
+    let changed_at = now.max(old.revision_start.plus(Duration::from_micros(1)));
     tx.execute(
         "INSERT INTO index_resource_history (id, revision, type, original_resource_id, creator, created_by_user_id, \
          created_by_project_id, project_id, user_id, started_at, ended_at, revision_start, attributes, revision_end) \
@@ -74,7 +77,7 @@ pub(crate) async fn change_row(
     new.revision_start = changed_at;
     tx.execute(
         "UPDATE index_resources SET project_id = $1, user_id = $2, started_at = $3, ended_at = $4, \
-         revision_start = $5, attributes = $6 WHERE id = $7",
+         revision_start = $5, attributes = $6, type = $7 WHERE id = $8",
         &[
             new.project_id.clone().into(),
             new.user_id.clone().into(),
@@ -82,6 +85,7 @@ pub(crate) async fn change_row(
             new.ended_at.into(),
             changed_at.into(),
             to_json(&new.attributes)?.into(),
+            new.resource_type.as_str().into(),
             id.into(),
         ],
     )
