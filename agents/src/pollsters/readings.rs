@@ -17,8 +17,8 @@ pub(super) fn power_state(guest: &GuestStats) -> Option<f64> {
     guest.state.map(|state| f64::from(state.number()))
 }
 
-/// Time *and wait* of all vCPUs if the hypervisor told every one of them, else the guest's CPU time. (Ceilometer's
-/// rule; the time that a vCPU waited for a processor counts as used.)
+/// Time *and wait* of all vCPUs if the hypervisor tells them, else the guest's CPU time. (Ceilometer's rule; the time
+/// that a vCPU waited for a processor counts as used.)
 pub(super) fn cpu_ns(guest: &GuestStats) -> Option<f64> {
     if guest.vcpu_times_ns.is_empty() {
         return count(guest.cpu_time_ns);

@@ -74,7 +74,8 @@ pub struct GuestStats {
     pub name: String,
     /// Power state.
     pub state: Option<PowerState>,
-    /// CPU time of the whole guest in ns (`cpu.time`).
+    /// CPU time of the whole guest in ns (`cpu.time`); not told while only some vCPUs tell theirs, because the two do
+    /// not continue each other.
     pub cpu_time_ns: Option<u64>,
     /// Per vCPU: (time ns, wait ns or 0), only if the hypervisor told every one of them.
     pub vcpu_times_ns: Vec<(u64, u64)>,

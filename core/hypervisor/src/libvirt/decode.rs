@@ -17,12 +17,18 @@ const PARTS_MAX: u64 = 4096;
 /// Decodes one domain's record, completed by what its description says.
 pub(super) fn decode(record: &StatsRecord, description: &DomainDescription) -> GuestStats {
     let values = Values(record.values.iter().map(|(name, value)| (name.as_str(), value)).collect());
+    let (cpu_time_ns, vcpu_times_ns) = match vcpu_times(&values) {
+        VcpuTimes::All(times) => (values.unsigned("cpu.time"), times),
+        VcpuTimes::None => (values.unsigned("cpu.time"), Vec::new()),
+        // Neither a sum over some nor the guest's own time continues the counter of the polls before.
+        VcpuTimes::Some => (None, Vec::new()),
+    };
     GuestStats {
         uuid: record.uuid,
         name: record.name.clone(),
         state: values.signed("state.state").and_then(PowerState::from_number),
-        cpu_time_ns: values.unsigned("cpu.time"),
-        vcpu_times_ns: vcpu_times(&values),
+        cpu_time_ns,
+        vcpu_times_ns,
         vcpus: values.unsigned("vcpu.current").and_then(|count| u32::try_from(count).ok()),
         memory: memory(&values),
         disks: disks(&values, description),
@@ -84,9 +90,18 @@ impl Values<'_> {
     }
 }
 
-/// Time and wait of every current vCPU, or nothing: a sum over some of them would look like a counter that goes back
-/// when the others answer again. Numbers may have holes where vCPUs were unplugged. (Ceilometer's rule.)
-fn vcpu_times(values: &Values<'_>) -> Vec<(u64, u64)> {
+/// What is known of the vCPUs' times.
+enum VcpuTimes {
+    /// Time and wait of every current vCPU.
+    All(Vec<(u64, u64)>),
+    /// Of some of them: one is being plugged in or out.
+    Some,
+    /// Of none: this hypervisor does not tell.
+    None,
+}
+
+/// Numbers may have holes where vCPUs were unplugged, so all up to the maximum are asked for and counted.
+fn vcpu_times(values: &Values<'_>) -> VcpuTimes {
     let current = values.count("vcpu.current");
     let times: Vec<_> = (0..values.count("vcpu.maximum").max(current))
         .filter_map(|n| {
@@ -95,7 +110,11 @@ fn vcpu_times(values: &Values<'_>) -> Vec<(u64, u64)> {
             Some((time, wait))
         })
         .collect();
-    if times.len() as u64 == current { times } else { Vec::new() }
+    match times.len() as u64 {
+        0 => VcpuTimes::None,
+        told if told == current => VcpuTimes::All(times),
+        _ => VcpuTimes::Some,
+    }
 }
 
 fn memory(values: &Values<'_>) -> MemoryStats {
@@ -237,15 +256,23 @@ mod tests {
     }
 
     #[test]
-    fn vcpu_times_are_all_or_nothing() {
-        let record = record(&[
+    fn the_processor_counter_never_changes_its_source_between_two_polls() {
+        let mut values = vec![
+            ("cpu.time", Unsigned(99)),
             ("vcpu.current", Unsigned(2)),
             ("vcpu.maximum", Unsigned(2)),
             ("vcpu.0.time", Unsigned(10)),
-            ("vcpu.0.wait", Unsigned(1)),
             ("vcpu.1.time", Unsigned(20)),
-        ]);
-        assert!(decode(&record, &DomainDescription::default()).vcpu_times_ns.is_empty());
+        ];
+        let times = |values: &[(&str, TypedValue)]| {
+            let stats = decode(&record(values), &DomainDescription::default());
+            (stats.cpu_time_ns, stats.vcpu_times_ns)
+        };
+        assert_eq!(times(&values), (Some(99), vec![]), "a kernel without wait times: always the guest's own time");
+        values.push(("vcpu.0.wait", Unsigned(1)));
+        assert_eq!(times(&values), (None, vec![]), "half told: no value rather than a jump");
+        values.push(("vcpu.1.wait", Unsigned(2)));
+        assert_eq!(times(&values), (Some(99), vec![(10, 1), (20, 2)]));
     }
 
     #[test]
