@@ -373,4 +373,4 @@ pub fn oslo_queue(exchange: &str, routing_key: &str) -> QueueSpec {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
