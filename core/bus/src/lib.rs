@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 pub use backoff::Backoff;
 pub use in_process::InProcessBus;
-pub use rabbit::RabbitBus;
+pub use rabbit::{RabbitBus, RabbitSettings};
 pub use records::{RecordError, RecordId, Records};
 
 /// A message as it travels.
@@ -78,7 +78,7 @@ pub struct Delivery {
 /// What a consumer answers for one delivery. A receipt of a connection that is gone does nothing: the broker will
 /// deliver the message again.
 #[async_trait]
-pub trait DeliveryReceipt: Send {
+pub trait DeliveryReceipt: Send + Sync {
     /// Done: durable on this side.
     async fn ack(self: Box<Self>) -> Result<(), BusError>;
     /// Not done. With `requeue` it is delivered again (to anyone), without it is dead-lettered.

@@ -48,6 +48,23 @@ pub const BODY_BYTES_MAX: usize = 16 << 20;
 /// Seconds between heartbeats if the URL does not say: a dead peer is noticed within twice that.
 const HEARTBEAT_SECONDS: u16 = 10;
 
+/// What can be chosen about the connection.
+#[derive(Clone, Debug)]
+pub struct RabbitSettings {
+    /// How the broker's operators see us.
+    pub connection_name: String,
+    /// For `amqps://`: certificates (PEM) of authorities to trust besides the system's, such as a cloud's own.
+    pub authorities_pem: Option<String>,
+    /// A publish ends within this time.
+    pub confirm_wait: Duration,
+}
+
+impl Default for RabbitSettings {
+    fn default() -> Self {
+        Self { connection_name: "orzo".to_owned(), authorities_pem: None, confirm_wait: CONFIRM_WAIT_MAX }
+    }
+}
+
 /// RabbitMQ. Clones share the connection.
 #[derive(Clone)]
 pub struct RabbitBus {
@@ -58,12 +75,11 @@ struct Shared {
     uri: AMQPUri,
     /// For logs: without the password.
     place: String,
-    connection_name: String,
+    settings: RabbitSettings,
     clock: SharedClock,
     link: watch::Sender<Option<Arc<Link>>>,
     stop: CancellationToken,
     publishes: Semaphore,
-    confirm_wait: Duration,
     /// What was declared, to say it again after a reconnect: the broker may have forgotten (oslo's are not durable).
     declared: Mutex<BTreeMap<String, QueueSpec>>,
     /// Queues and exchanges found with other arguments than ours, told once each.
@@ -75,16 +91,12 @@ impl RabbitBus {
     /// whenever the connection breaks. Fails only for a URL that cannot be understood; until a connection stands,
     /// calls wait a little and then say [`BusError::Unreachable`].
     pub fn connect(url: &str, connection_name: &str, clock: SharedClock) -> Result<Self, BusError> {
-        Self::connect_with(url, connection_name, clock, CONFIRM_WAIT_MAX)
+        let settings = RabbitSettings { connection_name: connection_name.to_owned(), ..RabbitSettings::default() };
+        Self::connect_with(url, settings, clock)
     }
 
-    /// As [`Self::connect`]; a publish ends within `confirm_wait`.
-    pub fn connect_with(
-        url: &str,
-        connection_name: &str,
-        clock: SharedClock,
-        confirm_wait: Duration,
-    ) -> Result<Self, BusError> {
+    /// As [`Self::connect`], with all that can be chosen.
+    pub fn connect_with(url: &str, settings: RabbitSettings, clock: SharedClock) -> Result<Self, BusError> {
         // The URL may hold a password: neither it nor the parser's words about it are repeated.
         let refused =
             || BusError::Refused { reason: "the message bus URL is not amqp://... or amqps://...".to_owned() };
@@ -99,12 +111,11 @@ impl RabbitBus {
         let shared = Arc::new(Shared {
             uri,
             place,
-            connection_name: connection_name.to_owned(),
+            settings,
             clock,
             link: watch::Sender::new(None),
             stop: CancellationToken::new(),
             publishes: Semaphore::new(PUBLISHES_MAX),
-            confirm_wait,
             declared: Mutex::default(),
             told: Mutex::default(),
         });

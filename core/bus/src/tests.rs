@@ -27,9 +27,15 @@ fn in_process(wait: Duration) -> Option<Arc<dyn Bus>> {
     Some(Arc::new(InProcessBus::with_confirm_wait(SystemClock::shared(), wait)))
 }
 
+/// `ORZO_TEST_AMQP_CA` names a file with the authority that an `amqps://` URL needs.
+fn settings(confirm_wait: Duration) -> RabbitSettings {
+    let authorities_pem = std::env::var("ORZO_TEST_AMQP_CA").ok().map(|file| std::fs::read_to_string(file).unwrap());
+    RabbitSettings { connection_name: "orzo-test".to_owned(), authorities_pem, confirm_wait }
+}
+
 fn rabbit(wait: Duration) -> Option<Arc<dyn Bus>> {
     let url = std::env::var("ORZO_TEST_AMQP").ok()?;
-    Some(Arc::new(RabbitBus::connect_with(&url, "orzo-test", SystemClock::shared(), wait).unwrap()))
+    Some(Arc::new(RabbitBus::connect_with(&url, settings(wait), SystemClock::shared()).unwrap()))
 }
 
 /// Names of its own for each test, so that tests and runs do not meet on one broker.
@@ -328,6 +334,46 @@ async fn oslos_queues_work_too(make: MakeBus) {
     bus.close().await;
 }
 
+async fn ok_means_that_every_queue_has_it(make: MakeBus) {
+    let Some(bus) = make(WAIT) else { return };
+    let names = Names::new();
+    let mut first = bus.subscribe(&names.queue("first", "k"), 10).await.unwrap();
+    let mut second = bus.subscribe(&names.queue("second", "k"), 10).await.unwrap();
+    bus.declare(&names.queue("first", "k")).await.unwrap();
+    bus.declare(&names.queue("second", "k")).await.unwrap();
+    let mut published = publish(&bus, names.message("k", "a"));
+    next(&mut first).await.receipt.ack().await.unwrap();
+    // RabbitMQ's own disk is what makes it safe there; in the twin only a consumer can.
+    let early = tokio::time::timeout(QUIET, &mut published).await;
+    assert_eq!(early.is_ok(), bus.kind() == "rabbitmq");
+    next(&mut second).await.receipt.ack().await.unwrap();
+    if let Err(_still_waiting) = early {
+        published.await.unwrap().unwrap();
+    }
+    bus.close().await;
+}
+
+async fn what_exists_with_other_arguments_is_used_as_it_is(make: MakeBus) {
+    let Some(bus) = make(WAIT) else { return };
+    let names = Names::new();
+    bus.declare(&names.queue("q", "k")).await.unwrap();
+    // Another length, another kind on the same exchange, as a real cloud's services may have declared them.
+    let other = QueueSpec { length_max: 7, ..names.queue("q", "k") };
+    let oslo = QueueSpec { kind: QueueKind::OsloClassic, ..names.queue("oslo", "k") };
+    let mut subscription = bus.subscribe(&other, 10).await.unwrap();
+    let mut oslos = bus.subscribe(&oslo, 10).await.unwrap();
+    bus.declare(&other).await.unwrap();
+    bus.declare(&oslo).await.unwrap();
+    let published = publish(&bus, names.message("k", "a"));
+    for subscription in [&mut subscription, &mut oslos] {
+        let delivery = next(subscription).await;
+        assert_eq!(body(&delivery), "a");
+        delivery.receipt.ack().await.unwrap();
+    }
+    published.await.unwrap().unwrap();
+    bus.close().await;
+}
+
 macro_rules! on_both_buses {
     ($($test:ident),* $(,)?) => {
         mod the_twin {
@@ -356,6 +402,8 @@ on_both_buses!(
     a_full_queue_says_so,
     a_closed_bus_says_so,
     oslos_queues_work_too,
+    ok_means_that_every_queue_has_it,
+    what_exists_with_other_arguments_is_used_as_it_is,
 );
 
 #[tokio::test]
@@ -400,7 +448,7 @@ async fn without_a_broker_calls_say_so() {
     // A port that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("amqp://user:secret@127.0.0.1:{port}/");
-    let bus = RabbitBus::connect_with(&url, "orzo-test", SystemClock::shared(), Duration::from_millis(200)).unwrap();
+    let bus = RabbitBus::connect_with(&url, settings(Duration::from_millis(200)), SystemClock::shared()).unwrap();
     let outcome = bus.publish(Names::new().message("k", "a")).await;
     let error = outcome.unwrap_err();
     assert!(error.is_retryable(), "{error:?}");

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use lapin::{Channel, Connection, ConnectionProperties, Event, options::ConfirmSelectOptions};
+use lapin::{Channel, Connection, ConnectionProperties, Event, options::ConfirmSelectOptions, tcp::OwnedTLSConfig};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -141,12 +141,15 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 }
 
 async fn connect(shared: &Shared) -> Result<Arc<Link>, BusError> {
-    let properties = ConnectionProperties::default().with_connection_name(shared.connection_name.clone().into());
-    let connection =
-        match tokio::time::timeout(CONNECT_MAX, Connection::connect_uri(shared.uri.clone(), properties)).await {
-            Ok(connection) => connection.map_err(unreachable)?,
-            Err(_) => return Err(BusError::Timeout { waited: CONNECT_MAX }),
-        };
+    let settings = &shared.settings;
+    let properties = ConnectionProperties::default().with_connection_name(settings.connection_name.clone().into());
+    let trust = OwnedTLSConfig { identity: None, cert_chain: settings.authorities_pem.clone() };
+    let runtime = lapin::runtime::default_runtime().map_err(unreachable)?;
+    let connecting = Connection::connect_uri_with_config(shared.uri.clone(), properties, trust, runtime);
+    let connection = match tokio::time::timeout(CONNECT_MAX, connecting).await {
+        Ok(connection) => connection.map_err(unreachable)?,
+        Err(_) => return Err(BusError::Timeout { waited: CONNECT_MAX }),
+    };
     Ok(Arc::new(Link {
         connection,
         broken: CancellationToken::new(),
@@ -180,6 +183,8 @@ async fn watch(shared: &Shared, link: &Link) -> String {
         }
         tokio::select! {
             event = events.next() => match event {
+                // A refused declaration ends its channel only, and its caller knows.
+                Some(Event::Error(error)) if error.is_amqp_soft_error() => {}
                 Some(Event::Error(error)) => return error.to_string(),
                 Some(Event::ConnectionBlocked(reason)) => {
                     link.blocked.store(true, Ordering::Relaxed);

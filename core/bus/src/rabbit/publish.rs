@@ -29,7 +29,7 @@ pub(super) async fn publish(shared: &Arc<Shared>, message: Message) -> Result<()
         let reason = format!("a message of {} bytes; at most {BODY_BYTES_MAX} are sent", message.body.len());
         return Err(BusError::Refused { reason });
     }
-    let wait = shared.confirm_wait;
+    let wait = shared.settings.confirm_wait;
     match tokio::time::timeout(wait, publish_until_confirmed(shared, &message)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(BusError::Timeout { waited: wait }),
@@ -40,10 +40,10 @@ async fn publish_until_confirmed(shared: &Arc<Shared>, message: &Message) -> Res
     let _turn = shared.publishes.acquire().await.map_err(|_| BusError::Closed)?;
     let properties = properties(message)?;
     // Leaves time to say "full" before the caller's deadline says "timeout".
-    let full_until = shared.clock.monotonic() + shared.confirm_wait.mul_f64(0.8);
+    let full_until = shared.clock.monotonic() + shared.settings.confirm_wait.mul_f64(0.8);
     let mut backoff = Backoff::new(FULL_WAIT_FIRST, FULL_WAIT_MAX);
     loop {
-        let link = shared.link_within(shared.confirm_wait.mul_f64(0.8)).await?;
+        let link = shared.link_within(shared.settings.confirm_wait.mul_f64(0.8)).await?;
         match publish_once(&link, message, properties.clone()).await? {
             Answer::Confirmed => return Ok(()),
             Answer::Unroutable => {

@@ -106,7 +106,7 @@ async fn cut_wires_lose_nothing() {
     let wire = Wire::to(broker).await;
     url.set_host(Some("127.0.0.1")).unwrap();
     url.set_port(Some(wire.address.port())).unwrap();
-    let bus = RabbitBus::connect_with(url.as_str(), "orzo-test", SystemClock::shared(), WAIT).unwrap();
+    let bus = RabbitBus::connect_with(url.as_str(), settings(WAIT), SystemClock::shared()).unwrap();
     let bus: Arc<dyn Bus> = Arc::new(bus);
     every_message_survives(bus, 2000, async move {
         for _ in 0..10 {
@@ -123,7 +123,7 @@ async fn a_killed_broker_loses_nothing() {
         return;
     };
     let _dying = BROKER.write().await;
-    let bus = RabbitBus::connect_with(&url, "orzo-test", SystemClock::shared(), WAIT).unwrap();
+    let bus = RabbitBus::connect_with(&url, settings(WAIT), SystemClock::shared()).unwrap();
     every_message_survives(Arc::new(bus), 4000, async move {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let status = tokio::process::Command::new("sh").arg("-c").arg(restart).status().await.unwrap();
