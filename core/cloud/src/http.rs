@@ -8,14 +8,15 @@ use std::{any::Any, net::SocketAddr, sync::Arc};
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, OriginalUri, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use orzo_database::{AsConflict, DatabaseError};
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
 
@@ -191,16 +192,39 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
 /// in Keystone's shape. An upload handler reads the [`Body`] itself and is not limited here.
 pub fn shell(router: Router) -> Router {
     router
-        .fallback(|request: Request| async move {
-            ApiError::new(StatusCode::NOT_FOUND, format!("No resource is at {}.", request.uri().path()))
+        .fallback(|OriginalUri(uri): OriginalUri| async move {
+            ApiError::new(StatusCode::NOT_FOUND, format!("No resource is at {}.", uri.path()))
         })
-        .method_not_allowed_fallback(|request: Request| async move {
-            let message = format!("{} is not supported at {}.", request.method(), request.uri().path());
+        .method_not_allowed_fallback(|method: Method, OriginalUri(uri): OriginalUri| async move {
+            let message = format!("{method} is not supported at {}.", uri.path());
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
         })
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(identify))
+}
+
+/// Makes everything at and below `prefix` go to `service`, which is a [`shell`] that knows nothing of the prefix.
+/// Unlike a router with a fallback it can be merged with the routers of other rooms. A trailing slash means the same
+/// page.
+pub fn mounted(prefix: &str, service: Router) -> Router {
+    Router::new().nest_service(prefix, service.map_request(without_trailing_slash))
+}
+
+fn without_trailing_slash(mut request: Request) -> Request {
+    let path = request.uri().path();
+    let trimmed = path.trim_end_matches('/');
+    if trimmed.len() < path.len() && !trimmed.is_empty() {
+        let text = match request.uri().query() {
+            Some(query) => format!("{trimmed}?{query}"),
+            None => trimmed.to_owned(),
+        };
+        // A part of a valid path is one as well; if not, the request stays as it is and finds nothing.
+        if let Ok(uri) = text.parse() {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
 }
 
 /// Gives the request an id and removes what only a middleware may say.
@@ -248,7 +272,6 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
 mod tests {
     use axum::routing::{get, post};
     use http_body_util::BodyExt;
-    use tower::ServiceExt;
 
     use super::*;
 
@@ -269,19 +292,28 @@ mod tests {
                     Json(headers.keys().map(|name| name.as_str().to_owned()).collect::<Vec<_>>())
                 }),
             );
-        let response = shell(router).oneshot(request).await.expect("infallible");
+        let router = mounted("/in", shell(router));
+        // As compose does; a second fallback in the tree would panic here.
+        let router = router.merge(Router::new().route("/elsewhere", get(|| async {})));
+        let response = router.oneshot(request).await.expect("infallible");
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.expect("a body").to_bytes();
         (parts.status, parts.headers, serde_json::from_slice(&bytes).expect("always JSON"))
     }
 
     fn request(method: &str, path: &str, body: impl Into<Body>) -> Request {
-        Request::builder().method(method).uri(path).body(body.into()).expect("a request")
+        Request::builder().method(method).uri(format!("/in{path}")).body(body.into()).expect("a request")
     }
 
     #[tokio::test]
     async fn every_answer_has_a_request_id_and_errors_have_keystones_shape() {
-        for (method, path, status) in [("GET", "/boom", 500), ("GET", "/nowhere", 404), ("PUT", "/echo", 405)] {
+        for (method, path, status) in [
+            ("GET", "/boom", 500),
+            ("GET", "/boom/", 500),
+            ("GET", "/nowhere", 404),
+            ("GET", "/", 404),
+            ("PUT", "/echo", 405),
+        ] {
             let (found, headers, body) = answer(request(method, path, Body::empty())).await;
             assert_eq!(found.as_u16(), status, "{path}");
             assert!(headers[REQUEST_ID].to_str().expect("text").starts_with("req-"), "{path}");
@@ -302,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn identity_headers_of_a_client_are_removed() {
         let request = Request::builder()
-            .uri("/headers")
+            .uri("/in/headers/")
             .header("X-User-Id", "admin")
             .header("X-Roles", "admin")
             .header("X-Project-Id", "p")

@@ -52,7 +52,7 @@ use self::{
 };
 use crate::{
     CloudError, CloudSettings,
-    http::{ApiError, RequestContext},
+    http::{ApiError, RequestContext, mounted, shell},
     notify::{Notification, Outbox, record},
 };
 
@@ -129,9 +129,9 @@ impl Identity {
         }))
     }
 
-    /// Everything below `/identity`.
-    pub fn router(self: &Arc<Self>) -> Router {
-        Router::new()
+    /// Everything below `/identity`, ready to be merged with other rooms' routers.
+    pub fn mounted(self: &Arc<Self>) -> Router {
+        let routes = Router::new()
             .merge(discovery::routes())
             .merge(tokens::routes())
             .merge(users::routes())
@@ -139,7 +139,8 @@ impl Identity {
             .merge(projects::routes())
             .merge(assignments::routes())
             .merge(fixed::routes())
-            .with_state(self.clone())
+            .with_state(self.clone());
+        mounted("/identity", shell(routes))
     }
 
     /// Who sends this request, by its `X-Auth-Token`; 401 if nobody valid.

@@ -27,7 +27,7 @@ use url::Url;
 
 use crate::{
     compute::{Compute, ComputeError, ComputeSettings, Quotas, Ratios},
-    http::{shell, with_caller},
+    http::{mounted, shell, with_caller},
     identity::Identity,
     image::{ImageError, ImageSettings, Images},
     notify::Outbox,
@@ -226,10 +226,11 @@ impl Cloud {
     /// Everything below `/identity`, `/image` and `/compute`. Serve it with connect info, so that identity can tell
     /// one guesser from another.
     pub fn router(self: &Arc<Self>) -> Router {
-        let services = Router::new()
-            .nest("/image", image::router(self.images.clone()))
-            .nest("/compute", compute::router(self.compute.clone()));
-        shell(self.identity.router().merge(with_caller(services, self.identity.clone())))
+        let checked = |service| shell(with_caller(service, self.identity.clone()));
+        self.identity
+            .mounted()
+            .merge(mounted("/image", checked(image::router(self.images.clone()))))
+            .merge(mounted("/compute", checked(compute::router(self.compute.clone()))))
     }
 
     /// The loops behind the requests, until told to stop: notifications are delivered, guests are made and watched,
@@ -242,3 +243,6 @@ impl Cloud {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,14 +30,14 @@ const NAME_CHARS_MAX: usize = 255;
 pub(super) fn routes() -> Router<Arc<Identity>> {
     let assignment = || put(give).delete(take).get(check);
     Router::new()
-        .route("/identity/v3/roles", get(list).post(create))
-        .route("/identity/v3/roles/{role}", get(show).patch(update).delete(remove))
-        .route("/identity/v3/role_inferences", get(inferences))
-        .route("/identity/v3/role_assignments", get(assignments))
-        .route("/identity/v3/projects/{target}/users/{user}/roles", get(list_of))
-        .route("/identity/v3/domains/{target}/users/{user}/roles", get(list_of))
-        .route("/identity/v3/projects/{target}/users/{user}/roles/{role}", assignment())
-        .route("/identity/v3/domains/{target}/users/{user}/roles/{role}", assignment())
+        .route("/v3/roles", get(list).post(create))
+        .route("/v3/roles/{role}", get(show).patch(update).delete(remove))
+        .route("/v3/role_inferences", get(inferences))
+        .route("/v3/role_assignments", get(assignments))
+        .route("/v3/projects/{target}/users/{user}/roles", get(list_of))
+        .route("/v3/domains/{target}/users/{user}/roles", get(list_of))
+        .route("/v3/projects/{target}/users/{user}/roles/{role}", assignment())
+        .route("/v3/domains/{target}/users/{user}/roles/{role}", assignment())
 }
 
 #[derive(Debug, Deserialize)]

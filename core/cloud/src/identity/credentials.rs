@@ -25,9 +25,9 @@ const CREDENTIALS_MAX: i64 = 100;
 
 pub(super) fn routes() -> Router<Arc<Identity>> {
     Router::new()
-        .route("/identity/v3/users/{user}/application_credentials", get(list).post(create))
-        .route("/identity/v3/users/{user}/application_credentials/{credential}", get(show).delete(remove))
-        .route("/identity/v3/users/{user}/access_rules", get(list_access_rules))
+        .route("/v3/users/{user}/application_credentials", get(list).post(create))
+        .route("/v3/users/{user}/application_credentials/{credential}", get(show).delete(remove))
+        .route("/v3/users/{user}/access_rules", get(list_access_rules))
 }
 
 #[derive(Debug, Deserialize)]

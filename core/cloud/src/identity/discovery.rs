@@ -8,11 +8,7 @@ use serde_json::{Value, json};
 use super::Identity;
 
 pub(super) fn routes() -> Router<Arc<Identity>> {
-    Router::new()
-        .route("/identity", get(versions))
-        .route("/identity/", get(versions))
-        .route("/identity/v3", get(version))
-        .route("/identity/v3/", get(version))
+    Router::new().route("/", get(versions)).route("/v3", get(version))
 }
 
 /// 300, as Keystone answers at its root.

@@ -18,16 +18,16 @@ use crate::http::ApiError;
 
 pub(super) fn routes() -> Router<Arc<Identity>> {
     Router::new()
-        .route("/identity/v3/domains", get(list_domains))
-        .route("/identity/v3/domains/{domain}", get(show_domain))
-        .route("/identity/v3/regions", get(list_regions))
-        .route("/identity/v3/regions/{region}", get(show_region))
-        .route("/identity/v3/services", get(list_services))
-        .route("/identity/v3/services/{service}", get(show_service))
-        .route("/identity/v3/endpoints", get(list_endpoints))
-        .route("/identity/v3/endpoints/{endpoint}", get(show_endpoint))
-        .route("/identity/v3/groups", get(list_groups))
-        .route("/identity/v3/groups/{group}", get(show_group))
+        .route("/v3/domains", get(list_domains))
+        .route("/v3/domains/{domain}", get(show_domain))
+        .route("/v3/regions", get(list_regions))
+        .route("/v3/regions/{region}", get(show_region))
+        .route("/v3/services", get(list_services))
+        .route("/v3/services/{service}", get(show_service))
+        .route("/v3/endpoints", get(list_endpoints))
+        .route("/v3/endpoints/{endpoint}", get(show_endpoint))
+        .route("/v3/groups", get(list_groups))
+        .route("/v3/groups/{group}", get(show_group))
 }
 
 #[derive(Debug, Deserialize)]

@@ -26,8 +26,8 @@ const KNOWN: &[&str] = &["id", "name", "description", "enabled", "domain_id", "p
 
 pub(super) fn routes() -> Router<Arc<Identity>> {
     Router::new()
-        .route("/identity/v3/projects", get(list).post(create))
-        .route("/identity/v3/projects/{project}", get(show).patch(update).delete(remove))
+        .route("/v3/projects", get(list).post(create))
+        .route("/v3/projects/{project}", get(show).patch(update).delete(remove))
 }
 
 #[derive(Debug, Deserialize)]

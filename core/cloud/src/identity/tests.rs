@@ -17,7 +17,6 @@ use tower::ServiceExt;
 use url::Url;
 
 use super::*;
-use crate::http::shell;
 
 const ADMIN_PASSWORD: &str = "admin's password";
 const PASSWORD: &str = "a good password";
@@ -84,7 +83,7 @@ async fn worlds() -> Vec<World> {
         let settings = settings();
         let identity = opened(&settings, database.clone(), clock.clone()).await;
         assert!(identity.bootstrap(settings.admin_password.as_ref()).await.expect("bootstraps").is_none());
-        let router = shell(identity.router());
+        let router = identity.mounted();
         worlds.push(World { identity, router, clock, database, _directory: directory });
     }
     worlds
@@ -163,7 +162,7 @@ async fn the_first_start_makes_admin_once_and_tells_a_generated_password_once() 
         let clock = ManualClock::new(Timestamp::from_secs(1_795_291_459));
         let identity = opened(&settings(), database.clone(), clock.clone()).await;
         let password = identity.bootstrap(None).await.expect("bootstraps").expect("generated");
-        let router = shell(identity.router());
+        let router = identity.mounted();
         let again = opened(&settings(), database.clone(), clock.clone()).await;
         assert!(again.bootstrap(None).await.expect("nothing to do").is_none());
         let world = World { identity, router, clock, database, _directory: None };

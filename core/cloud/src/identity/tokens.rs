@@ -22,11 +22,11 @@ const SUBJECT: HeaderName = HeaderName::from_static("x-subject-token");
 
 pub(super) fn routes() -> Router<Arc<Identity>> {
     Router::new()
-        .route("/identity/v3/auth/tokens", get(show).post(create).delete(revoke))
-        .route("/identity/v3/auth/catalog", get(catalog))
-        .route("/identity/v3/auth/projects", get(own_projects))
-        .route("/identity/v3/auth/domains", get(own_domains))
-        .route("/identity/v3/auth/system", get(own_systems))
+        .route("/v3/auth/tokens", get(show).post(create).delete(revoke))
+        .route("/v3/auth/catalog", get(catalog))
+        .route("/v3/auth/projects", get(own_projects))
+        .route("/v3/auth/domains", get(own_domains))
+        .route("/v3/auth/system", get(own_systems))
 }
 
 #[derive(Debug, Deserialize)]

@@ -28,11 +28,11 @@ const KNOWN: &[&str] =
 
 pub(super) fn routes() -> Router<Arc<Identity>> {
     Router::new()
-        .route("/identity/v3/users", get(list).post(create))
-        .route("/identity/v3/users/{user}", get(show).patch(update).delete(remove))
-        .route("/identity/v3/users/{user}/password", post(change_password))
-        .route("/identity/v3/users/{user}/projects", get(list_projects))
-        .route("/identity/v3/users/{user}/groups", get(list_groups))
+        .route("/v3/users", get(list).post(create))
+        .route("/v3/users/{user}", get(show).patch(update).delete(remove))
+        .route("/v3/users/{user}/password", post(change_password))
+        .route("/v3/users/{user}/projects", get(list_projects))
+        .route("/v3/users/{user}/groups", get(list_groups))
 }
 
 #[derive(Debug, Deserialize)]

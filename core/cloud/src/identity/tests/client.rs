@@ -18,7 +18,7 @@ async fn served() -> (Arc<Identity>, Url, tempfile::TempDir) {
     settings.base_url = base.clone();
     let identity = opened(&settings, database, SystemClock::shared()).await;
     identity.bootstrap(settings.admin_password.as_ref()).await.expect("bootstraps");
-    let service = shell(identity.router()).into_make_service_with_connect_info::<SocketAddr>();
+    let service = identity.mounted().into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(async move { axum::serve(listener, service).await });
     (identity, base.join("/identity").expect("a URL"), directory)
 }

@@ -9,7 +9,7 @@ async fn tokens_and_revocations_outlive_the_process_and_hold_in_every_process() 
         let revoked = world.admin().await;
         let other = opened(&settings(), world.database.clone(), world.clock.clone()).await;
         let other = World {
-            router: shell(other.router()),
+            router: other.mounted(),
             identity: other,
             clock: world.clock.clone(),
             database: world.database.clone(),
