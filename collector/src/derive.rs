@@ -20,6 +20,29 @@ use serde_json::Value;
 pub const GAP_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Origin in the ids of derived samples.
 const ORIGIN: &str = "derive";
+/// Counters that get a meter `<counter>.rate`, with its unit.
+pub const RATES: &[(&str, &str)] = &[
+    ("disk.device.read.bytes", "B/s"),
+    ("disk.device.write.bytes", "B/s"),
+    ("network.incoming.bytes", "B/s"),
+    ("network.outgoing.bytes", "B/s"),
+    ("hardware.disk.read.bytes", "B/s"),
+    ("hardware.disk.write.bytes", "B/s"),
+    ("hardware.network.incoming.bytes", "B/s"),
+    ("hardware.network.outgoing.bytes", "B/s"),
+    ("disk.device.read.requests", "request/s"),
+    ("disk.device.write.requests", "request/s"),
+    ("hardware.disk.read.requests", "request/s"),
+    ("hardware.disk.write.requests", "request/s"),
+    ("network.incoming.packets", "packet/s"),
+    ("network.outgoing.packets", "packet/s"),
+    ("hardware.network.incoming.packets", "packet/s"),
+    ("hardware.network.outgoing.packets", "packet/s"),
+    ("hardware.network.incoming.errors", "packet/s"),
+    ("hardware.network.outgoing.errors", "packet/s"),
+    ("hardware.network.incoming.drop", "packet/s"),
+    ("hardware.network.outgoing.drop", "packet/s"),
+];
 /// Nanoseconds in a second, as the `cpu` meter counts.
 const NANOSECONDS: f64 = 1e9;
 
@@ -118,35 +141,15 @@ fn derived_sample(sample: &Sample, last: Measure) -> Option<Sample> {
     })
 }
 
-/// The one list of what is derived from what.
+/// What is derived from what.
 fn rule(sample: &Sample) -> Option<Rule> {
     if sample.kind != SampleKind::Cumulative {
         return None;
     }
-    match sample.meter.as_str() {
-        "cpu" => Some(Rule::CpuUtil),
-        "disk.device.read.bytes"
-        | "disk.device.write.bytes"
-        | "network.incoming.bytes"
-        | "network.outgoing.bytes"
-        | "hardware.disk.read.bytes"
-        | "hardware.disk.write.bytes"
-        | "hardware.network.incoming.bytes"
-        | "hardware.network.outgoing.bytes" => Some(Rule::Rate("B/s")),
-        "disk.device.read.requests"
-        | "disk.device.write.requests"
-        | "hardware.disk.read.requests"
-        | "hardware.disk.write.requests" => Some(Rule::Rate("request/s")),
-        "network.incoming.packets"
-        | "network.outgoing.packets"
-        | "hardware.network.incoming.packets"
-        | "hardware.network.outgoing.packets"
-        | "hardware.network.incoming.errors"
-        | "hardware.network.outgoing.errors"
-        | "hardware.network.incoming.drop"
-        | "hardware.network.outgoing.drop" => Some(Rule::Rate("packet/s")),
-        _ => None,
+    if sample.meter == "cpu" {
+        return Some(Rule::CpuUtil);
     }
+    RATES.iter().find(|(meter, _)| *meter == sample.meter).map(|(_, unit)| Rule::Rate(unit))
 }
 
 /// The guest's processors as its metadata says, one if it does not.

@@ -386,7 +386,9 @@ async fn poison_that_no_quarantine_takes_stays_on_the_bus() {
     assert!(!garbage.is_finished(), "not acknowledged");
     let mut subscription = house.bus.subscribe(&topic::samples_queue(0), 1).await.unwrap();
     let again = subscription.next().await.unwrap();
-    assert_eq!((again.message.message_id.as_str(), again.redeliveries), ("garbage", 1));
+    assert_eq!(again.message.message_id, "garbage");
+    // How often it came back meanwhile is the race between it and the stop.
+    assert!(again.redeliveries >= 1);
     house.assert_conserved();
 }
 

@@ -117,10 +117,19 @@ impl SkipReason {
 }
 
 impl MeterDefinitions {
+    /// The text of the definitions that this program ships.
+    pub const SHIPPED: &str = include_str!("../defaults/meters.yaml");
+
     /// What this program ships.
     pub fn shipped() -> Self {
-        let text = include_str!("../defaults/meters.yaml");
-        Self::parse(&[("meters.yaml", text)]).expect("the shipped definitions are tested")
+        Self::parse(&[("meters.yaml", Self::SHIPPED)]).expect("the shipped definitions are tested")
+    }
+
+    /// (name, kind, unit) of every definition, for people; a path where the notification itself tells.
+    pub fn listed(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.definitions
+            .iter()
+            .map(|own| (own.name.literal.as_str(), own.kind.literal.as_str(), own.unit.literal.as_str()))
     }
 
     /// Reads files, given as (name, text) in the order of their weight: a meter that an earlier file defines is not
