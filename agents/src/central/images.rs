@@ -10,7 +10,7 @@ use super::Pollster;
 /// `image.size` of all images, of whomever and however visible.
 pub(super) const SIZE: Pollster = Pollster {
     meter: "image.size",
-    service_types: &["image"],
+    service_type: "image",
     path: "v2/images?visibility=all",
     list: "images",
     sample: size,

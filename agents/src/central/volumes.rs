@@ -7,13 +7,10 @@ use serde_json::Value;
 
 use super::Pollster;
 
-/// Names under which catalogs list Cinder.
-const SERVICE_TYPES: &[&str] = &["block-storage", "volumev3", "volume"];
-
 /// `volume.size` of all volumes.
 pub(super) const SIZE: Pollster = Pollster {
     meter: "volume.size",
-    service_types: SERVICE_TYPES,
+    service_type: "volumev3",
     path: "volumes/detail?all_tenants=true",
     list: "volumes",
     sample: volume_size,
@@ -21,7 +18,7 @@ pub(super) const SIZE: Pollster = Pollster {
 /// `volume.snapshot.size` of all snapshots.
 pub(super) const SNAPSHOT_SIZE: Pollster = Pollster {
     meter: "volume.snapshot.size",
-    service_types: SERVICE_TYPES,
+    service_type: "volumev3",
     path: "snapshots/detail?all_tenants=true",
     list: "snapshots",
     sample: snapshot_size,
@@ -29,7 +26,7 @@ pub(super) const SNAPSHOT_SIZE: Pollster = Pollster {
 /// `volume.backup.size` of all backups.
 pub(super) const BACKUP_SIZE: Pollster = Pollster {
     meter: "volume.backup.size",
-    service_types: SERVICE_TYPES,
+    service_type: "volumev3",
     path: "backups/detail?all_tenants=true",
     list: "backups",
     sample: backup_size,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use orzo_bus::{Backoff, Delivery, QueueSpec, Subscription};
-use orzo_model::{Batch, SinkError};
+use orzo_model::{Batch, Receipt, SinkError};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -137,8 +137,10 @@ async fn accept(
 ) -> Result<(), Stopped> {
     let count = count_of(&items);
     match offer(parts, stop, batch_of(settings, &items)).await {
-        Offer::Accepted => {
-            parts.room.stored(count);
+        Offer::Accepted(receipt) => {
+            parts.room.dropped("repeat", receipt.repeated);
+            parts.room.refused("by the sink", receipt.refused);
+            parts.room.stored(count.saturating_sub(receipt.repeated + receipt.refused));
             acknowledge(items).await;
             Ok(())
         }
@@ -166,7 +168,7 @@ async fn accept(
 }
 
 enum Offer {
-    Accepted,
+    Accepted(Receipt),
     Rejected(String),
     Stopped,
 }
@@ -174,18 +176,18 @@ enum Offer {
 /// Offers until the sink takes the batch or rejects it.
 async fn offer(parts: &ListenerParts, stop: &CancellationToken, batch: Batch) -> Offer {
     if batch.is_empty() {
-        return Offer::Accepted;
+        return Offer::Accepted(Receipt::default());
     }
     let started = parts.clock.monotonic();
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     loop {
         match parts.sink.accept(batch.clone()).await {
-            Ok(_) => {
+            Ok(receipt) => {
                 if backoff.failures() > 0 {
                     info!("notifications are accepted again");
                 }
                 parts.room.took("accept", parts.clock.monotonic().saturating_sub(started));
-                return Offer::Accepted;
+                return Offer::Accepted(receipt);
             }
             Err(SinkError::Rejected { reason }) => return Offer::Rejected(reason),
             Err(SinkError::Unavailable { reason, retry_after }) => {

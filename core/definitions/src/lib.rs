@@ -24,7 +24,7 @@ mod tests;
 mod timespan;
 mod yaml;
 
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 
 pub use error::DefinitionError;
 pub use events::EventDefinitions;
@@ -61,6 +61,30 @@ impl Definitions {
             events: EventDefinitions::shipped(),
             resources: ResourceDefinitions::shipped(),
         }
+    }
+
+    /// What an operator gives, with what this program ships for the rest. Meter directories come in the order of their
+    /// weight, the shipped meters last, as Ceilometer's packaged ones; files of the other two kinds replace ours.
+    pub fn read(
+        meter_directories: &[PathBuf],
+        events: Option<&FilePath>,
+        resources: Option<&FilePath>,
+    ) -> Result<Self, DefinitionError> {
+        let mut files = Vec::new();
+        for directory in meter_directories {
+            files.extend(read_directory(directory)?);
+        }
+        let mut texts: Vec<(&str, &str)> = files.iter().map(|(file, text)| (file.as_str(), text.as_str())).collect();
+        texts.push(meters::SHIPPED);
+        let events = match events {
+            Some(path) => read_file(path).and_then(|(file, text)| EventDefinitions::parse(&file, &text))?,
+            None => EventDefinitions::shipped(),
+        };
+        let resources = match resources {
+            Some(path) => read_file(path).and_then(|(file, text)| ResourceDefinitions::parse(&file, &text))?,
+            None => ResourceDefinitions::shipped(),
+        };
+        Ok(Self { meters: MeterDefinitions::parse(&texts)?, events, resources })
     }
 }
 

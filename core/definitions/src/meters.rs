@@ -24,6 +24,9 @@ use crate::{
 /// Samples that one notification may make; Swift's and Magnum's lists have tens.
 const SAMPLES_MAX: usize = 10_000;
 
+/// Name and text of the shipped file.
+pub(crate) const SHIPPED: (&str, &str) = ("meters.yaml", include_str!("../defaults/meters.yaml"));
+
 /// The definitions of all meters that are made from notifications.
 #[derive(Clone, Debug)]
 pub struct MeterDefinitions {

@@ -78,3 +78,20 @@ fn a_file_that_is_not_there_is_named() {
     assert_eq!(error.to_string(), "cannot read /nonexistent/meters.yaml");
     assert!(read_directory(std::path::Path::new("/nonexistent")).is_err());
 }
+
+#[test]
+fn an_operators_meter_comes_before_the_shipped_one_and_the_rest_stays() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("mine.yaml");
+    let text =
+        "metric:\n- {name: image.size, event_type: image, type: gauge, unit: kB, volume: 1, resource_id: payload.id}\n";
+    std::fs::write(&file, text).expect("written");
+    let definitions = Definitions::read(&[directory.path().to_owned()], None, None).expect("fine");
+    let metered = definitions.meters.samples(&fixtures::image_uploaded(), &UserMetadata::default());
+    assert_eq!(metered.samples.iter().map(|s| s.unit.as_str()).collect::<Vec<_>>(), ["kB"]);
+    assert!(definitions.meters.names().any(|name| name == "vcpus"));
+    assert_eq!(definitions.meters.overridden().len(), 1);
+    std::fs::write(&file, "metric: 5").expect("written");
+    let error = Definitions::read(&[directory.path().to_owned()], None, None).expect_err("not a list").to_string();
+    assert!(error.contains("mine.yaml:1:9: `metric`: expected a list, found a number"), "{error}");
+}
