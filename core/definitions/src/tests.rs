@@ -7,8 +7,8 @@ use crate::{
     read_file,
 };
 
-/// Meter directory, event definitions, resource definitions.
-fn files() -> (PathBuf, PathBuf, PathBuf) {
+/// Meter directory (in `scratch` unless Ceilometer's own is given), event definitions, resource definitions.
+fn files(scratch: &std::path::Path) -> (PathBuf, PathBuf, PathBuf) {
     match std::env::var_os("ORZO_TEST_CEILOMETER").map(PathBuf::from) {
         Some(package) => (
             package.join("data/meters.d"),
@@ -17,7 +17,7 @@ fn files() -> (PathBuf, PathBuf, PathBuf) {
         ),
         None => {
             let defaults = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("defaults");
-            let meters = tempfile::tempdir().expect("a directory").keep();
+            let meters = scratch.to_owned();
             std::fs::copy(defaults.join("meters.yaml"), meters.join("meters.yaml")).expect("copied");
             std::fs::write(meters.join("README"), "not YAML: [").expect("written");
             (meters, defaults.join("event_definitions.yaml"), defaults.join("gnocchi_resources.yaml"))
@@ -27,7 +27,8 @@ fn files() -> (PathBuf, PathBuf, PathBuf) {
 
 #[test]
 fn an_operators_files_are_read_as_they_are() {
-    let (meters, events, resources) = files();
+    let scratch = tempfile::tempdir().expect("a directory");
+    let (meters, events, resources) = files(scratch.path());
     let texts = read_directory(&meters).expect("readable");
     let texts: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     let meters = MeterDefinitions::parse(&texts).expect("good meters");
