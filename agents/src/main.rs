@@ -5,7 +5,14 @@
 //! One thread, beside libvirt's own and those for files. No columnar code, no query engine, no web server.
 #![forbid(unsafe_code)]
 
-use std::{fs, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fs,
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -104,21 +111,24 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Config { action: ConfigAction::Check { file } } => {
             let settings = read_settings(&file)?;
             polling(&settings.polling)?;
-            println!("{} is fine", file.display());
-            Ok(())
+            print(&format!("{} is fine\n", file.display()))
         }
-        Command::Config { action: ConfigAction::Example } => {
-            print!("{EXAMPLE}");
-            Ok(())
-        }
+        Command::Config { action: ConfigAction::Example } => print(EXAMPLE),
         Command::Bench { guests, ticks, format } => {
             let report = runtime.block_on(bench(guests, ticks, SystemClock::shared()))?;
             match format {
-                Format::Table => print!("{}", report.table()),
-                Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+                Format::Table => print(&report.table()),
+                Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&report)?)),
             }
-            Ok(())
         }
+    }
+}
+
+/// To stdout. Who reads only the first lines (`| head`) closes it early, which is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
