@@ -152,7 +152,6 @@ pub(crate) struct AgentSettings {
     pub(crate) polling_file: Option<PathBuf>,
     pub(crate) meters_files: Vec<PathBuf>,
     pub(crate) events_file: Option<PathBuf>,
-    pub(crate) central_interval: Span,
     pub(crate) spool_bytes_max: u64,
     pub(crate) exchanges: Vec<String>,
     pub(crate) host_name: Option<String>,
@@ -251,7 +250,6 @@ impl Default for AgentSettings {
             polling_file: None,
             meters_files: Vec::new(),
             events_file: None,
-            central_interval: Span::secs(60),
             spool_bytes_max: 256 << 20,
             exchanges: [
                 "nova", "glance", "neutron", "cinder", "heat", "keystone", "trove", "zaqar", "swift", "ceilometer",
@@ -327,7 +325,7 @@ impl Settings {
     }
 
     /// What types cannot say.
-    fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         if self.server.roles.is_empty() {
             bail!("server.roles is empty: this process would do nothing");
         }

@@ -55,7 +55,6 @@ pub(crate) const KEYS: &[Key] = &[
     unset("agents.polling_file", r#""/etc/ceilometer/polling.yaml""#, "What is polled and how often, in Ceilometer's format."),
     set("agents.meters_files", "[]", "Meter definitions (Ceilometer's meters.d/*.yaml) before the shipped ones."),
     unset("agents.events_file", r#""/etc/ceilometer/event_definitions.yaml""#, "Event definitions instead of the shipped ones."),
-    set("agents.central_interval", r#""1m""#, "How often the central agent polls."),
     set("agents.spool_bytes_max", "268435456", "What an agent may keep on disk while nobody takes its samples."),
     set("agents.exchanges", r#"["nova", "glance", "neutron", "cinder", "heat", "keystone", "trove", "zaqar", "swift", "ceilometer", "magnum", "dns", "ironic", "aodh"]"#, "Exchanges that the notification listener binds."),
     unset("agents.host_name", r#""compute1""#, "Name of this machine in samples; the system's if unset."),

@@ -99,8 +99,8 @@ fn publish(bus: &Arc<dyn Bus>, number: i64) -> bool {
     let id = Uuid::new_v4();
     let body = batch::encode(&Batch { id, origin: "ledger".into(), samples: vec![sample], events: vec![] }).unwrap();
     let message = Message {
-        exchange: topic::SAMPLES_EXCHANGE.into(),
-        routing_key: topic::samples_routing_key(0),
+        exchange: topic::ORZO_EXCHANGE.into(),
+        routing_key: topic::samples_key(0),
         message_id: id.to_string(),
         content_type: batch::CONTENT_TYPE.into(),
         headers: Default::default(),

@@ -37,7 +37,7 @@ fn a_real_guest_raises_a_real_alarm() {
     let settings = format!(
         "[database]\nurl = \"{}\"\n[bus]\nurl = \"{}\"\n\
          [cloud]\nhypervisor = \"libvirt\"\nlibvirt_uri = \"qemu:///system\"\n\
-         [agents]\npolling_file = \"{}\"\ncentral_interval = \"2s\"\n\
+         [agents]\npolling_file = \"{}\"\n\
          [alarms]\nlag = \"2s\"\nwebhook_allow = [\"127.0.0.0/8\"]\n",
         database.url(),
         broker.url(),

@@ -1,0 +1,325 @@
+//! The rooms of the telemetry: store, index, engine, collector, agents, alarms, API.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::Router;
+use orzo_agents::{
+    central::CentralAgent,
+    compute::ComputeAgent,
+    host::{HostAgent, HostReader},
+    notifications::{ListenerParts, NotificationListener, NotificationSettings},
+    polling::Polling,
+    publish::{BusOutlet, Publisher},
+};
+use orzo_alarms::{
+    AlarmBook, AllowList, Evaluator, EvaluatorSettings, Notifier, NotifierSettings, SigningKey, Webhook,
+};
+use orzo_api::{ApiParts, ApiSettings, BatchDoor, MetricsAccess};
+use orzo_bus::{Records, batch, topic};
+use orzo_collector::{Collector, CollectorSettings, Limits, Quarantine};
+use orzo_definitions::{Definitions, EventDefinitions, MeterDefinitions, ResourceDefinitions, read_file};
+use orzo_hypervisor::Hypervisor;
+use orzo_index::{Index, IndexSettings};
+use orzo_model::SampleSink;
+use orzo_query::{Engine, EngineSettings};
+use orzo_session::Session;
+use orzo_store::{Store, StoreSettings};
+use tokio::sync::Notify;
+
+use super::{Ground, Stages, health::Health, poison::QuarantinePoison};
+use crate::{
+    secrets,
+    settings::{Role, Settings},
+};
+
+/// How long one connection attempt of a webhook may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often delivered notices are looked through for old ones.
+const TIDY_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// The rooms that this process has.
+pub(super) struct Telemetry {
+    definitions: Arc<Definitions>,
+    core: Option<Core>,
+}
+
+/// What stands on the store; all of it or nothing.
+struct Core {
+    store: Arc<Store>,
+    engine: Arc<Engine>,
+    collector: Arc<Collector>,
+    quarantine: Arc<Quarantine>,
+    book: AlarmBook,
+}
+
+/// Opens what the roles need.
+pub(super) async fn open(ground: &Ground, _session: &Arc<Session>) -> anyhow::Result<Telemetry> {
+    let definitions = Arc::new(read_definitions(&ground.settings)?);
+    let core = match ground.settings.has(Role::Api) {
+        true => Some(open_core(ground, &definitions).await?),
+        false => None,
+    };
+    Ok(Telemetry { definitions, core })
+}
+
+async fn open_core(ground: &Ground, definitions: &Definitions) -> anyhow::Result<Core> {
+    let Ground { settings, clock, rooms, database, bus, .. } = ground;
+    let directory = &settings.server.data_directory;
+    let store_settings = StoreSettings {
+        directory: directory.join("store"),
+        head_bytes_max: usize::try_from(settings.store.head_bytes_max).context("store.head_bytes_max")?,
+        flush_after: settings.store.flush_after.0,
+        retention: settings.store.retention.map(|span| span.0),
+        disk_reserve_bytes: settings.store.disk_reserve_bytes,
+        ..StoreSettings::default()
+    };
+    let store = Store::open(store_settings, rooms.room("store"), clock.clone()).await.context("cannot open the store")?;
+    let index = Index::open(database.clone(), clock.clone(), IndexSettings::default()).await;
+    let index = Arc::new(index.context("cannot open the index")?);
+    let engine = Engine::new(
+        index,
+        store.clone(),
+        definitions.resources.clone(),
+        rooms.room("engine"),
+        clock.clone(),
+        EngineSettings::default(),
+    )
+    .await
+    .context("cannot open the engine")?;
+    let engine = Arc::new(engine);
+    let quarantine = Arc::new(Quarantine::open(
+        &directory.join("quarantine"),
+        settings.collector.quarantine_bytes_max,
+        rooms,
+        clock.clone(),
+    )?);
+    let collector_settings = CollectorSettings {
+        limits: Limits { future_max: settings.collector.future_max.0, past_max: settings.collector.past_max.0 },
+        ..CollectorSettings::default()
+    };
+    let collector = Arc::new(Collector::new(
+        collector_settings,
+        bus.clone(),
+        engine.clone(),
+        engine.clone(),
+        quarantine.clone(),
+        rooms,
+        clock.clone(),
+    ));
+    let book = AlarmBook::open(database.clone(), clock.clone()).await.context("cannot open the alarm book")?;
+    Ok(Core { store, engine, collector, quarantine, book })
+}
+
+impl Telemetry {
+    /// The API's routes; none without the store.
+    pub(super) fn router(&self, ground: &Ground, session: &Arc<Session>) -> anyhow::Result<Router> {
+        let Some(core) = &self.core else { return Ok(Router::new()) };
+        let settings = ApiSettings {
+            public_url: ground.settings.server.public_url.clone(),
+            metrics_access: match ground.settings.server.metrics_public {
+                true => MetricsAccess::Everyone,
+                false => MetricsAccess::Loopback,
+            },
+            ..ApiSettings::default()
+        };
+        let decode = |bytes: &[u8]| batch::decode(bytes).map_err(|error| error.to_string());
+        Ok(orzo_api::router(ApiParts {
+            engine: core.engine.clone(),
+            alarms: Some(core.book.clone()),
+            session: session.clone(),
+            rooms: ground.rooms.clone(),
+            clock: ground.clock.clone(),
+            settings,
+            readiness: Arc::new(Health {
+                database: ground.database.clone(),
+                bus: ground.bus.clone(),
+                store: core.store.clone(),
+            }),
+            batches: Some(BatchDoor { sink: core.collector.core(), decode }),
+        }))
+    }
+
+    /// Starts the collector and the alarms.
+    pub(super) fn start_sinks(&self, ground: &Ground, stages: &Stages) -> anyhow::Result<()> {
+        let Some(core) = &self.core else { return Ok(()) };
+        let collector = core.collector.clone();
+        let stop = stages.sinks.stop.clone();
+        stages.sinks.tasks.spawn(async move { collector.run(stop).await });
+        start_alarms(ground, stages, core)
+    }
+
+    /// Starts the agents and the listener.
+    pub(super) fn start_agents(
+        &self,
+        ground: &Ground,
+        stages: &Stages,
+        hypervisor: Option<Arc<dyn Hypervisor>>,
+        session: &Arc<Session>,
+    ) -> anyhow::Result<()> {
+        if !ground.settings.has(Role::Agents) {
+            return Ok(());
+        }
+        let Ground { settings, clock, rooms, bus, host, .. } = ground;
+        let agents = &settings.agents;
+        let spool = Records::open(&settings.server.data_directory.join("spool"), agents.spool_bytes_max)
+            .context("cannot open the agents' spool")?;
+        let outlet = Arc::new(BusOutlet::new(bus.clone(), topic::SHARDS_DEFAULT));
+        let publisher = Publisher::new(outlet, Arc::new(spool), topic::SHARDS_DEFAULT, rooms, clock.clone());
+        {
+            let (publisher, stop) = (publisher.clone(), stages.sources.stop.clone());
+            stages.sources.tasks.spawn(async move { publisher.run(stop).await });
+        }
+        let polling = read_polling(agents.polling_file.as_deref())?;
+        if let Some(hypervisor) = hypervisor.filter(|_| agents.compute) {
+            let agent = Arc::new(ComputeAgent::new(
+                hypervisor,
+                polling.clone(),
+                publisher.clone(),
+                clock.clone(),
+                rooms,
+                host.clone(),
+            ));
+            stages.sources.tasks.spawn(agent.run(stages.sources.stop.clone()));
+        }
+        if agents.host {
+            let agent = HostAgent::new(
+                HostReader::below("/"),
+                polling.clone(),
+                publisher.clone(),
+                clock.clone(),
+                rooms,
+                host.clone(),
+            );
+            stages.sources.tasks.spawn(agent.run(stages.sources.stop.clone()));
+        }
+        if agents.central {
+            let agent = CentralAgent::new(
+                session.clone(),
+                polling.clone(),
+                publisher.clone(),
+                clock.clone(),
+                rooms,
+                host.clone(),
+            );
+            let stop = stages.sources.stop.clone();
+            stages.sources.tasks.spawn(async move { agent.run(stop).await });
+        }
+        if agents.notifications {
+            // In the same process the way to the store is short; elsewhere it goes over the bus.
+            let (sink, poison): (Arc<dyn SampleSink>, _) = match &self.core {
+                Some(core) => (core.collector.core(), core.quarantine.clone()),
+                None => {
+                    let directory = settings.server.data_directory.join("quarantine");
+                    let bytes_max = settings.collector.quarantine_bytes_max;
+                    let quarantine = Quarantine::open(&directory, bytes_max, rooms, clock.clone())?;
+                    (publisher, Arc::new(quarantine))
+                }
+            };
+            let listener = NotificationListener::new(
+                NotificationSettings {
+                    exchanges: agents.exchanges.clone(),
+                    host: host.clone(),
+                    ..NotificationSettings::default()
+                },
+                ListenerParts {
+                    bus: bus.clone(),
+                    sink,
+                    poison: Arc::new(QuarantinePoison(poison)),
+                    definitions: self.definitions.clone(),
+                    clock: clock.clone(),
+                    room: rooms.room("notifications"),
+                },
+            );
+            let stop = stages.sinks.stop.clone();
+            stages.sinks.tasks.spawn(async move { listener.run(stop).await });
+        }
+        Ok(())
+    }
+
+    /// Closes the store.
+    pub(super) async fn close(&self) -> anyhow::Result<()> {
+        match &self.core {
+            Some(core) => core.store.close().await.context("the store did not close well"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn start_alarms(ground: &Ground, stages: &Stages, core: &Core) -> anyhow::Result<()> {
+    let Ground { settings, clock, rooms, .. } = ground;
+    let chosen = &settings.alarms;
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let wake = Arc::new(Notify::new());
+    let evaluator = Evaluator::new(
+        core.book.clone(),
+        core.engine.clone(),
+        EvaluatorSettings { interval_ms: millis(chosen.interval.0), lag_ms: millis(chosen.lag.0) },
+        clock.clone(),
+        rooms.room("alarms"),
+        wake.clone(),
+    );
+    stages.readers.tasks.spawn(evaluator.run(stages.readers.stop.clone()));
+    let secret = match &chosen.signing_secret {
+        Some(secret) => secret.clone(),
+        None => secrets::kept(&settings.server.data_directory.join("webhook.secret"))?,
+    };
+    let webhook = Webhook::new(
+        AllowList::parse(&chosen.webhook_allow)?,
+        SigningKey::new(secret),
+        CONNECT_TIMEOUT,
+        chosen.webhook_timeout.0,
+        clock.clone(),
+    )?;
+    let notifier_settings = NotifierSettings {
+        backoff_first_ms: millis(chosen.retry_first.0),
+        backoff_max_ms: millis(chosen.retry_max.0),
+        give_up_after_s: chosen.give_up_after.0.as_secs(),
+        ..NotifierSettings::default()
+    };
+    let notifier =
+        Notifier::new(core.book.clone(), webhook, notifier_settings, clock.clone(), rooms.room("notices"), wake);
+    stages.readers.tasks.spawn(notifier.clone().run(stages.readers.stop.clone()));
+    let (clock, stop) = (clock.clone(), stages.readers.stop.clone());
+    stages.readers.tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = clock.sleep(TIDY_INTERVAL) => {}
+            }
+            if let Err(error) = notifier.tidy().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "old notices were not removed");
+            }
+        }
+    });
+    Ok(())
+}
+
+fn read_definitions(settings: &Settings) -> anyhow::Result<Definitions> {
+    let mut definitions = Definitions::shipped();
+    if !settings.agents.meters_files.is_empty() {
+        let mut files = Vec::new();
+        for path in &settings.agents.meters_files {
+            files.push(read_file(path)?);
+        }
+        // An operator's definition goes before ours of the same name.
+        files.push(("meters.yaml (shipped)".to_owned(), MeterDefinitions::SHIPPED.to_owned()));
+        let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        definitions.meters = MeterDefinitions::parse(&files)?;
+    }
+    if let Some(path) = &settings.agents.events_file {
+        let (name, text) = read_file(path)?;
+        definitions.events = EventDefinitions::parse(&name, &text)?;
+    }
+    if let Some(path) = &settings.collector.resources_file {
+        let (name, text) = read_file(path)?;
+        definitions.resources = ResourceDefinitions::parse(&name, &text)?;
+    }
+    Ok(definitions)
+}
+
+fn read_polling(path: Option<&Path>) -> anyhow::Result<Polling> {
+    let Some(path) = path else { return Ok(Polling::shipped()) };
+    let (name, text) = read_file(path)?;
+    Ok(Polling::parse(&name, &text)?)
+}
