@@ -196,11 +196,10 @@ impl Outbox {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut progress = Progress::default();
         loop {
-            let pass = tokio::select! {
-                () = stop.cancelled() => return,
-                pass = self.deliver(&mut progress) => pass,
-            };
-            let more = match pass {
+            if stop.is_cancelled() {
+                return;
+            }
+            let more = match self.deliver(&mut progress, &stop).await {
                 Ok(more) => more,
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "the outbox cannot be read, trying again");
@@ -220,8 +219,9 @@ impl Outbox {
         }
     }
 
-    /// One pass over what waits; true if there was a full batch, so that there may be more.
-    async fn deliver(&self, progress: &mut Progress) -> Result<bool, DatabaseError> {
+    /// One pass over what waits; true if there was a full batch, so that there may be more. A stop ends it between two
+    /// messages: what the bus has taken is also marked.
+    async fn deliver(&self, progress: &mut Progress, stop: &CancellationToken) -> Result<bool, DatabaseError> {
         self.clean(progress).await?;
         self.count_waiting(progress).await?;
         let rows = self
@@ -241,7 +241,13 @@ impl Outbox {
             if stuck.contains_key(&exchange) {
                 continue;
             }
-            match self.publish(&row, progress).await {
+            let outcome = tokio::select! {
+                // First the message: it may be through already.
+                biased;
+                outcome = self.publish(&row, progress) => outcome,
+                () = stop.cancelled() => return Ok(false),
+            };
+            match outcome {
                 Ok(()) => {
                     published = true;
                     self.mark(&row.string("id"), None).await?;

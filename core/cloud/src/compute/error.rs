@@ -139,6 +139,7 @@ impl IntoResponse for ComputeError {
             StatusCode::METHOD_NOT_ALLOWED => "badMethod",
             StatusCode::CONFLICT => "conflictingRequest",
             StatusCode::PAYLOAD_TOO_LARGE => "overLimit",
+            StatusCode::NOT_IMPLEMENTED => "notImplemented",
             StatusCode::SERVICE_UNAVAILABLE => "serviceUnavailable",
             _ => "computeFault",
         };

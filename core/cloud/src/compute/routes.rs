@@ -47,6 +47,8 @@ pub fn router(compute: Arc<Compute>) -> Router {
         .route("/os-keypairs", get(|_: Who| async { Json(json!({"keypairs": []})) }))
         .route("/os-server-groups", get(|_: Who| async { Json(json!({"server_groups": []})) }))
         .route("/os-aggregates", get(|_: Who| async { Json(json!({"aggregates": []})) }))
+        // A client without a network service in its catalog looks here for names; there are none.
+        .route("/os-networks", get(|_: Who| async { Json(json!({"networks": []})) }))
         .route("/extensions", get(|_: Who| async { Json(json!({"extensions": []})) }));
     Router::new()
         .route("/", get(versions))

@@ -1,5 +1,7 @@
 //! The compute service as its clients see it: on SQLite always, on PostgreSQL too when `ORZO_TEST_POSTGRES` names one.
 
+mod client;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;

@@ -184,12 +184,12 @@ async fn a_message_that_may_have_arrived_is_sent_again_with_the_same_id_also_aft
             .collect();
         bus.fail("nova", BusError::Timeout { waited: Duration::from_secs(1) });
         let mut progress = Progress::default();
-        outbox.deliver(&mut progress).await.expect("a pass");
+        outbox.deliver(&mut progress, &CancellationToken::new()).await.expect("a pass");
         assert!(progress.wait.is_some() && bus.events().is_empty());
         // The process ends here; another one takes over.
         let outbox = Outbox::open(database.clone(), bus.clone(), clock.clone(), &rooms).await.expect("open");
-        outbox.deliver(&mut Progress::default()).await.expect("a pass");
-        outbox.deliver(&mut Progress::default()).await.expect("a pass with nothing to do");
+        outbox.deliver(&mut Progress::default(), &CancellationToken::new()).await.expect("a pass");
+        outbox.deliver(&mut Progress::default(), &CancellationToken::new()).await.expect("a pass with nothing to do");
         let sent: Vec<String> = bus.published.borrow().iter().map(|m| m.message_id.clone()).collect();
         assert_eq!(sent, ids);
     }
@@ -204,13 +204,13 @@ async fn what_the_bus_refuses_for_ever_is_set_aside_and_counted_and_the_rest_flo
         recorded(&database, &[note("nova", 1), note("nova", 2)]).await;
         bus.fail("nova", BusError::Refused { reason: "too large".into() });
         let mut progress = Progress::default();
-        outbox.deliver(&mut progress).await.expect("a pass");
+        outbox.deliver(&mut progress, &CancellationToken::new()).await.expect("a pass");
         assert_eq!(bus.events().len(), 1);
         let balance = rooms.room("cloud.outbox").balance();
         assert_eq!((balance.stored, balance.refused, balance.waiting), (1, 1, 0));
         // Sent rows go after a while, the one set aside stays to be looked at.
         clock.advance(SENT_KEPT + CLEANING_PERIOD * 2);
-        outbox.deliver(&mut progress).await.expect("a pass");
+        outbox.deliver(&mut progress, &CancellationToken::new()).await.expect("a pass");
         let rows = database.query("SELECT failure FROM cloud_outbox", &[]).await.expect("rows");
         assert_eq!(rows.len(), 1);
         assert!(rows[0].string("failure").contains("too large"));

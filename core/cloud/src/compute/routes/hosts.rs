@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::{Path, Query, State},
+    http::StatusCode,
     routing::get,
 };
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ pub(super) fn routes() -> Router<Arc<Compute>> {
         .route("/os-hypervisors/detail", get(list_detail))
         .route("/os-hypervisors/statistics", get(statistics))
         .route("/os-hypervisors/{id}", get(show))
+        .route("/os-hypervisors/{id}/uptime", get(uptime))
         .route("/os-services", get(services))
 }
 
@@ -137,6 +139,12 @@ async fn show(State(compute): Service, who: Who, Path(id): Path<String>, Query(p
         body["servers"] = json!(list);
     }
     Ok(Json(json!({"hypervisor": body})))
+}
+
+/// As Nova answers for a driver that cannot tell.
+async fn uptime(who: Who) -> Answer {
+    who.check_admin(RULE)?;
+    Err(ComputeError::refused(StatusCode::NOT_IMPLEMENTED, "Virt driver does not implement uptime function."))
 }
 
 async fn statistics(State(compute): Service, who: Who) -> Answer {
