@@ -29,8 +29,10 @@ pub struct HostContext<'a> {
 pub struct HostMeter {
     /// Meter name.
     pub name: &'static str,
-    kind: SampleKind,
-    unit: &'static str,
+    /// Gauge or cumulative.
+    pub kind: SampleKind,
+    /// Unit as Ceilometer writes it.
+    pub unit: &'static str,
     reading: Reading,
 }
 
