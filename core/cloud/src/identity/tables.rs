@@ -62,7 +62,7 @@ pub(crate) const DOMAIN_ID: &str = "default";
 /// ... and name.
 pub(crate) const DOMAIN_NAME: &str = "Default";
 
-/// What can have a role: a user in a project, or in the domain.
+/// What a user's row is read with; named, because a join may add more.
 pub(crate) const USER_COLUMNS: &str = "id, name, password_hash, enabled, default_project_id, extra, revision";
 
 /// Either the pool or a transaction; both answer queries.
