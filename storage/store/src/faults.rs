@@ -53,10 +53,11 @@ pub enum Restart {
     },
 }
 
-/// The disk. Clones share it.
+/// The disk. Clones share it; each works until the machine restarts ([`SimulatedDisk::booted`]).
 #[derive(Clone)]
 pub struct SimulatedDisk {
     state: Arc<Mutex<State>>,
+    boot: u64,
 }
 
 struct State {
@@ -118,11 +119,17 @@ impl Default for SimulatedDisk {
                 boot: 0,
                 free_bytes: u64::MAX,
             })),
+            boot: 0,
         }
     }
 }
 
 impl SimulatedDisk {
+    /// The disk as a process sees it that starts now. After the next restart it fails, as that process is no more.
+    pub fn booted(&self) -> Self {
+        Self { state: self.state.clone(), boot: self.state.lock().boot }
+    }
+
     /// How many operations there have been.
     pub fn operations(&self) -> u64 {
         self.state.lock().operations
@@ -326,11 +333,17 @@ impl SimulatedDisk {
     /// Runs one operation under the fault.
     fn operation<T>(&self, apply: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.state.lock();
+        if state.boot != self.boot {
+            return Err(io::Error::other("the machine restarted"));
+        }
         match state.verdict() {
             Verdict::Works => apply(&mut state),
             Verdict::Fails(error) => Err(error),
             Verdict::FailsButApplies(error) => {
-                let _ = apply(&mut state);
+                let lost = apply(&mut state);
+                // A lock that nobody gets is let go, which needs the state.
+                drop(state);
+                drop(lost);
                 Err(error)
             }
         }

@@ -184,6 +184,12 @@ impl Store {
         blocking(move || shared.retain(&shared.maintenance.lock(), before)).await
     }
 
+    /// Removes from disk what left the table longer ago than `removed_grace`.
+    pub async fn vacuum(&self) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.vacuum(&shared.maintenance.lock())).await
+    }
+
     /// Writes a checkpoint of the table's log.
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
         let shared = self.shared.clone();

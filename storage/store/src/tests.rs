@@ -42,7 +42,7 @@ impl World {
     }
 
     async fn open(&self) -> Result<Arc<Store>, StoreError> {
-        let disk = Arc::new(self.disk.clone());
+        let disk = Arc::new(self.disk.booted());
         Store::open_on(disk, self.settings.clone(), self.room.clone(), self.clock.clone()).await
     }
 }

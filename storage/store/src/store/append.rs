@@ -213,7 +213,9 @@ fn write_group(shared: &Shared, writer: &mut Writer, group: Vec<Request>) {
         // Whoever does not wait any more does not need to know.
         let _ = reply.send(Ok(receipt));
     }
-    refuse_waiting(unwritten, &no_room(shared));
+    if !unwritten.is_empty() {
+        refuse_waiting(unwritten, &no_room(shared));
+    }
     if shared.is_flush_due() {
         shared.flush_due.notify_one();
     }

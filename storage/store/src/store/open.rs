@@ -118,6 +118,15 @@ pub(super) fn open(
 
 fn lock(disk: &dyn Disk, directory: &Path) -> Result<crate::files::LockGuard, StoreError> {
     disk.make_directory(directory).at("make", directory)?;
+    // Parents may be as new as the directory, or may have been when an earlier life of this process ended.
+    for above in directory.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match disk.sync_directory(above) {
+            // What we may not read we did not make.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => break,
+            other => other.at("sync", above)?,
+        }
+    }
     let path = directory.join("LOCK");
     let lock = disk.lock(&path).at("lock", &path)?;
     lock.ok_or_else(|| StoreError::Locked { directory: directory.to_owned() })

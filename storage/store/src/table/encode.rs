@@ -95,8 +95,9 @@ fn encode_with(points: &[Point], encodings: Encodings) -> Result<(Vec<u8>, Parqu
         // Engines differ in what NaN does to the smallest and largest value.
         .set_column_statistics_enabled(column("value"), EnabledStatistics::None)
         .build();
+    let mut bytes = Vec::new();
     let mut writer =
-        SerializedFileWriter::new(Vec::new(), Arc::new(parse_message_type(SCHEMA)?), Arc::new(properties))?;
+        SerializedFileWriter::new(&mut bytes, Arc::new(parse_message_type(SCHEMA)?), Arc::new(properties))?;
     for rows in points.chunks(ROW_GROUP_ROWS) {
         let mut group = writer.next_row_group()?;
         let series: Vec<i64> = rows.iter().map(|point| point.series.0 as i64).collect();
@@ -107,12 +108,12 @@ fn encode_with(points: &[Point], encodings: Encodings) -> Result<(Vec<u8>, Parqu
         write_column::<DoubleType>(&mut group, &values)?;
         group.close()?;
     }
-    let metadata = writer.finish()?;
-    Ok((writer.into_inner()?, metadata))
+    let metadata = writer.close()?;
+    Ok((bytes, metadata))
 }
 
 fn write_column<T: DataType>(
-    group: &mut parquet::file::writer::SerializedRowGroupWriter<'_, Vec<u8>>,
+    group: &mut parquet::file::writer::SerializedRowGroupWriter<'_, &mut Vec<u8>>,
     values: &[T::T],
 ) -> Result<()> {
     let mut column =

@@ -146,10 +146,10 @@ async fn retention_removes_whole_files_and_vacuum_waits_for_readers() {
     assert_eq!(store.retain(point(1, 86_401, 0.0).timestamp).await.expect("removed"), 1);
     assert_eq!(everything(&store, &[1]).await.expect("read"), rows(&[point(1, 86_400, 2.0), point(1, 86_401, 3.0)]));
     let parquet = || world.disk.files().iter().filter(|(path, _)| path.extension() == Some("parquet".as_ref())).count();
-    store.shared.vacuum(&store.shared.maintenance.lock()).expect("works");
+    store.vacuum().await.expect("works");
     assert_eq!(parquet(), 2, "too early");
     world.clock.advance(Duration::from_secs(100));
-    store.shared.vacuum(&store.shared.maintenance.lock()).expect("works");
+    store.vacuum().await.expect("works");
     assert_eq!(parquet(), 1);
 }
 

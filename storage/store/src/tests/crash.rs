@@ -98,7 +98,7 @@ async fn script(store: &Store, ledger: &mut Ledger) {
     ledger.retain(store, Timestamp::from_secs(START - 1)).await;
     let _ = store.flush().await;
     let _ = store.checkpoint().await;
-    let _ = store.shared.vacuum(&store.shared.maintenance.lock());
+    let _ = store.vacuum().await;
     ledger.append(store, vec![point(1, 1000, 6.0)]).await;
     let _ = store.close().await;
 }

@@ -74,7 +74,7 @@ async fn run(steps: Vec<Step>) {
             Step::Flush => store.flush().await.expect("flushed"),
             Step::Compact => drop(store.compact().await.expect("merged")),
             Step::Checkpoint => store.checkpoint().await.expect("written"),
-            Step::Vacuum => store.shared.vacuum(&store.shared.maintenance.lock()).expect("removed"),
+            Step::Vacuum => store.vacuum().await.expect("removed"),
             Step::Advance(seconds) => world.clock.advance(Duration::from_secs(seconds)),
             Step::Retain(before) => {
                 // Whole files only, so what is left is asked of the store; it must hold all that is new enough.
