@@ -140,7 +140,7 @@ struct Edit {
 impl Compute {
     /// Makes tables and default flavors, and tells the database about this machine.
     pub async fn open(
-        settings: ComputeSettings,
+        mut settings: ComputeSettings,
         database: Database,
         clock: SharedClock,
         outbox: Arc<Outbox>,
@@ -150,9 +150,13 @@ impl Compute {
     ) -> Result<Arc<Self>, ComputeError> {
         database.migrate("cloud.compute", MIGRATIONS).await?;
         flavor::ensure_defaults(&database).await?;
-        tokio::fs::create_dir_all(&settings.directory)
-            .await
-            .map_err(|source| ComputeError::Disk { action: "make the directory for", source })?;
+        let made = async {
+            tokio::fs::create_dir_all(&settings.directory).await?;
+            // libvirt takes only absolute paths.
+            tokio::fs::canonicalize(&settings.directory).await
+        };
+        let made = made.await;
+        settings.directory = made.map_err(|source| ComputeError::Disk { action: "make the directory for", source })?;
         let node = hypervisor.node().await?;
         let (id, number) = register_node(&database, &node, clock.now()).await?;
         let node = Mutex::new(KnownNode { node, asked_at: clock.monotonic(), id, number });
