@@ -129,8 +129,8 @@ impl Orzo {
     }
 
     pub fn get_status(&self, path: &str) -> Option<u16> {
-        let request = self.client.get(self.url(path)).send();
-        runtime().block_on(request).ok().map(|response| response.status().as_u16())
+        let request = self.client.get(self.url(path));
+        runtime().block_on(async { request.send().await }).ok().map(|response| response.status().as_u16())
     }
 
     /// A token of the admin in project `admin`.
@@ -144,8 +144,8 @@ impl Orzo {
 
     /// A token for a body of Keystone's `POST /v3/auth/tokens`.
     pub fn token_for(&self, body: &Value) -> String {
-        let request = self.client.post(self.url("/identity/v3/auth/tokens")).json(body).send();
-        let response = runtime().block_on(request).unwrap();
+        let request = self.client.post(self.url("/identity/v3/auth/tokens")).json(body);
+        let response = runtime().block_on(async { request.send().await }).unwrap();
         let status = response.status();
         let token = response.headers().get("x-subject-token").map(|value| value.to_str().unwrap().to_owned());
         token.unwrap_or_else(|| panic!("no token: {status}\n{}", self.log_tail()))
@@ -179,8 +179,8 @@ impl Orzo {
 
     /// All counters of `/metrics`: name with labels → value.
     pub fn metrics(&self) -> std::collections::BTreeMap<String, f64> {
-        let request = self.client.get(self.url("/metrics")).send();
-        let text = runtime().block_on(async { request.await.unwrap().text().await.unwrap() });
+        let request = self.client.get(self.url("/metrics"));
+        let text = runtime().block_on(async { request.send().await.unwrap().text().await.unwrap() });
         text.lines()
             .filter(|line| !line.starts_with('#'))
             .filter_map(|line| line.rsplit_once(' '))

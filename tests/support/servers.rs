@@ -73,7 +73,7 @@ impl Server {
     /// kill -9 of the server and everything it started.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // SAFETY-free way to signal a group: the shell's kill.
+            // The standard library cannot signal a group; the tool can.
             let _ = Command::new("kill").args(["-9", "--", &format!("-{}", child.id())]).status();
             let _ = child.wait();
             wait_for("the port to close", Duration::from_secs(20), || {
