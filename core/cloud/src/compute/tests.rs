@@ -33,6 +33,8 @@ struct Scripted {
     /// So many creates fail for a passing reason.
     passing_failures: AtomicUsize,
     made: Mutex<Vec<GuestSpec>>,
+    /// Creates wait while a test holds it for writing.
+    gate: tokio::sync::RwLock<()>,
 }
 
 #[async_trait]
@@ -47,6 +49,7 @@ impl Hypervisor for Scripted {
         self.guests.stats().await
     }
     async fn create(&self, spec: &GuestSpec) -> Result<(), HypervisorError> {
+        let _open = self.gate.read().await;
         if self.broken.load(Ordering::SeqCst) {
             return Err(HypervisorError::Failed { action: "create", reason: "the test says so".into() });
         }
@@ -145,6 +148,7 @@ async fn worlds(kind: &'static str, clock: SharedClock) -> Vec<World> {
             broken: AtomicBool::new(false),
             passing_failures: AtomicUsize::new(0),
             made: Mutex::default(),
+            gate: Default::default(),
         });
         let compute = Compute::open(
             settings(directory.path()),

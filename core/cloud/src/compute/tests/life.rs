@@ -257,3 +257,25 @@ async fn the_demonstration_is_made_once() {
         assert!(!world.compute.ensure_demo_servers(&member("demo")).await.expect("not with real guests"));
     }
 }
+
+#[tokio::test]
+async fn a_delete_in_the_middle_of_the_making_wins() {
+    for world in worlds("simulated", SystemClock::shared()).await {
+        let me = member("p");
+        let closed = world.hypervisor.gate.write().await;
+        let id = world.create(&me, "web").await;
+        world.run();
+        // The worker has begun: the room counts it.
+        let room = world.rooms.room("cloud.compute");
+        while room.balance().received == 0 {
+            tokio::task::yield_now().await;
+        }
+        world.ask(&me, "DELETE", &format!("/v2.1/servers/{id}"), "2.1", Value::Null).await.expect(204);
+        world.ask(&me, "DELETE", &format!("/v2.1/servers/{id}"), "2.1", Value::Null).await.expect(204);
+        drop(closed);
+        world.told("delete.end", 1).await;
+        assert!(!world.events().contains(&"create.end".to_owned()), "{:?}", world.events());
+        assert_eq!(world.hypervisor.state(Uuid::try_parse(&id).expect("a uuid")).await.expect("an answer"), None);
+        world.get(&me, &format!("/v2.1/servers/{id}")).await.expect(404);
+    }
+}
