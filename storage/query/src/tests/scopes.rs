@@ -53,3 +53,31 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test]
+async fn a_metric_of_another_project_looks_as_if_it_were_not_there() {
+    let f = fixture().await;
+    f.engine.accept(batch(vec![sample_of("p1", "vm1", "cpu_util", 0, 1.0)], vec![])).await.expect("accepted");
+    let vm = f.engine.index().find_resource(&Scope::All, "instance", "orzo", "vm1").await.expect("there");
+    let query = |scope: Scope, id: String| AggregatesQuery {
+        scope,
+        creator: None,
+        operation: Operation::parse(&json!(["metric", id, "mean"])).expect("valid"),
+        search: None,
+        groupby: Vec::new(),
+        start: None,
+        stop: None,
+        granularity: None,
+        fill: None,
+        needed_overlap: None,
+    };
+    let id = vm.metrics["cpu_util"].to_string();
+    let own = f.engine.aggregates(&query(Scope::Project("p1".into()), id.clone())).await;
+    assert!(matches!(own, Ok(AggregatesAnswer::Single(_))));
+    for scope in [Scope::Project("p2".into()), Scope::Nothing] {
+        let hidden = f.engine.aggregates(&query(scope.clone(), id.clone())).await.expect_err("hidden").to_string();
+        let missing =
+            f.engine.aggregates(&query(scope, Uuid::nil().to_string())).await.expect_err("missing").to_string();
+        assert_eq!(hidden.replace(&id, "X"), missing.replace(&Uuid::nil().to_string(), "X"));
+    }
+}
