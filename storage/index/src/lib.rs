@@ -36,9 +36,10 @@ pub use policy::{ArchivePolicy, ArchivePolicyRule, PolicyItem};
 pub use repository::{
     events::{EventQuery, EventTypeTrait, TraitFilter, TraitOperator},
     metrics::{Metric, MetricQuery, NewMetric},
+    paging::{Page, Sort},
     resources::{
-        MetricSource, NewResource, Page, Resource, ResourceChange, ResourceQuery, Sort, created_by_project,
-        created_by_user, resource_uuid,
+        MetricSource, NewResource, Resource, ResourceChange, ResourceQuery, created_by_project, created_by_user,
+        resource_uuid,
     },
     types::AddedAttribute,
 };

@@ -2,6 +2,7 @@
 
 pub(crate) mod events;
 pub(crate) mod metrics;
+pub(crate) mod paging;
 pub(crate) mod policies;
 pub(crate) mod resources;
 mod revisions;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use orzo_database::{Row, Value};
 use orzo_model::{Event, Scope, Timestamp, Trait, TraitValue};
 
-use super::{policies::to_json, resources::bad_page};
+use super::{paging::bad_page, policies::to_json};
 use crate::{
     Index, IndexError,
     attribute::storable,

@@ -6,11 +6,10 @@ use uuid::Uuid;
 
 use super::{
     advance, counter, insert_rows,
+    paging::{Page, Sort, SortKey, bad_page, push_after_marker, push_order},
     policies::PolicyChoice,
     push_scope,
-    resources::{
-        MetricSource, Page, Sort, SortKey, bad_page, created_by_project, created_by_user, push_after_marker, push_order,
-    },
+    resources::{MetricSource, created_by_project, created_by_user},
 };
 use crate::{
     ArchivePolicy, Index, IndexError,

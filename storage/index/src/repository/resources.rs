@@ -1,4 +1,6 @@
-//! Resources: made, found, searched, changed with history, removed.
+//! Resources: made, found, searched. What changes them is in `resources/changes.rs`.
+
+mod changes;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,8 +10,9 @@ use serde_json::Map;
 use uuid::Uuid;
 
 use super::{
-    attribute_rows, change_row, counter, insert_rows,
-    metrics::{attach_metrics, detach_metrics},
+    attribute_rows, insert_rows,
+    metrics::attach_metrics,
+    paging::{Page, Sort, SortKey, bad_page, push_after_marker, push_order},
     policies::to_json,
     push_scope,
     revisions::ATTRIBUTE_COLUMNS,
@@ -17,7 +20,7 @@ use super::{
 };
 use crate::{
     Filter, Index, IndexError, ResourceType,
-    filter::{Column, Context, column, expression},
+    filter::{Column, Context, column},
     sql::{Sql, transact},
 };
 
@@ -153,49 +156,6 @@ pub struct ResourceChange {
     pub attributes: Map<String, serde_json::Value>,
     /// The new set of metrics; those that are not in it are detached.
     pub metrics: Option<Vec<(String, MetricSource)>>,
-}
-
-/// One sort key: `started_at:desc-nullslast`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sort {
-    /// Attribute.
-    pub key: String,
-    /// Largest first.
-    pub descending: bool,
-    /// Where missing values stand; `None`: last if ascending, first if descending, as PostgreSQL does.
-    pub nulls_first: Option<bool>,
-}
-
-impl Sort {
-    /// Reads `key[:asc|desc[-nullsfirst|-nullslast]]`.
-    pub fn parse(text: &str) -> Result<Self, IndexError> {
-        let (key, direction) = text.split_once(':').unwrap_or((text, "asc"));
-        let (descending, nulls_first) = match direction {
-            "asc" => (false, None),
-            "asc-nullsfirst" => (false, Some(true)),
-            "asc-nullslast" => (false, Some(false)),
-            "desc" => (true, None),
-            "desc-nullsfirst" => (true, Some(true)),
-            "desc-nullslast" => (true, Some(false)),
-            _ => return Err(bad_page(&format!("Unknown sort direction, must be one of: {direction}"))),
-        };
-        Ok(Self { key: key.to_owned(), descending, nulls_first })
-    }
-
-    fn ascending(key: &str) -> Self {
-        Self { key: key.to_owned(), descending: false, nulls_first: None }
-    }
-}
-
-/// One page of a list.
-#[derive(Clone, Debug, Default)]
-pub struct Page {
-    /// Things on it at most; `None`, and everything larger: the setting `page_max`.
-    pub limit: Option<usize>,
-    /// The last thing of the page before: an id, with history `<id>@<revision>`.
-    pub marker: Option<String>,
-    /// Order; empty: the list's own.
-    pub sort: Vec<Sort>,
 }
 
 /// A question about resources.
@@ -407,164 +367,6 @@ impl Index {
         let row = self.database.query_one(&sql.text, &sql.values).await?.ok_or_else(invalid)?;
         Ok(keys.iter().enumerate().map(|(place, key)| key.cell(&row, &format!("k{place}"))).collect())
     }
-
-    /// Changes a resource; says whether a new revision was made.
-    pub async fn update_resource(
-        &self,
-        scope: &Scope,
-        resource_type: &str,
-        id: Uuid,
-        change: &ResourceChange,
-    ) -> Result<(Resource, bool), IndexError> {
-        let now = self.clock.now();
-        let (resource, changed, detached) = transact!(self.database, |tx| {
-            let (old, kind) = read_resource(tx, scope, resource_type, id).await?;
-            let mut new = old.clone();
-            if let Some(project) = &change.project_id {
-                new.project_id.clone_from(project);
-            }
-            if let Some(user) = &change.user_id {
-                new.user_id.clone_from(user);
-            }
-            new.started_at = change.started_at.unwrap_or(old.started_at);
-            new.ended_at = change.ended_at.unwrap_or(old.ended_at);
-            check_lifespan(new.started_at, new.ended_at)?;
-            for (name, value) in kind.check_attributes(&change.attributes, true)? {
-                set_attribute(&mut new.attributes, name, value);
-            }
-            let changed = !is_same(&old, &new);
-            if changed {
-                change_row(tx, &old, &mut new, &kind, now).await?;
-            }
-            let mut deletions = None;
-            if let Some(metrics) = &change.metrics {
-                detach_metrics(tx, id).await?;
-                attach_metrics(tx, id, &old.creator, metrics).await?;
-                super::advance(tx, "deletions", 1).await?;
-                deletions = Some(counter(tx, "deletions").await?);
-            }
-            let mut resources = vec![new];
-            fill_metrics(tx, &mut resources).await?;
-            Ok((resources.pop().expect("one was put in"), changed, deletions))
-        })?;
-        if let Some(deletions) = detached {
-            self.saw_deletions(deletions);
-        }
-        self.forget(id).await;
-        Ok((resource, changed))
-    }
-
-    /// Makes or attaches metrics of a resource; all or nothing.
-    pub async fn add_resource_metrics(
-        &self,
-        scope: &Scope,
-        id: Uuid,
-        creator: &str,
-        metrics: &[(String, MetricSource)],
-    ) -> Result<Resource, IndexError> {
-        let resource = transact!(self.database, |tx| {
-            let (resource, _) = read_resource(tx, scope, "generic", id).await?;
-            attach_metrics(tx, id, creator, metrics).await?;
-            let mut resources = vec![resource];
-            fill_metrics(tx, &mut resources).await?;
-            Ok(resources.pop().expect("one was put in"))
-        })
-        .map_err(|error: IndexError| match (error, metrics.first()) {
-            (error, Some((name, _))) if error.is_constraint() => IndexError::NamedMetricExists { name: name.clone() },
-            (error, _) => error,
-        })?;
-        self.forget(id).await;
-        Ok(resource)
-    }
-
-    /// Removes a resource with its history; its metrics are marked deleted.
-    pub async fn delete_resource(&self, scope: &Scope, resource_type: &str, id: Uuid) -> Result<(), IndexError> {
-        let now = self.clock.now();
-        let deletions = transact!(self.database, |tx| {
-            read_resource(tx, scope, resource_type, id).await?;
-            delete_rows(tx, &[id.to_string()], now).await?;
-            super::advance(tx, "deletions", 1).await?;
-            counter(tx, "deletions").await
-        })?;
-        self.saw_deletions(deletions);
-        Ok(())
-    }
-
-    /// Removes all resources that a search finds; how many. The search may not be empty.
-    pub async fn delete_resources(&self, query: &ResourceQuery) -> Result<u64, IndexError> {
-        if query.filter.is_everything() {
-            return Err(IndexError::refused(
-                "caution: the query can not be empty, or it will                   delete entire database",
-            ));
-        }
-        let kind = self.resource_type(&query.resource_type).await?;
-        let mut sql = Sql::new(format!("SELECT r.id FROM {CURRENT} r WHERE 1 = 1"));
-        self.push_conditions(query, &kind, &mut sql)?;
-        let now = self.clock.now();
-        let (count, deletions) = transact!(self.database, |tx| {
-            let rows = tx.query(&sql.text, &sql.values).await?;
-            let ids: Vec<String> = rows.iter().map(|row| row.string("id")).collect();
-            for chunk in ids.chunks(DELETED_AT_ONCE) {
-                delete_rows(tx, chunk, now).await?;
-            }
-            super::advance(tx, "deletions", 1).await?;
-            Ok((ids.len() as u64, counter(tx, "deletions").await?))
-        })?;
-        self.saw_deletions(deletions);
-        Ok(count)
-    }
-
-    /// Wakes resources that measures are newer than: `ended_at` goes away. How many changed.
-    pub async fn wake_resources(&self, newest: &[(Uuid, Timestamp)]) -> Result<u64, IndexError> {
-        let mut ended: HashMap<Uuid, Timestamp> = HashMap::new();
-        for chunk in newest.chunks(DELETED_AT_ONCE) {
-            let mut sql = Sql::new("SELECT id, ended_at FROM index_resources WHERE ended_at IS NOT NULL AND id IN ");
-            sql.push_list(chunk.iter().map(|(id, _)| id.to_string()));
-            for row in self.database.query(&sql.text, &sql.values).await? {
-                if let (Ok(id), Some(ended_at)) = (Uuid::parse_str(&row.string("id")), row.time("ended_at")) {
-                    ended.insert(id, ended_at);
-                }
-            }
-        }
-        let change = ResourceChange { ended_at: Some(None), ..ResourceChange::default() };
-        let mut changed = 0;
-        for (id, newest) in newest {
-            if ended.get(id).is_some_and(|ended_at| newest > ended_at) {
-                match self.update_resource(&Scope::All, "generic", *id, &change).await {
-                    Err(IndexError::NotFound { .. }) => {}
-                    outcome => changed += u64::from(outcome?.1),
-                }
-            }
-        }
-        Ok(changed)
-    }
-
-    /// Ends resources (an event said so): sets `ended_at` where it is not set to an earlier or the same time. A time
-    /// before the start becomes the start. How many changed.
-    pub async fn end_resources(&self, ids: &[Uuid], ended_at: Timestamp) -> Result<u64, IndexError> {
-        let now = self.clock.now();
-        let changed = transact!(self.database, |tx| {
-            let mut changed = Vec::new();
-            for &id in ids {
-                let (old, kind) = match read_resource(tx, &Scope::All, "generic", id).await {
-                    Err(IndexError::NotFound { .. }) => continue,
-                    outcome => outcome?,
-                };
-                let ended_at = ended_at.max(old.started_at);
-                if old.ended_at.is_some_and(|old| old <= ended_at) {
-                    continue;
-                }
-                let mut new = Resource { ended_at: Some(ended_at), ..old.clone() };
-                change_row(tx, &old, &mut new, &kind, now).await?;
-                changed.push(id);
-            }
-            Ok(changed)
-        })?;
-        for &id in &changed {
-            self.forget(id).await;
-        }
-        Ok(changed.len() as u64)
-    }
 }
 
 /// Null and missing are the same; null is not kept.
@@ -597,10 +399,6 @@ fn check_lifespan(started_at: Timestamp, ended_at: Option<Timestamp>) -> Result<
 
 fn no_resource(id: Uuid) -> IndexError {
     IndexError::not_found(format!("Resource {id}"))
-}
-
-pub(crate) fn bad_page(reason: &str) -> IndexError {
-    IndexError::refused(format!("Invalid pagination: `{reason}'"))
 }
 
 async fn read_type(tx: &mut Transaction<'_>, name: &str) -> Result<ResourceType, IndexError> {
@@ -672,21 +470,6 @@ pub(crate) async fn insert_resources(
     insert_rows(tx, "index_attributes", ATTRIBUTE_COLUMNS, attributes).await
 }
 
-async fn delete_rows(tx: &mut Transaction<'_>, ids: &[String], now: Timestamp) -> Result<(), IndexError> {
-    let mut sql = Sql::new("UPDATE index_metrics SET status = 'delete', resource_id = NULL, deleted_at = ");
-    let place = sql.bind(now);
-    sql.push(&place).push(" WHERE status = 'active' AND resource_id IN ").push_list(ids);
-    tx.execute(&sql.text, &sql.values).await?;
-    for (table, column) in
-        [("index_attributes", "resource_id"), ("index_resource_history", "id"), ("index_resources", "id")]
-    {
-        let mut sql = Sql::new(format!("DELETE FROM {table} WHERE {column} IN "));
-        sql.push_list(ids);
-        tx.execute(&sql.text, &sql.values).await?;
-    }
-    Ok(())
-}
-
 fn metrics_of(resources: &[Resource]) -> Sql {
     let mut sql =
         Sql::new("SELECT id, name, resource_id FROM index_metrics WHERE status = 'active' AND resource_id IN ");
@@ -735,33 +518,6 @@ pub(crate) fn resource_of(row: &Row) -> Result<Resource, IndexError> {
     })
 }
 
-/// One key of an order, whatever is sorted.
-#[derive(Clone, Debug)]
-pub(crate) struct SortKey {
-    pub(crate) column: Column,
-    pub(crate) descending: bool,
-    pub(crate) nulls_first: bool,
-}
-
-impl SortKey {
-    pub(crate) fn new(column: Column, sort: &Sort) -> Self {
-        Self { column, descending: sort.descending, nulls_first: sort.nulls_first.unwrap_or(sort.descending) }
-    }
-
-    pub(crate) fn expression(&self, sql: &mut Sql) -> String {
-        expression(&self.column, sql)
-    }
-
-    pub(crate) fn cell(&self, row: &Row, name: &str) -> Value {
-        match &self.column {
-            Column::Id | Column::Text(_) => row.text(name).into(),
-            Column::Time(_) | Column::Lifespan => row.int(name).into(),
-            Column::Attribute(_, kind) if kind.is_text() => row.text(name).into(),
-            Column::Attribute(..) => row.real(name).into(),
-        }
-    }
-}
-
 fn sort_keys(sort: &[Sort], kind: &ResourceType, history: bool) -> Result<Vec<SortKey>, IndexError> {
     let defaults = [Sort::ascending("revision_start"), Sort::ascending("started_at")];
     let sort = if sort.is_empty() { &defaults[..] } else { sort };
@@ -778,64 +534,4 @@ fn sort_keys(sort: &[Sort], kind: &ResourceType, history: bool) -> Result<Vec<So
         keys.push(SortKey::new(Column::Time("r.revision"), &Sort::ascending("revision")));
     }
     Ok(keys)
-}
-
-/// ` ORDER BY`, with missing values where the key wants them on both databases.
-pub(crate) fn push_order(keys: &[SortKey], sql: &mut Sql) {
-    sql.push(" ORDER BY ");
-    for (place, key) in keys.iter().enumerate() {
-        if place > 0 {
-            sql.push(", ");
-        }
-        let expression = key.expression(sql);
-        let (missing, present) = if key.nulls_first { (0, 1) } else { (1, 0) };
-        let direction = if key.descending { "DESC" } else { "ASC" };
-        if is_never_null(&key.column) {
-            sql.push(&format!("{expression} {direction}"));
-        } else {
-            sql.push(&format!(
-                "CASE WHEN {expression} IS NULL THEN {missing} ELSE {present} END, {expression} {direction}"
-            ));
-        }
-    }
-}
-
-/// Columns that need no place for missing values, so that an index can give the order.
-fn is_never_null(column: &Column) -> bool {
-    matches!(column, Column::Id | Column::Time("r.revision_start" | "r.started_at" | "r.revision"))
-}
-
-/// ` AND (...)`: strictly after the marker in the order of `keys`.
-pub(crate) fn push_after_marker(keys: &[SortKey], marker: &[Value], sql: &mut Sql) {
-    sql.push(" AND (1 = 0");
-    for last in 0..keys.len() {
-        sql.push(" OR (1 = 1");
-        for (key, value) in keys[..last].iter().zip(marker) {
-            let expression = key.expression(sql);
-            if is_null(value) {
-                sql.push(&format!(" AND {expression} IS NULL"));
-            } else {
-                let place = sql.bind(value.clone());
-                sql.push(&format!(" AND {expression} = {place}"));
-            }
-        }
-        let (key, value) = (&keys[last], &marker[last]);
-        let expression = key.expression(sql);
-        let condition = match (is_null(value), key.nulls_first) {
-            (true, true) => format!("{expression} IS NOT NULL"),
-            (true, false) => "1 = 0".to_owned(),
-            (false, nulls_first) => {
-                let place = sql.bind(value.clone());
-                let operator = if key.descending { "<" } else { ">" };
-                let after = format!("{expression} {operator} {place}");
-                if nulls_first { after } else { format!("({after} OR {expression} IS NULL)") }
-            }
-        };
-        sql.push(&format!(" AND {condition})"));
-    }
-    sql.push(")");
-}
-
-fn is_null(value: &Value) -> bool {
-    matches!(value, Value::Text(None) | Value::Int(None) | Value::Real(None) | Value::Bytes(None))
 }

@@ -1,0 +1,143 @@
+//! Pages and their order, whatever is listed: sort keys, and the condition "strictly after the marker". Pure.
+
+use orzo_database::{Row, Value};
+
+use crate::{
+    IndexError,
+    filter::{Column, expression},
+    sql::Sql,
+};
+
+/// One sort key: `started_at:desc-nullslast`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sort {
+    /// Attribute.
+    pub key: String,
+    /// Largest first.
+    pub descending: bool,
+    /// Where missing values stand; `None`: last if ascending, first if descending, as PostgreSQL does.
+    pub nulls_first: Option<bool>,
+}
+
+impl Sort {
+    /// Reads `key[:asc|desc[-nullsfirst|-nullslast]]`.
+    pub fn parse(text: &str) -> Result<Self, IndexError> {
+        let (key, direction) = text.split_once(':').unwrap_or((text, "asc"));
+        let (descending, nulls_first) = match direction {
+            "asc" => (false, None),
+            "asc-nullsfirst" => (false, Some(true)),
+            "asc-nullslast" => (false, Some(false)),
+            "desc" => (true, None),
+            "desc-nullsfirst" => (true, Some(true)),
+            "desc-nullslast" => (true, Some(false)),
+            _ => return Err(bad_page(&format!("Unknown sort direction, must be one of: {direction}"))),
+        };
+        Ok(Self { key: key.to_owned(), descending, nulls_first })
+    }
+
+    pub(crate) fn ascending(key: &str) -> Self {
+        Self { key: key.to_owned(), descending: false, nulls_first: None }
+    }
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Things on it at most; `None`, and everything larger: the setting `page_max`.
+    pub limit: Option<usize>,
+    /// The last thing of the page before: an id, with history `<id>@<revision>`.
+    pub marker: Option<String>,
+    /// Order; empty: the list's own.
+    pub sort: Vec<Sort>,
+}
+
+pub(crate) fn bad_page(reason: &str) -> IndexError {
+    IndexError::refused(format!("Invalid pagination: `{reason}'"))
+}
+
+/// One key of an order, whatever is sorted.
+#[derive(Clone, Debug)]
+pub(crate) struct SortKey {
+    pub(crate) column: Column,
+    pub(crate) descending: bool,
+    pub(crate) nulls_first: bool,
+}
+
+impl SortKey {
+    pub(crate) fn new(column: Column, sort: &Sort) -> Self {
+        Self { column, descending: sort.descending, nulls_first: sort.nulls_first.unwrap_or(sort.descending) }
+    }
+
+    pub(crate) fn expression(&self, sql: &mut Sql) -> String {
+        expression(&self.column, sql)
+    }
+
+    pub(crate) fn cell(&self, row: &Row, name: &str) -> Value {
+        match &self.column {
+            Column::Id | Column::Text(_) => row.text(name).into(),
+            Column::Time(_) | Column::Lifespan => row.int(name).into(),
+            Column::Attribute(_, kind) if kind.is_text() => row.text(name).into(),
+            Column::Attribute(..) => row.real(name).into(),
+        }
+    }
+}
+
+/// ` ORDER BY`, with missing values where the key wants them on both databases.
+pub(crate) fn push_order(keys: &[SortKey], sql: &mut Sql) {
+    sql.push(" ORDER BY ");
+    for (place, key) in keys.iter().enumerate() {
+        if place > 0 {
+            sql.push(", ");
+        }
+        let expression = key.expression(sql);
+        let (missing, present) = if key.nulls_first { (0, 1) } else { (1, 0) };
+        let direction = if key.descending { "DESC" } else { "ASC" };
+        if is_never_null(&key.column) {
+            sql.push(&format!("{expression} {direction}"));
+        } else {
+            sql.push(&format!(
+                "CASE WHEN {expression} IS NULL THEN {missing} ELSE {present} END, {expression} {direction}"
+            ));
+        }
+    }
+}
+
+/// Columns that need no place for missing values, so that an index can give the order.
+fn is_never_null(column: &Column) -> bool {
+    matches!(column, Column::Id | Column::Time("r.revision_start" | "r.started_at" | "r.revision"))
+}
+
+/// ` AND (...)`: strictly after the marker in the order of `keys`.
+pub(crate) fn push_after_marker(keys: &[SortKey], marker: &[Value], sql: &mut Sql) {
+    sql.push(" AND (1 = 0");
+    for last in 0..keys.len() {
+        sql.push(" OR (1 = 1");
+        for (key, value) in keys[..last].iter().zip(marker) {
+            let expression = key.expression(sql);
+            if is_null(value) {
+                sql.push(&format!(" AND {expression} IS NULL"));
+            } else {
+                let place = sql.bind(value.clone());
+                sql.push(&format!(" AND {expression} = {place}"));
+            }
+        }
+        let (key, value) = (&keys[last], &marker[last]);
+        let expression = key.expression(sql);
+        let condition = match (is_null(value), key.nulls_first) {
+            (true, true) => format!("{expression} IS NOT NULL"),
+            (true, false) => "1 = 0".to_owned(),
+            (false, nulls_first) => {
+                let place = sql.bind(value.clone());
+                let operator = if key.descending { "<" } else { ">" };
+                let after = format!("{expression} {operator} {place}");
+                if nulls_first { after } else { format!("({after} OR {expression} IS NULL)") }
+            }
+        };
+        sql.push(&format!(" AND {condition})"));
+    }
+    sql.push(")");
+}
+
+fn is_null(value: &Value) -> bool {
+    matches!(value, Value::Text(None) | Value::Int(None) | Value::Real(None) | Value::Bytes(None))
+}
