@@ -1,1 +1,153 @@
+//! Every HTTP face: Gnocchi's metric API, events, health and counters.
+//!
+//! In come requests with a credential; out go answers that the clients of the real services cannot tell from theirs. A
+//! request's way: limits and request id → credential → policy → handler → engine → answer, negotiated.
+//!
+//! This room keeps nothing. It knows neither files nor SQL; tenants are kept apart below it, by the scope that it passes
+//! on with every question.
 #![forbid(unsafe_code)]
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, extract::Request};
+use orzo_model::{Room, Rooms, SharedClock};
+use orzo_query::Engine;
+use tower::ServiceExt;
+
+mod aodh;
+mod authenticate;
+mod batches;
+mod events;
+mod filter;
+mod front;
+mod gnocchi;
+mod health;
+mod offered;
+mod parameters;
+mod policy;
+mod problem;
+mod request;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use authenticate::{AuthenticationUnavailable, Authenticator};
+pub use batches::BatchDoor;
+pub use health::{MetricsAccess, Readiness, RoomState};
+
+/// What an operator can set.
+#[derive(Clone, Debug)]
+pub struct ApiSettings {
+    /// The URL that clients use, if it is not the one in their `Host` header (behind a proxy that ends TLS).
+    pub public_url: Option<url::Url>,
+    /// Longest page of a list; Gnocchi's `api.max_limit`.
+    pub limit_max: u32,
+    /// Who may read `/metrics`.
+    pub metrics_access: MetricsAccess,
+    /// Requests worked on at once; more are told to come back, because each may hold a body of 8 MiB.
+    pub requests_max: usize,
+    /// A request that takes longer is given up with 503.
+    pub answer_deadline: Duration,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            public_url: None,
+            limit_max: 1000,
+            metrics_access: MetricsAccess::default(),
+            requests_max: 128,
+            answer_deadline: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What the faces are made from.
+pub struct ApiParts {
+    /// Index and store, for reading and writing.
+    pub engine: Arc<Engine>,
+    /// Alarms; `None` leaves their API answering 503.
+    pub alarms: Option<orzo_alarms::AlarmBook>,
+    /// Checks credentials; a [`orzo_session::Session`] in production.
+    pub session: Arc<dyn Authenticator>,
+    /// Where everything is counted; [`router`] registers a counter in its registry, so call it once per registry.
+    pub rooms: Rooms,
+    /// Tells the time.
+    pub clock: SharedClock,
+    /// What an operator can set.
+    pub settings: ApiSettings,
+    /// Asks the rooms whether they can work.
+    pub readiness: Arc<dyn Readiness>,
+    /// Where agents' batches go; `None` closes that door.
+    pub batches: Option<BatchDoor>,
+}
+
+/// The parts, as handlers share them.
+pub(crate) struct Api {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) alarms: Option<orzo_alarms::AlarmBook>,
+    pub(crate) session: Arc<dyn Authenticator>,
+    pub(crate) rooms: Rooms,
+    pub(crate) room: Room,
+    pub(crate) clock: SharedClock,
+    pub(crate) settings: ApiSettings,
+    pub(crate) readiness: Arc<dyn Readiness>,
+    pub(crate) batches: Option<BatchDoor>,
+}
+
+impl Api {
+    pub(crate) fn index(&self) -> &orzo_index::Index {
+        self.engine.index()
+    }
+}
+
+pub(crate) type SharedApi = Arc<Api>;
+
+/// Where Gnocchi's root is mounted.
+pub(crate) const METRIC_MOUNT: &str = "/metric";
+/// Where the events API is mounted.
+pub(crate) const EVENT_MOUNT: &str = "/event";
+/// Where Aodh's root is mounted.
+pub(crate) const ALARMING_MOUNT: &str = "/alarming";
+/// Where the agents' door is mounted.
+pub(crate) const COLLECTOR_MOUNT: &str = "/collector";
+
+/// All routes, ready to be merged with other services' routers (it has no fallback of its own outside its mounts).
+///
+/// Serve it with connection info (`into_make_service_with_connect_info::<SocketAddr>()`), so that `/metrics` knows who
+/// is on this machine; without it, `/metrics` asks everyone for a credential.
+pub fn router(parts: ApiParts) -> Router {
+    let front = front::Front::new(&parts);
+    let api = Arc::new(Api {
+        room: parts.rooms.room("api"),
+        engine: parts.engine,
+        alarms: parts.alarms,
+        session: parts.session,
+        rooms: parts.rooms,
+        clock: parts.clock,
+        settings: parts.settings,
+        readiness: parts.readiness,
+        batches: parts.batches,
+    });
+    let mut router = front.face("health", health::router().with_state(api.clone()));
+    let faces = [
+        (METRIC_MOUNT, "metric", gnocchi::router()),
+        (ALARMING_MOUNT, "alarming", aodh::router()),
+        (EVENT_MOUNT, "event", events::router()),
+        (COLLECTOR_MOUNT, "collector", batches::router(api.batches.is_some())),
+    ];
+    for (mount, name, routes) in faces {
+        let routes = routes
+            .fallback(front::no_route)
+            .method_not_allowed_fallback(front::no_method)
+            .layer(axum::middleware::from_fn(problem::negotiate))
+            .with_state(api.clone());
+        // Paths are made normal before they are routed, which only works around a router, not inside it.
+        let face = front.face(name, routes).map_request(|mut request: Request| {
+            front::make_path_normal(&mut request);
+            request
+        });
+        router = router.nest_service(mount, face);
+    }
+    router
+}

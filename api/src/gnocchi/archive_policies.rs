@@ -1,0 +1,203 @@
+//! Archive policies and the rules that choose one by a metric's name.
+
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use http::StatusCode;
+use orzo_index::{ArchivePolicy, ArchivePolicyRule, PolicyItem, policy::is_method, spans::python_timedelta};
+use serde_json::{Value, json};
+
+use super::{
+    answer::{created, no_content, ok},
+    fields::Fields,
+};
+use crate::{
+    METRIC_MOUNT, SharedApi,
+    authenticate::Asker,
+    policy,
+    problem::Problem,
+    request::{JsonBody, Links},
+};
+
+pub(super) async fn list(_: Asker, State(api): State<SharedApi>) -> Result<Response, Problem> {
+    let policies = api.index().archive_policies().await?;
+    Ok(ok(policies.iter().map(policy_json).collect::<Vec<_>>().into()))
+}
+
+pub(super) async fn show(
+    _: Asker,
+    State(api): State<SharedApi>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    Ok(ok(policy_json(&api.index().archive_policy(&name).await?)))
+}
+
+pub(super) async fn create(
+    Asker(caller): Asker,
+    State(api): State<SharedApi>,
+    links: Links,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    policy::operator(&caller)?;
+    let fields = Fields::of(&body)?;
+    fields.only(&["name", "back_window", "definition", "aggregation_methods"])?;
+    let name = fields.required_text("name")?;
+    let methods = methods(&fields)?;
+    let defaults = &api.index().settings().default_aggregation_methods;
+    let policy = ArchivePolicy::new(name, back_window(&fields)?.unwrap_or(0), definition(&fields)?, methods, defaults)?;
+    api.index().create_archive_policy(&policy).await?;
+    Ok(created(&links.to(METRIC_MOUNT, &["v1", "archive_policy", name]), policy_json(&policy)))
+}
+
+pub(super) async fn update(
+    Asker(caller): Asker,
+    State(api): State<SharedApi>,
+    Path(name): Path<String>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    policy::admin(&caller)?;
+    let fields = Fields::of(&body)?;
+    fields.only(&["definition", "back_window"])?;
+    let policy = api.index().update_archive_policy(&name, definition(&fields)?, back_window(&fields)?).await?;
+    Ok(ok(policy_json(&policy)))
+}
+
+pub(super) async fn delete(
+    Asker(caller): Asker,
+    State(api): State<SharedApi>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    policy::admin(&caller)?;
+    api.index().delete_archive_policy(&name).await?;
+    Ok(no_content())
+}
+
+pub(super) async fn list_rules(_: Asker, State(api): State<SharedApi>) -> Result<Response, Problem> {
+    let rules = api.index().archive_policy_rules().await?;
+    Ok(ok(rules.iter().map(rule_json).collect::<Vec<_>>().into()))
+}
+
+pub(super) async fn show_rule(
+    _: Asker,
+    State(api): State<SharedApi>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    Ok(ok(rule_json(&api.index().archive_policy_rule(&name).await?)))
+}
+
+pub(super) async fn create_rule(
+    Asker(caller): Asker,
+    State(api): State<SharedApi>,
+    links: Links,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    policy::admin(&caller)?;
+    let fields = Fields::of(&body)?;
+    fields.only(&["name", "metric_pattern", "archive_policy_name"])?;
+    let rule = ArchivePolicyRule {
+        name: fields.required_text("name")?.to_owned(),
+        metric_pattern: fields.required_text("metric_pattern")?.to_owned(),
+        archive_policy_name: fields.required_text("archive_policy_name")?.to_owned(),
+    };
+    api.index().create_archive_policy_rule(&rule).await?;
+    Ok(created(&links.to(METRIC_MOUNT, &["v1", "archive_policy_rule", &rule.name]), rule_json(&rule)))
+}
+
+pub(super) async fn rename_rule(
+    Asker(caller): Asker,
+    State(api): State<SharedApi>,
+    Path(name): Path<String>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    policy::admin(&caller)?;
+    let fields = Fields::of(&body)?;
+    fields.only(&["name"])?;
+    Ok(ok(rule_json(&api.index().rename_archive_policy_rule(&name, fields.required_text("name")?).await?)))
+}
+
+pub(super) async fn delete_rule(
+    Asker(caller): Asker,
+    State(api): State<SharedApi>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    policy::admin(&caller)?;
+    api.index().delete_archive_policy_rule(&name).await?;
+    Ok(no_content())
+}
+
+/// A policy in Gnocchi's form.
+pub(super) fn policy_json(policy: &ArchivePolicy) -> Value {
+    let definition: Vec<Value> = policy
+        .definition
+        .iter()
+        .map(|item| {
+            json!({
+                "timespan": item.timespan().map(python_timedelta),
+                "granularity": python_timedelta(item.granularity()),
+                "points": item.points,
+            })
+        })
+        .collect();
+    json!({
+        "name": policy.name,
+        "back_window": policy.back_window,
+        "definition": definition,
+        "aggregation_methods": policy.aggregation_methods,
+    })
+}
+
+fn rule_json(rule: &ArchivePolicyRule) -> Value {
+    json!({
+        "name": rule.name,
+        "archive_policy_name": rule.archive_policy_name,
+        "metric_pattern": rule.metric_pattern,
+    })
+}
+
+fn back_window(fields: &Fields<'_>) -> Result<Option<u32>, Problem> {
+    match fields.whole("back_window", 0)?.map(u32::try_from) {
+        None => Ok(None),
+        Some(Ok(window)) => Ok(Some(window)),
+        Some(Err(_)) => Err(fields.value_problem("value is too large", "back_window")),
+    }
+}
+
+fn methods(fields: &Fields<'_>) -> Result<Option<Vec<String>>, Problem> {
+    if fields.get("aggregation_methods") == Some(&json!([])) {
+        return Ok(None);
+    }
+    let Some(items) = fields.list("aggregation_methods")? else { return Ok(None) };
+    let mut methods = Vec::new();
+    for (item, path) in items {
+        let method = item.as_str().unwrap_or_default();
+        if method != "*" && !is_method(method.strip_prefix(['+', '-']).unwrap_or(method)) {
+            return Err(Problem::input("not a valid value", &path.iter().map(String::as_str).collect::<Vec<_>>()));
+        }
+        methods.push(method.to_owned());
+    }
+    Ok(Some(methods))
+}
+
+fn definition(fields: &Fields<'_>) -> Result<Vec<PolicyItem>, Problem> {
+    fields.required("definition")?;
+    let mut items = Vec::new();
+    for (item, path) in fields.list("definition")?.unwrap_or_default() {
+        let item = Fields::at(item, path)?;
+        item.only(&["granularity", "points", "timespan"])?;
+        let points = match item.get("points") {
+            // The command line client sends texts.
+            Some(Value::String(text)) => {
+                Some(text.trim().parse::<i64>().map_err(|_| item.value_problem("expected int", "points"))?)
+            }
+            Some(Value::Number(number)) => {
+                Some(number.as_i64().ok_or_else(|| item.value_problem("expected int", "points"))?)
+            }
+            Some(Value::Null) | None => None,
+            Some(_) => return Err(item.value_problem("expected int", "points")),
+        };
+        let span = |name: &str| if item.get(name) == Some(&Value::Null) { Ok(None) } else { item.span(name) };
+        items.push(PolicyItem::new(span("granularity")?, points, span("timespan")?)?);
+    }
+    Ok(items)
+}

@@ -1,0 +1,162 @@
+//! A house for one test: an empty index in memory, a store in a folder of its own, callers with known tokens.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::Router;
+use orzo_database::Database;
+use orzo_definitions::ResourceDefinitions;
+use orzo_index::{Index, IndexSettings};
+use orzo_model::{
+    Batch, Caller, Event, ManualClock, Receipt, Room, Rooms, SampleSink, SharedClock, SinkError, Timestamp, Trait,
+    TraitValue,
+};
+use orzo_query::{Engine, EngineSettings};
+use orzo_store::{Store, StoreSettings};
+use prometheus::Registry;
+
+use crate::{ApiParts, ApiSettings, AuthenticationUnavailable, Authenticator, BatchDoor, Readiness, RoomState, router};
+
+/// Everything that a scenario needs.
+pub(super) struct House {
+    pub(super) router: Router,
+    room: Room,
+    _folder: tempfile::TempDir,
+}
+
+impl House {
+    pub(super) async fn build() -> Self {
+        Self::build_with(|_| {}).await
+    }
+
+    pub(super) async fn build_with(change: impl FnOnce(&mut ApiSettings)) -> Self {
+        let clock: SharedClock = ManualClock::new("2026-11-21T20:00:00Z".parse().expect("a time"));
+        let rooms = Rooms::new(&Registry::new());
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = Database::open("sqlite::memory:").await.expect("a database");
+        let settings = IndexSettings { create_defaults: false, ..IndexSettings::default() };
+        let index = Arc::new(Index::open(database, clock.clone(), settings).await.expect("an index"));
+        index.insert_events(&events()).await.expect("events");
+        let settings = StoreSettings {
+            directory: folder.path().join("store"),
+            wal_segment_bytes: 1 << 20,
+            disk_reserve_bytes: 0,
+            ..StoreSettings::default()
+        };
+        let store = Store::open(settings, rooms.room("store"), clock.clone()).await.expect("a store");
+        let definitions = ResourceDefinitions::parse("empty.yaml", "resources: []\n").expect("definitions");
+        let engine =
+            Engine::new(index, store, definitions, rooms.room("engine"), clock.clone(), EngineSettings::default())
+                .await
+                .expect("an engine");
+        let mut settings = ApiSettings::default();
+        change(&mut settings);
+        let room = rooms.room("api");
+        let router = router(ApiParts {
+            engine: Arc::new(engine),
+            alarms: None,
+            session: Arc::new(Guests),
+            rooms,
+            clock,
+            settings,
+            readiness: Arc::new(HalfReady),
+            batches: Some(BatchDoor { sink: Arc::new(Guests), decode }),
+        });
+        Self { router, room, _folder: folder }
+    }
+
+    /// What came in over HTTP is stored, refused, dropped or waiting, and nothing is waiting.
+    pub(super) fn assert_conserved(&self) {
+        let balance = self.room.balance();
+        assert!(balance.is_conserved() && balance.waiting == 0, "{balance:?}");
+    }
+}
+
+fn events() -> Vec<Event> {
+    let event = |id: &str, minute: i64, kind: &str, project: &str, raw: Option<&str>| Event {
+        message_id: id.to_owned(),
+        event_type: kind.to_owned(),
+        generated_at: Timestamp::from_secs(1_795_287_600 + minute * 60),
+        traits: vec![Trait { name: "project_id".to_owned(), value: TraitValue::Text(project.to_owned()) }],
+        raw: raw.map(str::to_owned),
+    };
+    let mut events = vec![
+        event("e1", 1, "compute.instance.create.end", "p1", None),
+        event("e2", 2, "image.update", "p2", None),
+        event("e3", 3, "compute.instance.create.end", "p1", Some("{\"a\": 1}")),
+    ];
+    events[2].traits.push(Trait { name: "memory_mb".to_owned(), value: TraitValue::Integer(512) });
+    events
+}
+
+/// Tokens are names; everyone's password is `secret`.
+struct Guests;
+
+fn guest(name: &str) -> Option<Caller> {
+    let (project, roles): (Option<&str>, &[&str]) = match name {
+        "admin" => (Some("p0"), &["admin", "member", "reader"]),
+        "service" => (Some("ps"), &["service"]),
+        "alice" | "anna" => (Some("p1"), &["member", "reader"]),
+        "bob" => (Some("p2"), &["member", "reader"]),
+        "unscoped" => (None, &[]),
+        _ => return None,
+    };
+    Some(Caller {
+        user_id: format!("u-{name}"),
+        user_name: name.to_owned(),
+        project_id: project.map(str::to_owned),
+        project_name: project.map(str::to_owned),
+        user_domain_id: Some("default".to_owned()),
+        roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+    })
+}
+
+#[async_trait]
+impl Authenticator for Guests {
+    async fn by_token(&self, token: &str) -> Result<Option<Caller>, AuthenticationUnavailable> {
+        match token {
+            "unreachable" => Err(AuthenticationUnavailable { reason: "away".to_owned() }),
+            token => Ok(guest(token)),
+        }
+    }
+
+    async fn by_password(&self, user: &str, password: &str) -> Result<Option<Caller>, AuthenticationUnavailable> {
+        Ok(guest(user).filter(|_| password == "secret"))
+    }
+}
+
+/// A decoder of three words.
+fn decode(bytes: &[u8]) -> Result<Batch, String> {
+    let batch =
+        |origin: &str| Batch { id: uuid::Uuid::nil(), origin: origin.to_owned(), samples: vec![], events: events() };
+    match bytes {
+        b"three samples" => Ok(batch("a test")),
+        b"busy" => Ok(batch("busy")),
+        b"panic" => panic!("a decoder that breaks"),
+        _ => Err("not a batch".to_owned()),
+    }
+}
+
+#[async_trait]
+impl SampleSink for Guests {
+    async fn accept(&self, batch: Batch) -> Result<Receipt, SinkError> {
+        assert_eq!(batch.len(), 3);
+        match batch.origin.as_str() {
+            "busy" => Err(SinkError::Unavailable {
+                reason: "the store is full".to_owned(),
+                retry_after: Some(std::time::Duration::from_secs(7)),
+            }),
+            _ => Ok(Receipt { stored: 1, repeated: 1, refused: 1 }),
+        }
+    }
+}
+
+struct HalfReady;
+
+#[async_trait]
+impl Readiness for HalfReady {
+    async fn rooms(&self) -> Vec<RoomState> {
+        let state = |room: &str, ready, reason: &str| RoomState { room: room.into(), ready, reason: reason.into() };
+        vec![state("store", true, "open"), state("bus", false, "not connected")]
+    }
+}

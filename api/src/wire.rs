@@ -1,0 +1,184 @@
+//! How answers are written: JSON, with measures straight to text, and with Gnocchi's bare `NaN` and `Infinity`.
+//!
+//! JSON knows no NaN, but Gnocchi writes it so, and Python's clients read it so; only measures can hold one. In request
+//! bodies the same bare words are read as texts (a measure's value may be a text).
+
+use std::{borrow::Cow, fmt::Write, time::Duration};
+
+use orzo_model::Timestamp;
+use serde_json::Value;
+
+/// One row of measures: bucket start, width, value.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Row {
+    /// Start of the bucket.
+    pub(crate) timestamp: Timestamp,
+    /// Width of the bucket.
+    pub(crate) width: Duration,
+    /// Aggregate.
+    pub(crate) value: f64,
+}
+
+/// An answer's body. Objects keep their order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Tree {
+    /// Anything without measures.
+    Json(Value),
+    /// `[[timestamp, granularity, value], ...]`.
+    Measures(Vec<Row>),
+    /// Named parts.
+    Object(Vec<(String, Tree)>),
+    /// Parts in order.
+    List(Vec<Tree>),
+}
+
+impl From<Value> for Tree {
+    fn from(value: Value) -> Self {
+        Self::Json(value)
+    }
+}
+
+impl Tree {
+    /// The text of this tree.
+    pub(crate) fn to_text(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut String) {
+        match self {
+            Self::Json(value) => out.push_str(&value.to_string()),
+            Self::Measures(rows) => {
+                out.push('[');
+                for (index, row) in rows.iter().enumerate() {
+                    out.push_str(if index == 0 { "" } else { ", " });
+                    write_row(row, out);
+                }
+                out.push(']');
+            }
+            Self::Object(parts) => {
+                out.push('{');
+                for (index, (name, part)) in parts.iter().enumerate() {
+                    out.push_str(if index == 0 { "" } else { ", " });
+                    out.push_str(&Value::from(name.as_str()).to_string());
+                    out.push_str(": ");
+                    part.write(out);
+                }
+                out.push('}');
+            }
+            Self::List(parts) => {
+                out.push('[');
+                for (index, part) in parts.iter().enumerate() {
+                    out.push_str(if index == 0 { "" } else { ", " });
+                    part.write(out);
+                }
+                out.push(']');
+            }
+        }
+    }
+}
+
+fn write_row(row: &Row, out: &mut String) {
+    out.push_str("[\"");
+    // Whole seconds, as Gnocchi prints them: a finer bucket loses its fraction.
+    let _ = write!(out, "{}", row.timestamp.to_chrono().format("%Y-%m-%dT%H:%M:%S+00:00"));
+    out.push_str("\", ");
+    write_number(row.width.as_secs_f64(), out);
+    out.push_str(", ");
+    write_number(row.value, out);
+    out.push(']');
+}
+
+/// Finite numbers as the shortest text that reads back the same.
+fn write_number(number: f64, out: &mut String) {
+    let _ = match number {
+        n if n.is_nan() => out.write_str("NaN"),
+        n if n == f64::INFINITY => out.write_str("Infinity"),
+        n if n == f64::NEG_INFINITY => out.write_str("-Infinity"),
+        n => write!(out, "{n:?}"),
+    };
+}
+
+/// A request body with bare `NaN`, `Infinity` and `-Infinity` turned into texts, so that a JSON reader takes it.
+pub(crate) fn quote_bare_numbers(body: &str) -> Cow<'_, str> {
+    const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+    if !WORDS.iter().any(|word| body.contains(word)) {
+        return Cow::Borrowed(body);
+    }
+    let mut out = String::with_capacity(body.len() + 16);
+    let mut rest = body;
+    while let Some(c) = rest.chars().next() {
+        if c == '"' {
+            let end = text_end(rest);
+            out.push_str(&rest[..end]);
+            rest = &rest[end..];
+        } else if let Some(word) = WORDS.iter().find(|word| rest.starts_with(**word)) {
+            let _ = write!(out, "\"{word}\"");
+            rest = &rest[word.len()..];
+        } else {
+            out.push(c);
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Length of the JSON text that `rest` starts with, quotes included.
+fn text_end(rest: &str) -> usize {
+    let mut escaped = false;
+    for (at, byte) in rest.bytes().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    rest.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measures_are_written_as_gnocchi_writes_them() {
+        let row = |value| Row {
+            timestamp: Timestamp::from_micros(1_577_836_800_500_000),
+            width: Duration::from_secs(60),
+            value,
+        };
+        let tree = Tree::Object(vec![(
+            "a\"b".to_owned(),
+            Tree::Measures(vec![row(1.5), row(f64::NAN), row(f64::NEG_INFINITY), row(1e22), row(-0.0)]),
+        )]);
+        let time = "\"2020-01-01T00:00:00+00:00\"";
+        assert_eq!(
+            tree.to_text(),
+            format!(
+                "{{\"a\\\"b\": [[{time}, 60.0, 1.5], [{time}, 60.0, NaN], [{time}, 60.0, -Infinity], \
+                 [{time}, 60.0, 1e22], [{time}, 60.0, -0.0]]}}"
+            )
+        );
+    }
+
+    #[test]
+    fn bare_numbers_are_quoted_only_outside_texts() {
+        assert_eq!(quote_bare_numbers("[1,2]"), "[1,2]");
+        assert_eq!(
+            quote_bare_numbers(r#"{"NaN \"NaN": NaN, "é": -Infinity, "x": [Infinity]}"#),
+            r#"{"NaN \"NaN": "NaN", "é": "-Infinity", "x": ["Infinity"]}"#
+        );
+        assert_eq!(quote_bare_numbers("\"NaN"), "\"NaN");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn quoting_never_breaks_and_keeps_good_json(text in "\\PC{0,40}") {
+            let _ = quote_bare_numbers(&text);
+            let json = serde_json::to_string(&text).expect("text");
+            proptest::prop_assert_eq!(quote_bare_numbers(&json), json.as_str());
+        }
+    }
+}
