@@ -26,7 +26,6 @@ mod upload;
 
 use std::{path::PathBuf, sync::Arc};
 
-use bytes::Bytes;
 use orzo_database::{Database, Migration, Transaction, Value as Cell};
 use orzo_model::{Caller, Room, Rooms, SharedClock, Timestamp};
 use serde_json::{Value, json};

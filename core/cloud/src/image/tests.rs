@@ -7,6 +7,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, Request},
 };
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use orzo_model::ManualClock;
 use tower::ServiceExt;
