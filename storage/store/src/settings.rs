@@ -46,7 +46,7 @@ impl Default for StoreSettings {
     fn default() -> Self {
         Self {
             directory: PathBuf::from("./orzo-data/store"),
-            head_bytes_max: 128 << 20,
+            head_bytes_max: 64 << 20,
             flush_after: Duration::from_secs(600),
             wal_segment_bytes: 64 << 20,
             retention: None,
