@@ -61,7 +61,7 @@ fn openstackclient_works() {
     // compute
     json("flavor create --ram 256 --disk 1 --vcpus 1 tiny");
     assert!(names(&json("flavor list")).contains(&"tiny".to_owned()));
-    let server = json("server create --flavor tiny --image small --network none --wait one");
+    let server = json("server create --flavor tiny --image small --no-network --wait one");
     assert_eq!(server["status"], "ACTIVE", "{server}");
     assert!(names(&json("server list")).contains(&"one".to_owned()));
     let status = |expected: &str| {
@@ -102,7 +102,7 @@ fn gnocchiclient_works() {
     assert!(names(&json(&["archive-policy", "list"])).contains(&"fine".to_owned()));
     assert_eq!(json(&["archive-policy", "show", "fine"])["name"], "fine");
     let resource = "6868da77-fa82-4e67-aba9-270c5ae8cbca";
-    json(&["resource", "create", "--type", "generic", "-m", "load:fine", resource]);
+    json(&["resource", "create", "--type", "generic", "-n", "load:fine", resource]);
     assert_eq!(json(&["resource", "show", resource])["id"], resource);
     json(&["resource", "update", "-a", "project_id:some-project", resource]);
     let list = json(&["resource", "list"]);

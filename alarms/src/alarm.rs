@@ -84,6 +84,7 @@ pub struct TimeConstraint {
     /// Five cron fields.
     pub start: String,
     /// Seconds from each start.
+    #[serde(deserialize_with = "crate::lenient::whole")]
     pub duration: u64,
     /// IANA name; empty is UTC.
     #[serde(default)]

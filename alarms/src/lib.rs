@@ -12,6 +12,7 @@ mod book;
 mod constraints;
 mod evaluator;
 mod judge;
+mod lenient;
 mod notify;
 mod rule;
 mod webhook;

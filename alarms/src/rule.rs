@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::lenient;
+
 /// `lt le eq ne ge gt`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,14 +41,15 @@ pub struct Threshold {
     #[serde(default)]
     pub comparison_operator: Comparison,
     /// Compared with.
+    #[serde(deserialize_with = "lenient::number")]
     pub threshold: f64,
     /// Gnocchi aggregation method: `mean`, `rate:mean` ...
     pub aggregation_method: String,
     /// How many windows must agree; 1 to 100.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "lenient::whole")]
     pub evaluation_periods: u32,
     /// Width of a window in seconds.
-    #[serde(default = "sixty")]
+    #[serde(default = "sixty", deserialize_with = "lenient::whole")]
     pub granularity: u32,
 }
 
@@ -232,9 +235,21 @@ mod tests {
     }
 
     #[test]
+    fn numbers_may_be_written_as_text_as_aodhclient_does() {
+        let mut json = rule();
+        json["threshold"] = json!("8e1");
+        json["granularity"] = json!("300");
+        json["evaluation_periods"] = json!("3");
+        let parsed = Rule::parse("gnocchi_resources_threshold", &json).expect("a good rule");
+        let threshold = parsed.threshold();
+        assert_eq!((threshold.threshold, threshold.granularity, threshold.evaluation_periods), (80.0, 300, 3));
+    }
+
+    #[test]
     fn a_bad_rule_is_refused_with_the_name_of_the_field() {
         for (field, value, expected) in [
-            ("threshold", json!("hot"), "threshold_rule: invalid type"),
+            ("threshold", json!("hot"), "`hot` is not a number"),
+            ("evaluation_periods", json!("1.5"), "`1.5` is not a whole number"),
             ("evaluation_periods", json!(0), "evaluation_periods must be 1 to 100"),
             ("evaluation_periods", json!(101), "evaluation_periods must be 1 to 100"),
             ("granularity", json!(0), "granularity must be"),

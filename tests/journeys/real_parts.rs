@@ -58,7 +58,7 @@ fn a_real_guest_raises_a_real_alarm() {
     assert_eq!(std::fs::read(&saved).unwrap(), boot_sector(), "what was uploaded comes back");
     clients.json("openstack", &["flavor", "create", "--ram", "64", "--disk", "1", "--vcpus", "1", "burner"]);
     let create =
-        ["server", "create", "--flavor", "burner", "--image", "burn", "--network", "none", "--wait", "burner1"];
+        ["server", "create", "--flavor", "burner", "--image", "burn", "--no-network", "--wait", "burner1"];
     let server = clients.json("openstack", &create);
     let id = server["id"].as_str().unwrap().to_owned();
     assert_eq!(server["status"], "ACTIVE", "{server}");
