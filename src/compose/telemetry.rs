@@ -35,6 +35,8 @@ use crate::{
 
 /// How long one connection attempt of a webhook may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the points of deleted metrics are removed.
+const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 /// How often delivered notices are looked through for old ones.
 const TIDY_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -146,6 +148,20 @@ impl Telemetry {
         let collector = core.collector.clone();
         let stop = stages.sinks.stop.clone();
         stages.sinks.tasks.spawn(async move { collector.run(stop).await });
+        let (engine, clock, stop) = (core.engine.clone(), ground.clock.clone(), stages.readers.stop.clone());
+        stages.readers.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = clock.sleep(PURGE_INTERVAL) => {}
+                }
+                match engine.purge_deleted().await {
+                    Ok(0) => {}
+                    Ok(metrics) => tracing::info!(metrics, "deleted metrics are gone"),
+                    Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "deleted metrics wait"),
+                }
+            }
+        });
         start_alarms(ground, stages, core)
     }
 

@@ -246,10 +246,8 @@ fn chosen_roles(fields: &Fields, own: &[Role]) -> Result<Vec<Role>, ApiError> {
             chosen.push(found.clone());
         }
     }
-    if chosen.is_empty() {
-        return Err(fields.wrong("roles", "is empty"));
-    }
-    Ok(chosen)
+    // An empty list is no wish: openstackclient sends one when nobody names a role.
+    Ok(if chosen.is_empty() { own.to_vec() } else { chosen })
 }
 
 fn shown(identity: &Identity, row: &Row, roles: &[Role]) -> Value {
@@ -279,8 +277,9 @@ mod tests {
             chosen_roles(&Fields::of(body, "application_credential").expect("an object"), &own)
         };
         assert_eq!(choose(json!(null)).expect("all"), own);
+        assert_eq!(choose(json!([])).expect("all"), own);
         assert_eq!(choose(json!([{"name": "reader"}, {"id": "id-reader"}])).expect("one"), own[1..]);
-        for wrong in [json!([{"name": "admin"}]), json!([]), json!("reader"), json!([{}])] {
+        for wrong in [json!([{"name": "admin"}]), json!("reader"), json!([{}])] {
             assert!(choose(wrong.clone()).is_err(), "{wrong}");
         }
     }
