@@ -23,7 +23,8 @@ impl Target {
     pub(crate) fn session(&self) -> anyhow::Result<Arc<Session>> {
         let variables = self.variables()?;
         let variable = |name: &str| variables.get(name).cloned().filter(|value| !value.is_empty());
-        let needed = |name: &str| variable(name).with_context(|| format!("{name} is not set; source an openrc file first"));
+        let needed =
+            |name: &str| variable(name).with_context(|| format!("{name} is not set; source an openrc file first"));
         let credentials = Credentials {
             auth_url: needed("OS_AUTH_URL")?.parse().context("OS_AUTH_URL")?,
             username: needed("OS_USERNAME")?,

@@ -221,9 +221,9 @@ async fn open_hypervisor(ground: &Ground) -> anyhow::Result<Option<Arc<dyn Hyper
     };
     Ok(Some(match settings.hypervisor {
         HypervisorChoice::Simulated => simulated(),
-        HypervisorChoice::Libvirt => Arc::new(
-            Libvirt::connect(libvirt, ground.clock.clone()).await.context("cloud.hypervisor is libvirt")?,
-        ),
+        HypervisorChoice::Libvirt => {
+            Arc::new(Libvirt::connect(libvirt, ground.clock.clone()).await.context("cloud.hypervisor is libvirt")?)
+        }
         HypervisorChoice::Auto => match Libvirt::connect(libvirt, ground.clock.clone()).await {
             Ok(libvirt) => Arc::new(libvirt),
             Err(error) => {
@@ -257,11 +257,7 @@ async fn open_cloud(ground: &Ground, hypervisor: Arc<dyn Hypervisor>) -> anyhow:
 }
 
 /// Our own session with the identity service; makes our account if the service is the embedded one.
-async fn open_session(
-    ground: &Ground,
-    cloud: Option<&Cloud>,
-    address: SocketAddr,
-) -> anyhow::Result<Arc<Session>> {
+async fn open_session(ground: &Ground, cloud: Option<&Cloud>, address: SocketAddr) -> anyhow::Result<Arc<Session>> {
     let settings = &ground.settings.identity;
     let password = match &settings.password {
         Some(password) => password.clone(),

@@ -252,8 +252,20 @@ impl Default for AgentSettings {
             events_file: None,
             spool_bytes_max: 256 << 20,
             exchanges: [
-                "nova", "glance", "neutron", "cinder", "heat", "keystone", "trove", "zaqar", "swift", "ceilometer",
-                "magnum", "dns", "ironic", "aodh",
+                "nova",
+                "glance",
+                "neutron",
+                "cinder",
+                "heat",
+                "keystone",
+                "trove",
+                "zaqar",
+                "swift",
+                "ceilometer",
+                "magnum",
+                "dns",
+                "ironic",
+                "aodh",
             ]
             .map(str::to_owned)
             .to_vec(),
@@ -275,12 +287,7 @@ impl Default for CollectorSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self {
-            head_bytes_max: 128 << 20,
-            flush_after: Span::secs(600),
-            retention: None,
-            disk_reserve_bytes: 256 << 20,
-        }
+        Self { head_bytes_max: 128 << 20, flush_after: Span::secs(600), retention: None, disk_reserve_bytes: 256 << 20 }
     }
 }
 

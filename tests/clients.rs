@@ -25,7 +25,8 @@ fn openstackclient_works() {
     // identity
     let token = json("token issue");
     assert!(token["id"].as_str().unwrap().len() <= 255);
-    let types: Vec<String> = json("catalog list").as_array().unwrap().iter().map(|row| row["Type"].as_str().unwrap().to_owned()).collect();
+    let types: Vec<String> =
+        json("catalog list").as_array().unwrap().iter().map(|row| row["Type"].as_str().unwrap().to_owned()).collect();
     for wanted in ["identity", "image", "compute", "metric", "alarming", "metering", "event", "rating"] {
         assert!(types.iter().any(|own| own == wanted), "{wanted} is not in the catalog: {types:?}");
     }
@@ -119,14 +120,20 @@ fn gnocchiclient_works() {
     let shown = json(&["measures", "show", &metric]);
     assert_eq!(shown.as_array().unwrap().len(), 2, "{shown}");
     let batch = directory.path().join("batch.json");
-    std::fs::write(&batch, format!("{{\"{metric}\": [{{\"timestamp\": \"2026-11-01T00:00:02\", \"value\": 5}}]}}")).unwrap();
+    std::fs::write(&batch, format!("{{\"{metric}\": [{{\"timestamp\": \"2026-11-01T00:00:02\", \"value\": 5}}]}}"))
+        .unwrap();
     gnocchi(&["measures", "batch-metrics", &batch.display().to_string()]);
-    let batch_of_resources = format!(
-        "{{\"{resource}\": {{\"load\": [{{\"timestamp\": \"2026-11-01T00:00:02\", \"value\": 7}}]}}}}"
-    );
+    let batch_of_resources =
+        format!("{{\"{resource}\": {{\"load\": [{{\"timestamp\": \"2026-11-01T00:00:02\", \"value\": 7}}]}}}}");
     std::fs::write(&batch, batch_of_resources).unwrap();
     gnocchi(&["measures", "batch-resources-metrics", &batch.display().to_string()]);
-    let aggregated = json(&["aggregates", "--resource-type", "generic", "(aggregate max (metric load mean))", "project_id=some-project"]);
+    let aggregated = json(&[
+        "aggregates",
+        "--resource-type",
+        "generic",
+        "(aggregate max (metric load mean))",
+        "project_id=some-project",
+    ]);
     assert!(aggregated.to_string().contains('7'), "{aggregated}");
     let (success, _, errors) = admin.try_run("gnocchi", &["metric", "show", "6868da77-fa82-4e67-aba9-270c5ae8cbcb"]);
     assert!(!success && errors.contains("does not exist"), "{errors}");

@@ -38,12 +38,25 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// What must be in the lock file at most once: two of them cannot hand each other their types.
-const ONCE: &[&str] = &["arrow", "arrow-array", "arrow-schema", "parquet", "datafusion", "object_store", "tokio", "rustls"];
+const ONCE: &[&str] =
+    &["arrow", "arrow-array", "arrow-schema", "parquet", "datafusion", "object_store", "tokio", "rustls"];
 
 /// Everything in the top folder that a user of the repository looks for there.
 const TOP: &[&str] = &[
-    "Cargo.toml", "Cargo.lock", "README.md", "ARCHITECTURE.md", "src", "core", "agents", "collector", "storage",
-    "alarms", "api", "tests", "rustfmt.toml", "clippy.toml",
+    "Cargo.toml",
+    "Cargo.lock",
+    "README.md",
+    "ARCHITECTURE.md",
+    "src",
+    "core",
+    "agents",
+    "collector",
+    "storage",
+    "alarms",
+    "api",
+    "tests",
+    "rustfmt.toml",
+    "clippy.toml",
 ];
 
 fn root() -> PathBuf {
@@ -174,7 +187,8 @@ fn every_room_has_a_readme() {
 #[test]
 fn nothing_unfinished_and_no_skipped_test() {
     // Written in two parts, so that this file does not find itself.
-    let unfinished = ["todo!", "unimplemented!", "#[ignore"].map(|word| format!("{word}{}", if word.starts_with('#') { "" } else { "(" }));
+    let unfinished = ["todo!", "unimplemented!", "#[ignore"]
+        .map(|word| format!("{word}{}", if word.starts_with('#') { "" } else { "(" }));
     let mut found = Vec::new();
     visit(&root(), &mut |path, text| {
         for (number, line) in text.lines().enumerate() {

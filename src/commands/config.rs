@@ -42,7 +42,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Example => print!("{}", example()),
         Command::Explain { key: None, format } => {
             let rows = KEYS.iter().map(|key| {
-                [Some(key.name), key.default, Some(key.meaning)].map(|cell| cell.map_or(Value::Null, Value::from)).to_vec()
+                [Some(key.name), key.default, Some(key.meaning)]
+                    .map(|cell| cell.map_or(Value::Null, Value::from))
+                    .to_vec()
             });
             Rows { columns: vec!["key", "default", "meaning"], rows: rows.collect() }.print(format)?;
         }

@@ -30,7 +30,9 @@ impl Banner<'_> {
         println!("    image    {url}/image         compute {url}/compute/v2.1   events {url}/event");
         println!("    health   {url}/readyz        counters {url}/metrics");
         match self.hypervisor {
-            Some("simulated") => println!("\n  Guests are SIMULATED: libvirt does not answer on this machine, or was not asked for."),
+            Some("simulated") => {
+                println!("\n  Guests are SIMULATED: libvirt does not answer on this machine, or was not asked for.")
+            }
             Some(kind) => println!("\n  Guests run under {kind}."),
             None => {}
         }

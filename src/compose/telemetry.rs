@@ -76,7 +76,8 @@ async fn open_core(ground: &Ground, definitions: &Definitions) -> anyhow::Result
         disk_reserve_bytes: settings.store.disk_reserve_bytes,
         ..StoreSettings::default()
     };
-    let store = Store::open(store_settings, rooms.room("store"), clock.clone()).await.context("cannot open the store")?;
+    let store =
+        Store::open(store_settings, rooms.room("store"), clock.clone()).await.context("cannot open the store")?;
     let index = Index::open(database.clone(), clock.clone(), IndexSettings::default()).await;
     let index = Arc::new(index.context("cannot open the index")?);
     let engine = Engine::new(

@@ -22,6 +22,7 @@ const fn unset(name: &'static str, sample: &'static str, meaning: &'static str) 
 }
 
 /// All keys, in the order of the file.
+#[rustfmt::skip] // a table reads best with one key on one line
 pub(crate) const KEYS: &[Key] = &[
     set("server.listen", r#""127.0.0.1:8041""#, "Address and port of all HTTP services."),
     unset("server.public_url", r#""https://cloud.example.org""#, "How clients reach it, if not by `listen`; the catalog's URLs are made from it."),

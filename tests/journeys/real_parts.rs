@@ -5,14 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::embedded::{POLLING, assert_deleted};
-use crate::support::{
-    clients::Clients,
-    has_real_parts,
-    orzo::Orzo,
-    receiver::Receiver,
-    servers::Server,
-    wait_for,
-};
+use crate::support::{clients::Clients, has_real_parts, orzo::Orzo, receiver::Receiver, servers::Server, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -57,8 +50,7 @@ fn a_real_guest_raises_a_real_alarm() {
     clients.run("openstack", &["image", "save", "--file", &saved, "burn"]);
     assert_eq!(std::fs::read(&saved).unwrap(), boot_sector(), "what was uploaded comes back");
     clients.json("openstack", &["flavor", "create", "--ram", "64", "--disk", "1", "--vcpus", "1", "burner"]);
-    let create =
-        ["server", "create", "--flavor", "burner", "--image", "burn", "--no-network", "--wait", "burner1"];
+    let create = ["server", "create", "--flavor", "burner", "--image", "burn", "--no-network", "--wait", "burner1"];
     let server = clients.json("openstack", &create);
     let id = server["id"].as_str().unwrap().to_owned();
     assert_eq!(server["status"], "ACTIVE", "{server}");
@@ -93,9 +85,29 @@ fn a_real_guest_raises_a_real_alarm() {
     let alarm = clients.json(
         "openstack",
         &[
-            "alarm", "create", "--name", "hot", "--type", "gnocchi_resources_threshold", "--metric", "cpu_util",
-            "--resource-id", &id, "--resource-type", "instance", "--aggregation-method", "mean", "--granularity", "5",
-            "--evaluation-periods", "1", "--threshold", "10", "--comparison-operator", "gt", "--alarm-action",
+            "alarm",
+            "create",
+            "--name",
+            "hot",
+            "--type",
+            "gnocchi_resources_threshold",
+            "--metric",
+            "cpu_util",
+            "--resource-id",
+            &id,
+            "--resource-type",
+            "instance",
+            "--aggregation-method",
+            "mean",
+            "--granularity",
+            "5",
+            "--evaluation-periods",
+            "1",
+            "--threshold",
+            "10",
+            "--comparison-operator",
+            "gt",
+            "--alarm-action",
             &receiver.url,
         ],
     );

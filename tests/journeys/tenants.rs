@@ -12,8 +12,7 @@ fn a_tenant_sees_its_own_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let polling = directory.path().join("polling.yaml");
     std::fs::write(&polling, POLLING).unwrap();
-    let settings =
-        format!("[cloud]\nhypervisor = \"simulated\"\n[agents]\npolling_file = \"{}\"\n", polling.display());
+    let settings = format!("[cloud]\nhypervisor = \"simulated\"\n[agents]\npolling_file = \"{}\"\n", polling.display());
     let orzo = Orzo::start(directory.path(), &settings);
     let admin = orzo.token();
     let stranger = tenant(&orzo, &admin, "stranger");
@@ -93,7 +92,9 @@ fn a_tenant_sees_its_own_and_nothing_else() {
     for (path, expected) in [("/metric/v1/status", 403), ("/compute/v2.1/os-hypervisors", 403)] {
         assert_eq!(orzo.try_request("GET", path, &stranger, None).unwrap().0, expected, "{path}");
     }
-    for path in ["/metric/v1/metric", "/alarming/v2/alarms", "/event/v2/events", "/compute/v2.1/servers", "/image/v2/images"] {
+    for path in
+        ["/metric/v1/metric", "/alarming/v2/alarms", "/event/v2/events", "/compute/v2.1/servers", "/image/v2/images"]
+    {
         assert_eq!(orzo.try_request("GET", path, "not-a-token", None).unwrap().0, 401, "{path}");
     }
     orzo.assert_conserved();

@@ -168,8 +168,7 @@ impl Cloud {
             host: node.hostname,
             url: format!("{base}/image"),
         };
-        let images =
-            Images::open(image_settings, database.clone(), clock.clone(), outbox.clone(), &rooms).await?;
+        let images = Images::open(image_settings, database.clone(), clock.clone(), outbox.clone(), &rooms).await?;
         let compute_settings = ComputeSettings {
             directory: settings.data_directory.join("instances"),
             url: format!("{base}/compute/v2.1"),
@@ -179,16 +178,9 @@ impl Cloud {
             audit_period: Duration::from_secs(settings.exists_period_s),
             reconcile_period: Duration::from_secs(settings.reconcile_period_s),
         };
-        let compute = Compute::open(
-            compute_settings,
-            database,
-            clock,
-            outbox.clone(),
-            hypervisor,
-            images.clone(),
-            &rooms,
-        )
-        .await?;
+        let compute =
+            Compute::open(compute_settings, database, clock, outbox.clone(), hypervisor, images.clone(), &rooms)
+                .await?;
         Ok(Arc::new(Self { identity, images, compute, outbox, bootstrap_password }))
     }
 

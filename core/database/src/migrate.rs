@@ -11,11 +11,7 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
-pub(crate) async fn migrate(
-    database: &Database,
-    room: &str,
-    migrations: &[Migration],
-) -> Result<(), DatabaseError> {
+pub(crate) async fn migrate(database: &Database, room: &str, migrations: &[Migration]) -> Result<(), DatabaseError> {
     // Two processes that start together may both create it; the loser sees a unique violation in the catalog.
     let create = "CREATE TABLE IF NOT EXISTS orzo_migrations (room TEXT NOT NULL, step BIGINT NOT NULL, \
                   name TEXT NOT NULL, PRIMARY KEY (room, step))";

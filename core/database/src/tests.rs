@@ -15,7 +15,10 @@ async fn databases() -> Vec<(Database, Option<tempfile::TempDir>)> {
 }
 
 const STEPS: &[Migration] = &[
-    Migration { name: "things", sql: "CREATE TABLE t_things (id TEXT PRIMARY KEY, n BIGINT, r DOUBLE PRECISION, b BYTEA);\n" },
+    Migration {
+        name: "things",
+        sql: "CREATE TABLE t_things (id TEXT PRIMARY KEY, n BIGINT, r DOUBLE PRECISION, b BYTEA);\n",
+    },
     Migration { name: "more", sql: "ALTER TABLE t_things ADD COLUMN extra TEXT;\n" },
 ];
 

@@ -38,9 +38,7 @@ pub mod time;
 
 pub use caller::{Caller, Scope};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
-pub use doors::{
-    GroupRead, MeasureReader, ReadError, Receipt, ResourceRead, SampleSink, SinkError,
-};
+pub use doors::{GroupRead, MeasureReader, ReadError, Receipt, ResourceRead, SampleSink, SinkError};
 pub use event::{Event, Trait, TraitValue};
 pub use rooms::{Room, Rooms};
 pub use sample::{Batch, Metadata, Sample, SampleKind, sample_id};

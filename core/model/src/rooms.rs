@@ -1,9 +1,7 @@
 //! Conservation counters: each room counts what comes in and what becomes of it, so that
 //! received = stored + refused + dropped + waiting can be asserted anywhere (contract C4).
 
-use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector,
-};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector};
 
 /// The counters of all rooms of a process, in one registry.
 #[derive(Clone)]
@@ -51,7 +49,10 @@ impl Rooms {
     /// Registers the counters in `registry`; once per registry.
     #[allow(clippy::new_without_default)]
     pub fn new(registry: &Registry) -> Self {
-        fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: Result<C, prometheus::Error>) -> C {
+        fn registered<C: Collector + Clone + 'static>(
+            registry: &Registry,
+            collector: Result<C, prometheus::Error>,
+        ) -> C {
             let collector = collector.expect("the names below are valid");
             registry.register(Box::new(collector.clone())).expect("Rooms::new is called once per registry");
             collector
@@ -63,9 +64,17 @@ impl Rooms {
         let buckets = vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
         Self {
             received: counter("orzo_received_total", "Samples, events or notices that came into a room.", &["room"]),
-            stored: counter("orzo_stored_total", "What a room made durable or handed on with an acknowledgement.", &["room"]),
+            stored: counter(
+                "orzo_stored_total",
+                "What a room made durable or handed on with an acknowledgement.",
+                &["room"],
+            ),
             refused: counter("orzo_refused_total", "What a room refused, by reason.", &["room", "reason"]),
-            dropped: counter("orzo_dropped_total", "What a room dropped, by reason; repeats among them.", &["room", "reason"]),
+            dropped: counter(
+                "orzo_dropped_total",
+                "What a room dropped, by reason; repeats among them.",
+                &["room", "reason"],
+            ),
             waiting: registered(
                 registry,
                 IntGaugeVec::new(Opts::new("orzo_waiting", "What is inside a room now."), &["room"]),
