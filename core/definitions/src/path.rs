@@ -5,8 +5,8 @@
 //! indexes and slices, `.[*]`, filters with a single `=`, arithmetic, and functions in back-ticks. What a path does
 //! not find is not an error. This file knows no file, no YAML and no notification.
 
+mod expression;
 mod find;
-pub(crate) use find::is_true;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -15,7 +15,8 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde_json::Value;
 
-use parse::Expression;
+use expression::Expression;
+pub(crate) use find::is_true;
 
 /// Longest path text; the longest that Ceilometer ships has 90 characters.
 pub const TEXT_BYTES_MAX: usize = 4096;

@@ -7,7 +7,7 @@ use serde_json::{Number, Value};
 
 use super::{
     Datum, Found, MATCHES_MAX,
-    parse::{Comparison, Expression, Operand, Operator, Test},
+    expression::{Comparison, Expression, Operand, Operator, Test},
 };
 
 /// A place in a value, with the way that led there.
