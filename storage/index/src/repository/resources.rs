@@ -1,35 +1,33 @@
-//! Resources: made, found, searched. What changes them is in `resources/changes.rs`.
+//! Resources: made, found by id. What searches them is in `resources/search.rs`, what changes them in
+//! `resources/changes.rs`.
 
 mod changes;
+mod search;
 
 use std::collections::{BTreeMap, HashMap};
 
-use orzo_database::{Row, Transaction, Value};
+use orzo_database::{Row, Transaction};
 use orzo_model::{Scope, Timestamp};
 use serde_json::Map;
 use uuid::Uuid;
 
 use super::{
-    attribute_rows, insert_rows,
-    metrics::attach_metrics,
-    paging::{Page, Sort, SortKey, bad_page, push_after_marker, push_order},
-    policies::to_json,
-    push_scope,
-    revisions::ATTRIBUTE_COLUMNS,
-    types::type_of,
+    attribute_rows, insert_rows, metrics::attach_metrics, paging::Page, policies::to_json, push_scope,
+    revisions::ATTRIBUTE_COLUMNS, types::type_of,
 };
 use crate::{
     Filter, Index, IndexError, ResourceType,
-    filter::{Column, Context, column},
     sql::{Sql, transact},
 };
+
+pub use search::ResourceQuery;
 
 /// Gnocchi's namespace for ids made from free text.
 const RESOURCE_NAMESPACE: Uuid = Uuid::from_u128(0x0a7a15ff_aa13_4ac2_897c_9bdf30ce175b);
 /// Longest free text that becomes an id (Gnocchi: 255 and what its own transformation needs).
 const RESOURCE_ID_CHARACTERS_MAX: usize = 289;
-/// Resources removed in one statement.
-const DELETED_AT_ONCE: usize = 1000;
+/// Resources that one statement names; both databases limit its parameters.
+const NAMED_AT_ONCE: usize = 1000;
 
 pub(crate) const RESOURCE_COLUMNS: &str = "r.id, r.type, r.original_resource_id, r.creator, r.project_id, r.user_id, \
      r.started_at, r.ended_at, r.revision_start, r.revision_end, r.revision, r.attributes";
@@ -37,13 +35,6 @@ pub(crate) const RESOURCE_COLUMNS: &str = "r.id, r.type, r.original_resource_id,
 pub(crate) const CURRENT: &str = "(SELECT id, type, original_resource_id, creator, created_by_user_id, \
      created_by_project_id, project_id, user_id, started_at, ended_at, revision_start, attributes, \
      -1 AS revision, CAST(NULL AS BIGINT) AS revision_end FROM index_resources)";
-/// All revisions of all resources.
-const EVERY_REVISION: &str = "(SELECT id, type, original_resource_id, creator, created_by_user_id, \
-     created_by_project_id, project_id, user_id, started_at, ended_at, revision_start, attributes, \
-     -1 AS revision, CAST(NULL AS BIGINT) AS revision_end FROM index_resources \
-     UNION ALL SELECT id, type, original_resource_id, creator, created_by_user_id, \
-     created_by_project_id, project_id, user_id, started_at, ended_at, revision_start, attributes, \
-     revision, revision_end FROM index_resource_history)";
 
 /// A thing that is measured, at one revision.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,23 +149,6 @@ pub struct ResourceChange {
     pub metrics: Option<Vec<(String, MetricSource)>>,
 }
 
-/// A question about resources.
-#[derive(Clone, Debug)]
-pub struct ResourceQuery {
-    /// How far it may look.
-    pub scope: Scope,
-    /// Type searched; `generic` is every type.
-    pub resource_type: String,
-    /// Which of them.
-    pub filter: Filter,
-    /// Whose transformation free ids in the filter go through.
-    pub creator: Option<String>,
-    /// Every revision instead of the current one.
-    pub history: bool,
-    /// Which page.
-    pub page: Page,
-}
-
 impl Index {
     /// Makes a resource, strictly checked.
     pub async fn create_resource(&self, new: &NewResource) -> Result<Resource, IndexError> {
@@ -254,118 +228,6 @@ impl Index {
             page: Page::default(),
         })
         .await
-    }
-
-    /// One page of the resources that a search finds.
-    pub async fn resources(&self, query: &ResourceQuery) -> Result<Vec<Resource>, IndexError> {
-        let limit = query.page.limit.unwrap_or(usize::MAX).min(self.settings.page_max);
-        self.search(query, Some(limit)).await
-    }
-
-    /// All resources that a search finds, at most `limit` of them; for aggregation over groups.
-    pub async fn all_resources(&self, query: &ResourceQuery, limit: usize) -> Result<Vec<Resource>, IndexError> {
-        self.search(query, Some(limit)).await
-    }
-
-    /// The revisions of one resource, oldest first unless the page says otherwise.
-    pub async fn resource_history(
-        &self,
-        scope: &Scope,
-        resource_type: &str,
-        id: Uuid,
-        page: Page,
-    ) -> Result<Vec<Resource>, IndexError> {
-        self.resource(scope, resource_type, id).await?;
-        self.resources(&ResourceQuery {
-            scope: scope.clone(),
-            resource_type: resource_type.to_owned(),
-            filter: Filter::equal("id", id.to_string()),
-            creator: None,
-            history: true,
-            page,
-        })
-        .await
-    }
-
-    async fn search(&self, query: &ResourceQuery, limit: Option<usize>) -> Result<Vec<Resource>, IndexError> {
-        let kind = self.resource_type(&query.resource_type).await?;
-        let source = if query.history { EVERY_REVISION } else { CURRENT };
-        let mut sql = Sql::new(format!("SELECT {RESOURCE_COLUMNS} FROM {source} r WHERE 1 = 1"));
-        self.push_conditions(query, &kind, &mut sql)?;
-        let keys = sort_keys(&query.page.sort, &kind, query.history)?;
-        if let Some(marker) = &query.page.marker {
-            let row = self.marker_row(query, &kind, marker, &keys).await?;
-            push_after_marker(&keys, &row, &mut sql);
-        }
-        push_order(&keys, &mut sql);
-        if let Some(limit) = limit {
-            let place = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
-            sql.push(" LIMIT ").push(&place);
-        }
-        let rows = self.database.query(&sql.text, &sql.values).await?;
-        let mut resources: Vec<Resource> = rows.iter().map(resource_of).collect::<Result<_, _>>()?;
-        let mut metrics = HashMap::new();
-        for chunk in resources.chunks(DELETED_AT_ONCE) {
-            let sql = metrics_of(chunk);
-            read_metrics(&self.database.query(&sql.text, &sql.values).await?, &mut metrics);
-        }
-        for resource in &mut resources {
-            resource.metrics = metrics.get(&resource.id).cloned().unwrap_or_default();
-        }
-        Ok(resources)
-    }
-
-    fn push_conditions(&self, query: &ResourceQuery, kind: &ResourceType, sql: &mut Sql) -> Result<(), IndexError> {
-        if kind.name != "generic" {
-            let place = sql.bind(kind.name.as_str());
-            sql.push(" AND r.type = ").push(&place);
-        }
-        push_scope(&query.scope, "r.created_by_project_id", "r.project_id", sql);
-        if !query.filter.is_everything() {
-            let context = Context {
-                kind,
-                creator: query.creator.as_deref(),
-                now: self.clock.now(),
-                is_sqlite: self.database.kind() == "sqlite",
-            };
-            sql.push(" AND (");
-            context.push(&query.filter, sql)?;
-            sql.push(")");
-        }
-        Ok(())
-    }
-
-    async fn marker_row(
-        &self,
-        query: &ResourceQuery,
-        kind: &ResourceType,
-        marker: &str,
-        keys: &[SortKey],
-    ) -> Result<Vec<Value>, IndexError> {
-        let invalid = || bad_page(&format!("Invalid marker: `{marker}'"));
-        let (id, revision) = match marker.split_once('@') {
-            Some((id, revision)) if query.history => (id, revision.parse::<i64>().map_err(|_| invalid())?),
-            _ => (marker, -1),
-        };
-        let id = match &query.creator {
-            Some(creator) => resource_uuid(id, creator).map_err(|_| invalid())?,
-            None => Uuid::parse_str(id).map_err(|_| invalid())?,
-        };
-        let mut sql = Sql::new("SELECT ");
-        for (place, key) in keys.iter().enumerate() {
-            let text = key.expression(&mut sql);
-            sql.push(&format!("{}{text} AS k{place}", if place > 0 { ", " } else { "" }));
-        }
-        let source = if query.history { EVERY_REVISION } else { CURRENT };
-        let (id, revision) = (sql.bind(id.to_string()), sql.bind(revision));
-        sql.push(&format!(" FROM {source} r WHERE r.id = {id} AND r.revision = {revision}"));
-        push_scope(&query.scope, "r.created_by_project_id", "r.project_id", &mut sql);
-        if kind.name != "generic" {
-            let place = sql.bind(kind.name.as_str());
-            sql.push(" AND r.type = ").push(&place);
-        }
-        let row = self.database.query_one(&sql.text, &sql.values).await?.ok_or_else(invalid)?;
-        Ok(keys.iter().enumerate().map(|(place, key)| key.cell(&row, &format!("k{place}"))).collect())
     }
 }
 
@@ -516,22 +378,4 @@ pub(crate) fn resource_of(row: &Row) -> Result<Resource, IndexError> {
         attributes: serde_json::from_str(&row.string("attributes")).map_err(|error| damaged(error.to_string()))?,
         metrics: BTreeMap::new(),
     })
-}
-
-fn sort_keys(sort: &[Sort], kind: &ResourceType, history: bool) -> Result<Vec<SortKey>, IndexError> {
-    let defaults = [Sort::ascending("revision_start"), Sort::ascending("started_at")];
-    let sort = if sort.is_empty() { &defaults[..] } else { sort };
-    let mut keys = Vec::new();
-    for key in sort {
-        let column = match key.key.as_str() {
-            "revision" => Column::Time("r.revision"),
-            name => column(name, kind).ok_or_else(|| bad_page(&format!("Sort key supplied is invalid: {name}")))?,
-        };
-        keys.push(SortKey::new(column, key));
-    }
-    keys.push(SortKey::new(Column::Id, &Sort::ascending("id")));
-    if history {
-        keys.push(SortKey::new(Column::Time("r.revision"), &Sort::ascending("revision")));
-    }
-    Ok(keys)
 }

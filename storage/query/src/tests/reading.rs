@@ -210,7 +210,7 @@ async fn groups_overlaps_and_references() {
     assert!(refused(long).await.contains("Rolling window '20' is greater than serie length '2'"));
     let bogus = AggregatesQuery { groupby: vec!["bogus".into()], ..question("(metric cpu mean)", all()) };
     assert_eq!(refused(bogus).await, "Invalid pagination: `Sort key supplied is invalid: bogus'");
-    let id = Uuid::from_u128(0x40008000_00000000_0000);
+    let id = Uuid::from_u128(0x4000_8000_0000_0000_0000);
     let unknown = AggregatesQuery { search: None, ..question(&format!("(metric {id} mean)"), all()) };
     assert!(refused(unknown).await.starts_with("Unknown metrics"));
     let bad = AggregatesQuery { search: None, ..question("(metric foo mean)", all()) };

@@ -7,7 +7,7 @@ use orzo_model::{Scope, Timestamp};
 use uuid::Uuid;
 
 use super::{
-    CURRENT, DELETED_AT_ONCE, MetricSource, Resource, ResourceChange, ResourceQuery, check_lifespan, fill_metrics,
+    CURRENT, MetricSource, NAMED_AT_ONCE, Resource, ResourceChange, ResourceQuery, check_lifespan, fill_metrics,
     is_same, read_resource, set_attribute,
 };
 use crate::{
@@ -116,7 +116,7 @@ impl Index {
         let (count, deletions) = transact!(self.database, |tx| {
             let rows = tx.query(&sql.text, &sql.values).await?;
             let ids: Vec<String> = rows.iter().map(|row| row.string("id")).collect();
-            for chunk in ids.chunks(DELETED_AT_ONCE) {
+            for chunk in ids.chunks(NAMED_AT_ONCE) {
                 delete_rows(tx, chunk, now).await?;
             }
             advance(tx, "deletions", 1).await?;
@@ -129,7 +129,7 @@ impl Index {
     /// Wakes resources that measures are newer than: `ended_at` goes away. How many changed.
     pub async fn wake_resources(&self, newest: &[(Uuid, Timestamp)]) -> Result<u64, IndexError> {
         let mut ended: HashMap<Uuid, Timestamp> = HashMap::new();
-        for chunk in newest.chunks(DELETED_AT_ONCE) {
+        for chunk in newest.chunks(NAMED_AT_ONCE) {
             let mut sql = Sql::new("SELECT id, ended_at FROM index_resources WHERE ended_at IS NOT NULL AND id IN ");
             sql.push_list(chunk.iter().map(|(id, _)| id.to_string()));
             for row in self.database.query(&sql.text, &sql.values).await? {

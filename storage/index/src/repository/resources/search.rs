@@ -1,0 +1,180 @@
+//! Searching resources: conditions, pages and history, made into one SQL text.
+
+use std::collections::HashMap;
+
+use orzo_database::Value;
+use orzo_model::Scope;
+use uuid::Uuid;
+
+use super::{CURRENT, NAMED_AT_ONCE, RESOURCE_COLUMNS, Resource, metrics_of, read_metrics, resource_of, resource_uuid};
+use crate::{
+    Filter, Index, IndexError, ResourceType,
+    filter::{Column, Context, column},
+    repository::{
+        paging::{Page, Sort, SortKey, bad_page, push_after_marker, push_order},
+        push_scope,
+    },
+    sql::Sql,
+};
+
+/// All revisions of all resources.
+const EVERY_REVISION: &str = "(SELECT id, type, original_resource_id, creator, created_by_user_id, \
+     created_by_project_id, project_id, user_id, started_at, ended_at, revision_start, attributes, \
+     -1 AS revision, CAST(NULL AS BIGINT) AS revision_end FROM index_resources \
+     UNION ALL SELECT id, type, original_resource_id, creator, created_by_user_id, \
+     created_by_project_id, project_id, user_id, started_at, ended_at, revision_start, attributes, \
+     revision, revision_end FROM index_resource_history)";
+
+/// A question about resources.
+#[derive(Clone, Debug)]
+pub struct ResourceQuery {
+    /// How far it may look.
+    pub scope: Scope,
+    /// Type searched; `generic` is every type.
+    pub resource_type: String,
+    /// Which of them.
+    pub filter: Filter,
+    /// Whose transformation free ids in the filter go through.
+    pub creator: Option<String>,
+    /// Every revision instead of the current one.
+    pub history: bool,
+    /// Which page.
+    pub page: Page,
+}
+
+impl Index {
+    /// One page of the resources that a search finds.
+    pub async fn resources(&self, query: &ResourceQuery) -> Result<Vec<Resource>, IndexError> {
+        let limit = query.page.limit.unwrap_or(usize::MAX).min(self.settings.page_max);
+        self.search(query, Some(limit)).await
+    }
+
+    /// All resources that a search finds, at most `limit` of them; for aggregation over groups.
+    pub async fn all_resources(&self, query: &ResourceQuery, limit: usize) -> Result<Vec<Resource>, IndexError> {
+        self.search(query, Some(limit)).await
+    }
+
+    /// The revisions of one resource, oldest first unless the page says otherwise.
+    pub async fn resource_history(
+        &self,
+        scope: &Scope,
+        resource_type: &str,
+        id: Uuid,
+        page: Page,
+    ) -> Result<Vec<Resource>, IndexError> {
+        self.resource(scope, resource_type, id).await?;
+        self.resources(&ResourceQuery {
+            scope: scope.clone(),
+            resource_type: resource_type.to_owned(),
+            filter: Filter::equal("id", id.to_string()),
+            creator: None,
+            history: true,
+            page,
+        })
+        .await
+    }
+
+    async fn search(&self, query: &ResourceQuery, limit: Option<usize>) -> Result<Vec<Resource>, IndexError> {
+        let kind = self.resource_type(&query.resource_type).await?;
+        let source = if query.history { EVERY_REVISION } else { CURRENT };
+        let mut sql = Sql::new(format!("SELECT {RESOURCE_COLUMNS} FROM {source} r WHERE 1 = 1"));
+        self.push_conditions(query, &kind, &mut sql)?;
+        let keys = sort_keys(&query.page.sort, &kind, query.history)?;
+        if let Some(marker) = &query.page.marker {
+            let row = self.marker_row(query, &kind, marker, &keys).await?;
+            push_after_marker(&keys, &row, &mut sql);
+        }
+        push_order(&keys, &mut sql);
+        if let Some(limit) = limit {
+            let place = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
+            sql.push(" LIMIT ").push(&place);
+        }
+        let rows = self.database.query(&sql.text, &sql.values).await?;
+        let mut resources: Vec<Resource> = rows.iter().map(resource_of).collect::<Result<_, _>>()?;
+        let mut metrics = HashMap::new();
+        for chunk in resources.chunks(NAMED_AT_ONCE) {
+            let sql = metrics_of(chunk);
+            read_metrics(&self.database.query(&sql.text, &sql.values).await?, &mut metrics);
+        }
+        for resource in &mut resources {
+            resource.metrics = metrics.get(&resource.id).cloned().unwrap_or_default();
+        }
+        Ok(resources)
+    }
+
+    pub(super) fn push_conditions(
+        &self,
+        query: &ResourceQuery,
+        kind: &ResourceType,
+        sql: &mut Sql,
+    ) -> Result<(), IndexError> {
+        if kind.name != "generic" {
+            let place = sql.bind(kind.name.as_str());
+            sql.push(" AND r.type = ").push(&place);
+        }
+        push_scope(&query.scope, "r.created_by_project_id", "r.project_id", sql);
+        if !query.filter.is_everything() {
+            let context = Context {
+                kind,
+                creator: query.creator.as_deref(),
+                now: self.clock.now(),
+                is_sqlite: self.database.kind() == "sqlite",
+            };
+            sql.push(" AND (");
+            context.push(&query.filter, sql)?;
+            sql.push(")");
+        }
+        Ok(())
+    }
+
+    async fn marker_row(
+        &self,
+        query: &ResourceQuery,
+        kind: &ResourceType,
+        marker: &str,
+        keys: &[SortKey],
+    ) -> Result<Vec<Value>, IndexError> {
+        let invalid = || bad_page(&format!("Invalid marker: `{marker}'"));
+        let (id, revision) = match marker.split_once('@') {
+            Some((id, revision)) if query.history => (id, revision.parse::<i64>().map_err(|_| invalid())?),
+            _ => (marker, -1),
+        };
+        let id = match &query.creator {
+            Some(creator) => resource_uuid(id, creator).map_err(|_| invalid())?,
+            None => Uuid::parse_str(id).map_err(|_| invalid())?,
+        };
+        let mut sql = Sql::new("SELECT ");
+        for (place, key) in keys.iter().enumerate() {
+            let text = key.expression(&mut sql);
+            sql.push(&format!("{}{text} AS k{place}", if place > 0 { ", " } else { "" }));
+        }
+        let source = if query.history { EVERY_REVISION } else { CURRENT };
+        let (id, revision) = (sql.bind(id.to_string()), sql.bind(revision));
+        sql.push(&format!(" FROM {source} r WHERE r.id = {id} AND r.revision = {revision}"));
+        push_scope(&query.scope, "r.created_by_project_id", "r.project_id", &mut sql);
+        if kind.name != "generic" {
+            let place = sql.bind(kind.name.as_str());
+            sql.push(" AND r.type = ").push(&place);
+        }
+        let row = self.database.query_one(&sql.text, &sql.values).await?.ok_or_else(invalid)?;
+        Ok(keys.iter().enumerate().map(|(place, key)| key.cell(&row, &format!("k{place}"))).collect())
+    }
+}
+
+fn sort_keys(sort: &[Sort], kind: &ResourceType, history: bool) -> Result<Vec<SortKey>, IndexError> {
+    let defaults = [Sort::ascending("revision_start"), Sort::ascending("started_at")];
+    let sort = if sort.is_empty() { &defaults[..] } else { sort };
+    let mut keys = Vec::new();
+    for key in sort {
+        let column = match key.key.as_str() {
+            "revision" => Column::Time("r.revision"),
+            name => column(name, kind).ok_or_else(|| bad_page(&format!("Sort key supplied is invalid: {name}")))?,
+        };
+        keys.push(SortKey::new(column, key));
+    }
+    keys.push(SortKey::new(Column::Id, &Sort::ascending("id")));
+    if history {
+        keys.push(SortKey::new(Column::Time("r.revision"), &Sort::ascending("revision")));
+    }
+    Ok(keys)
+}

@@ -1,0 +1,68 @@
+//! Several processes on one database: numbers given once, the same made twice, deletions seen.
+
+use std::time::Duration;
+
+use orzo_model::Clock;
+
+use super::*;
+
+#[tokio::test]
+async fn series_are_given_once_and_never_again() {
+    for f in fixtures().await {
+        let first = f.index.resolve(&[wanted("vm", json!({"host": "a"}), &["cpu", "memory"])]).await.expect("made");
+        let again = f.index.resolve(&[wanted("vm", json!({"host": "a"}), &["memory", "cpu"])]).await.expect("known");
+        assert_eq!(first[0].series, [again[0].series[1], again[0].series[0]]);
+        let cpu = f.index.metric_of_resource(&Scope::All, first[0].id, "cpu").await.expect("there");
+        assert_eq!((cpu.series, cpu.archive_policy.name.as_str()), (first[0].series[0], "ceilometer-low"));
+        f.index.delete_metric(&Scope::All, cpu.id).await.expect("deleted");
+        let new = f.index.resolve(&[wanted("vm", json!({"host": "a"}), &["cpu"])]).await.expect("made again");
+        assert!(!first[0].series.contains(&new[0].series[0]), "a deleted metric was resurrected");
+        f.clock.advance(Duration::from_secs(60));
+        let deleted = f.index.deleted_metrics(f.clock.now(), 10).await.expect("listed");
+        assert_eq!(deleted, [first[0].series[0]]);
+        f.index.purge_metrics(&deleted).await.expect("purged");
+        f.index.delete_resource(&Scope::All, "instance", first[0].id).await.expect("deleted");
+        let fresh = f.index.resolve(&[wanted("vm", json!({"host": "a"}), &["cpu"])]).await.expect("made again");
+        assert!(fresh[0].series[0] > new[0].series[0], "a number was given twice");
+        assert!(
+            f.index.resource_history(&Scope::All, "instance", fresh[0].id, Page::default()).await.expect("new").len()
+                == 1
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_by_another_process_is_seen_within_a_second() {
+    for f in fixtures().await {
+        let other = Index::open(f.database.clone(), f.clock.clone(), IndexSettings::default()).await.expect("opens");
+        let want = [wanted("vm", json!({}), &["cpu"])];
+        let first = f.index.resolve(&want).await.expect("made");
+        assert_eq!(other.resolve(&want).await.expect("read"), first);
+        let cpu = f.index.metric_of_resource(&Scope::All, first[0].id, "cpu").await.expect("there");
+        other.delete_metric(&Scope::All, cpu.id).await.expect("deleted");
+        f.clock.advance(Duration::from_secs(1));
+        assert_ne!(f.index.resolve(&want).await.expect("made again"), first);
+    }
+}
+
+#[tokio::test]
+async fn several_processes_that_make_the_same_agree() {
+    for f in fixtures().await {
+        let mut tasks = Vec::new();
+        for _ in 0..4 {
+            let index =
+                Index::open(f.database.clone(), f.clock.clone(), IndexSettings::default()).await.expect("opens");
+            tasks.push(tokio::spawn(async move {
+                let want: Vec<_> =
+                    (0..20).map(|n| wanted(&format!("vm{n}"), json!({"host": "a"}), &["cpu", "memory"])).collect();
+                index.resolve(&want).await.expect("resolved")
+            }));
+        }
+        let mut answers = Vec::new();
+        for task in tasks {
+            answers.push(task.await.expect("no panic"));
+        }
+        assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "on {}", f.database.kind());
+        assert_eq!(f.index.count_metrics().await.expect("counted"), 40);
+    }
+}
