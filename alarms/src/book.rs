@@ -1,24 +1,29 @@
 //! The alarm book: alarms, their history, and the outbox of notices, in one database.
 //!
 //! A transition, its history entry and its notices are one commit (contract C5). Every change names the revision it
-//! saw; of two changes at once one loses with [`BookError::Changed`] and nothing of it is kept.
+//! saw; of two changes at once one loses with [`BookError::Changed`] and nothing of it is kept. The history is in
+//! `book/history.rs`, the outbox in `book/notices.rs`.
 
-use std::time::Duration;
+mod history;
+mod notices;
+mod rows;
 
-use orzo_database::{AsConflict, Database, DatabaseError, Migration, Row, Transaction, Value};
+use orzo_database::{AsConflict, Database, DatabaseError, Migration, Transaction, Value};
 use orzo_model::{Scope, SharedClock, Timestamp};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    alarm::{Alarm, AlarmRequest, AlarmState, Severity},
+    alarm::{Alarm, AlarmRequest, AlarmState},
     judge::Judgement,
     rule::Rule,
 };
 
-mod rows;
-
-use rows::{COLUMNS, alarm_of, change_of, notice_of, values_of};
+use history::{Author, change, difference, write_change};
+pub use history::{Change, ChangeKind};
+pub use notices::{Notice, NoticeState};
+use notices::{notice, write_notice};
+use rows::{COLUMNS, alarm_of, values_of};
 
 const MIGRATIONS: &[Migration] = &[Migration {
     name: "alarms, history, notices",
@@ -102,98 +107,6 @@ pub struct AlarmFilter {
     pub marker: Option<String>,
     /// At most so many; 1000 at most.
     pub limit: Option<u32>,
-}
-
-/// What happened to an alarm, as Aodh names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// `creation`
-    Creation,
-    /// `rule change`
-    RuleChange,
-    /// `state transition`
-    StateTransition,
-    /// `deletion`
-    Deletion,
-}
-
-impl ChangeKind {
-    /// As Aodh spells it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Creation => "creation",
-            Self::RuleChange => "rule change",
-            Self::StateTransition => "state transition",
-            Self::Deletion => "deletion",
-        }
-    }
-}
-
-/// An entry of the history.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)] // the names are Aodh's
-pub struct Change {
-    pub event_id: String,
-    pub alarm_id: String,
-    pub kind: String,
-    /// JSON text.
-    pub detail: String,
-    pub user_id: Option<String>,
-    pub project_id: Option<String>,
-    pub on_behalf_of: String,
-    pub timestamp: Timestamp,
-    pub severity: String,
-}
-
-/// Where a notice stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoticeState {
-    /// To be sent, or sent again.
-    Waiting,
-    /// A 2xx was received.
-    Delivered,
-    /// Given up; kept to be looked at and replayed.
-    Parked,
-}
-
-impl NoticeState {
-    /// As it is stored.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Delivered => "delivered",
-            Self::Parked => "parked",
-        }
-    }
-}
-
-/// A message to be delivered about a transition.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Notice {
-    /// The same on every try: the receiver's key against repeats.
-    pub notice_id: String,
-    /// About which alarm.
-    pub alarm_id: String,
-    /// Of which project.
-    pub project_id: String,
-    /// Where to.
-    pub action: String,
-    /// What is sent, byte for byte on every try.
-    pub body: String,
-    /// When the transition was.
-    pub created_at: Timestamp,
-    /// Tries so far.
-    pub attempts: u32,
-    /// When the next try is.
-    pub next_at: Timestamp,
-    /// What went wrong last.
-    pub last_error: Option<String>,
-}
-
-/// Who makes a change, for the history.
-struct Author<'a> {
-    user_id: Option<&'a str>,
-    project_id: Option<&'a str>,
 }
 
 /// Keeps alarms. Cheap to clone.
@@ -374,16 +287,6 @@ impl AlarmBook {
         .await
     }
 
-    /// What happened to an alarm, newest first.
-    pub async fn history(&self, scope: &Scope, alarm_id: &str, limit: u32) -> Result<Vec<Change>, BookError> {
-        self.get(scope, alarm_id).await?;
-        let sql = format!(
-            "SELECT * FROM alarm_history WHERE alarm_id = $1 ORDER BY happened_at DESC, event_id LIMIT {}",
-            limit.min(PAGE_MAX)
-        );
-        Ok(self.database.query(&sql, &[alarm_id.into()]).await?.iter().map(change_of).collect())
-    }
-
     /// Enabled alarms with a window that closed at or before `until` and is not evaluated yet; longest overdue first.
     pub async fn due(&self, until: Timestamp, limit: u32) -> Result<Vec<Alarm>, BookError> {
         let sql = format!("SELECT * FROM alarms WHERE enabled = 1 AND due_at <= $1 ORDER BY due_at LIMIT {limit}");
@@ -458,84 +361,6 @@ impl AlarmBook {
         self.replace(before, after, entry, notices).await
     }
 
-    /// Notices whose time has come, oldest first; each is leased until `lease_until`, so that no other deliverer sends
-    /// it meanwhile.
-    pub async fn take_notices(&self, limit: u32, lease: Duration) -> Result<Vec<Notice>, BookError> {
-        let now = self.clock.now();
-        self.in_transaction(|tx| {
-            Box::pin(async move {
-                let sql = format!(
-                    "SELECT * FROM alarm_notices WHERE state = 'waiting' AND next_at <= $1 \
-                     ORDER BY created_at, notice_id LIMIT {limit}"
-                );
-                let notices: Vec<Notice> = tx.query(&sql, &[now.into()]).await?.iter().map(notice_of).collect();
-                for notice in &notices {
-                    tx.execute(
-                        "UPDATE alarm_notices SET next_at = $1 WHERE notice_id = $2",
-                        &[now.plus(lease).into(), notice.notice_id.as_str().into()],
-                    )
-                    .await?;
-                }
-                Ok(notices)
-            })
-        })
-        .await
-    }
-
-    /// When the next waiting notice is to be tried.
-    pub async fn next_notice_at(&self) -> Result<Option<Timestamp>, BookError> {
-        let sql = "SELECT min(next_at) AS next_at FROM alarm_notices WHERE state = 'waiting'";
-        Ok(self.database.query_one(sql, &[]).await?.and_then(|row| row.time("next_at")))
-    }
-
-    /// A 2xx was received.
-    pub async fn delivered(&self, notice: &Notice) -> Result<(), BookError> {
-        let sql = "UPDATE alarm_notices SET state = 'delivered', attempts = attempts + 1, delivered_at = $1, \
-                   last_error = NULL WHERE notice_id = $2";
-        self.database.execute(sql, &[self.clock.now().into(), notice.notice_id.as_str().into()]).await?;
-        Ok(())
-    }
-
-    /// A try failed: the next is at `next_at`, or never, if it is `None`.
-    pub async fn failed(&self, notice: &Notice, error: &str, next_at: Option<Timestamp>) -> Result<(), BookError> {
-        let state = if next_at.is_some() { NoticeState::Waiting } else { NoticeState::Parked };
-        let sql = "UPDATE alarm_notices SET state = $1, attempts = attempts + 1, next_at = $2, last_error = $3 \
-                   WHERE notice_id = $4";
-        let values = [
-            state.as_str().into(),
-            next_at.unwrap_or(notice.next_at).into(),
-            error.into(),
-            notice.notice_id.as_str().into(),
-        ];
-        self.database.execute(sql, &values).await?;
-        Ok(())
-    }
-
-    /// Notices in a state, newest first; for operators.
-    pub async fn notices(&self, state: NoticeState, limit: u32) -> Result<Vec<Notice>, BookError> {
-        let sql = format!(
-            "SELECT * FROM alarm_notices WHERE state = $1 ORDER BY created_at DESC, notice_id LIMIT {}",
-            limit.min(PAGE_MAX)
-        );
-        Ok(self.database.query(&sql, &[state.as_str().into()]).await?.iter().map(notice_of).collect())
-    }
-
-    /// How many notices wait, were delivered and are parked, for assertions and health.
-    pub async fn notice_counts(&self) -> Result<(u64, u64, u64), BookError> {
-        let rows = self.database.query("SELECT state, count(*) AS n FROM alarm_notices GROUP BY state", &[]).await?;
-        let count = |state: NoticeState| {
-            let row = rows.iter().find(|row| row.string("state") == state.as_str());
-            row.and_then(|row| row.int("n")).map_or(0, |n| n as u64)
-        };
-        Ok((count(NoticeState::Waiting), count(NoticeState::Delivered), count(NoticeState::Parked)))
-    }
-
-    /// Forgets delivered notices that are older than `before`.
-    pub async fn forget_delivered(&self, before: Timestamp) -> Result<u64, BookError> {
-        let sql = "DELETE FROM alarm_notices WHERE state = 'delivered' AND delivered_at < $1";
-        Ok(self.database.execute(sql, &[before.into()]).await?)
-    }
-
     /// Compare-and-set on the revision, with everything that belongs to the change.
     async fn replace(
         &self,
@@ -595,111 +420,6 @@ fn is_visible(scope: &Scope, alarm: &Alarm) -> bool {
 /// Aodh's default description.
 fn description(rule: &Rule) -> String {
     format!("{} alarm rule", rule.type_name())
-}
-
-fn change(alarm: &Alarm, kind: ChangeKind, detail: String, author: &Author<'_>, now: Timestamp) -> Change {
-    Change {
-        event_id: Uuid::new_v4().to_string(),
-        alarm_id: alarm.alarm_id.clone(),
-        kind: kind.as_str().to_owned(),
-        detail,
-        user_id: author.user_id.map(str::to_owned),
-        project_id: author.project_id.map(str::to_owned),
-        on_behalf_of: alarm.project_id.clone(),
-        timestamp: now,
-        severity: alarm.severity.as_str().to_owned(),
-    }
-}
-
-/// The fields that differ, with their new values.
-fn difference(before: &Alarm, after: &Alarm) -> String {
-    let (before, after) = (before.to_json(), after.to_json());
-    let changed: serde_json::Map<_, _> = after
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(key, value)| before.get(key.as_str()) != Some(value) && key.as_str() != "timestamp")
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    serde_json::Value::Object(changed).to_string()
-}
-
-/// Namespace of notice ids: a random UUID that never changes.
-const NOTICE_NAMESPACE: Uuid = Uuid::from_u128(0x0c4d_5c8e_6f0b_4b0e_8d57_3f2a_9b61_7aa3);
-
-/// The id follows from alarm, revision, window and place, so that the same notice can never be two.
-fn notice(
-    before: &Alarm,
-    judgement: &Judgement,
-    action: &str,
-    place: usize,
-    until: Timestamp,
-    now: Timestamp,
-) -> Notice {
-    let name = format!("{}/{}/{}/{place}", before.alarm_id, before.revision, until.micros());
-    let body = json!({
-        "alarm_name": before.name,
-        "alarm_id": before.alarm_id,
-        "severity": before.severity,
-        "previous": before.state,
-        "current": judgement.state,
-        "reason": judgement.reason,
-        "reason_data": judgement.reason_data,
-    });
-    Notice {
-        notice_id: Uuid::new_v5(&NOTICE_NAMESPACE, name.as_bytes()).to_string(),
-        alarm_id: before.alarm_id.clone(),
-        project_id: before.project_id.clone(),
-        action: action.to_owned(),
-        body: body.to_string(),
-        created_at: now,
-        attempts: 0,
-        next_at: now,
-        last_error: None,
-    }
-}
-
-async fn write_change(tx: &mut Transaction<'_>, change: &Change) -> Result<(), BookError> {
-    tx.execute(
-        "INSERT INTO alarm_history (event_id, alarm_id, kind, detail, user_id, project_id, on_behalf_of, happened_at, \
-         severity) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        &[
-            change.event_id.as_str().into(),
-            change.alarm_id.as_str().into(),
-            change.kind.as_str().into(),
-            change.detail.as_str().into(),
-            change.user_id.clone().into(),
-            change.project_id.clone().into(),
-            change.on_behalf_of.as_str().into(),
-            change.timestamp.into(),
-            change.severity.as_str().into(),
-        ],
-    )
-    .await?;
-    Ok(())
-}
-
-async fn write_notice(tx: &mut Transaction<'_>, notice: &Notice) -> Result<(), BookError> {
-    tx.execute(
-        "INSERT INTO alarm_notices (notice_id, alarm_id, project_id, action, body, state, created_at, attempts, \
-         next_at) VALUES ($1, $2, $3, $4, $5, 'waiting', $6, 0, $7)",
-        &[
-            notice.notice_id.as_str().into(),
-            notice.alarm_id.as_str().into(),
-            notice.project_id.as_str().into(),
-            notice.action.as_str().into(),
-            notice.body.as_str().into(),
-            notice.created_at.into(),
-            notice.next_at.into(),
-        ],
-    )
-    .await?;
-    Ok(())
-}
-
-/// Used by `rows` for the severity column.
-fn severity_of(row: &Row) -> Severity {
-    serde_json::from_value(json!(row.string("severity"))).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub struct Evaluator {
 /// What became of one alarm.
 enum Evaluated {
     /// Nothing to tell; these windows are done.
-    Passed(Alarm, Timestamp),
+    Passed(Box<Alarm>, Timestamp),
     /// Written already.
     Written,
     /// To be tried again at the next tick.
@@ -108,7 +108,7 @@ impl Evaluator {
             let mut failed = None;
             for result in results {
                 match result {
-                    Ok(Evaluated::Passed(alarm, until)) => passed.push((alarm, until)),
+                    Ok(Evaluated::Passed(alarm, until)) => passed.push((*alarm, until)),
                     Ok(Evaluated::Written) => self.room.stored(1),
                     Ok(Evaluated::Later) => later += 1,
                     Err(error) => {
@@ -177,7 +177,7 @@ impl Evaluator {
         if is_written && alarm.evaluated_until == last_end {
             return Ok(Evaluated::Written);
         }
-        Ok(Evaluated::Passed(alarm, last_end))
+        Ok(Evaluated::Passed(Box::new(alarm), last_end))
     }
 
     /// The end of the first window that is not judged yet.

@@ -3,9 +3,9 @@
 use orzo_database::{Row, Value};
 use orzo_model::Timestamp;
 
-use super::{Change, Notice, severity_of};
+use super::{Change, Notice};
 use crate::{
-    alarm::{Alarm, AlarmState},
+    alarm::{Alarm, AlarmState, Severity},
     rule::Rule,
 };
 
@@ -123,4 +123,8 @@ pub(super) fn notice_of(row: &Row) -> Notice {
         next_at: row.time("next_at").unwrap_or(Timestamp::EPOCH),
         last_error: row.text("last_error"),
     }
+}
+
+fn severity_of(row: &Row) -> Severity {
+    serde_json::from_value(serde_json::json!(row.string("severity"))).unwrap_or_default()
 }

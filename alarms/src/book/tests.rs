@@ -1,5 +1,7 @@
 //! The book on SQLite always, and on PostgreSQL when `ORZO_TEST_POSTGRES` names one.
 
+use std::time::Duration;
+
 use orzo_model::{Clock, ManualClock, Timestamp};
 use serde_json::json;
 
