@@ -48,7 +48,7 @@ pub struct Host {
 pub type Rejections = Vec<(String, &'static str)>;
 
 /// The host with the most free memory among those that can take `wanted`.
-pub fn choose<'h>(hosts: &'h [Host], wanted: Amount, ratios: Ratios) -> Result<&'h Host, Rejections> {
+pub fn choose(hosts: &[Host], wanted: Amount, ratios: Ratios) -> Result<&Host, Rejections> {
     let mut rejections = Vec::new();
     let mut best: Option<(&Host, u64)> = None;
     for host in hosts {

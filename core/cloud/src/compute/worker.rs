@@ -269,7 +269,7 @@ impl Compute {
         let image_id = server.image_id.map(|id| id.to_string()).unwrap_or_default();
         let source = self.images.file_for_boot(&image_id).await?;
         // Only a raw disk can be made larger without a tool.
-        let length = (format == "raw" && server.flavor.disk_gib > 0).then(|| server.flavor.disk_gib << 30);
+        let length = (format == "raw" && server.flavor.disk_gib > 0).then_some(server.flavor.disk_gib << 30);
         let target = path.clone();
         let copied = tokio::task::spawn_blocking(move || copy_disk(&source, &directory, &target, length)).await;
         match copied {

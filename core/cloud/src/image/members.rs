@@ -6,7 +6,7 @@ use orzo_database::{Database, Row, Transaction};
 use orzo_model::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Asker, Image, ImageError, Images, owned, parse_id};
+use super::{Asker, Image, ImageError, Images, changes::owned, parse_id};
 use crate::notify;
 
 /// Members of one image at most (Glance's `image_member_quota`).

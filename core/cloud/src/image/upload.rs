@@ -11,7 +11,11 @@ use orzo_database::Transaction;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Asker, ImageError, ImageStatus, Images, files, owned, parse_id, write};
+use super::{
+    Asker, ImageError, ImageStatus, Images,
+    changes::{owned, write},
+    files, parse_id,
+};
 use crate::notify;
 
 impl Images {

@@ -167,7 +167,7 @@ impl ServerQuery {
             .push(format!("(s.{column} {operator} {value} OR (s.{column} = {value} AND s.id {operator} {id}))"));
     }
 
-    fn to_sql(&mut self) -> String {
+    fn finish(&mut self) -> String {
         let direction = if self.ascending { "ASC" } else { "DESC" };
         // One more than wanted tells whether there is a next page.
         let limit = self.bind(self.limit + 1);
@@ -198,7 +198,7 @@ async fn page(
         query.after(&row);
     }
     let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
-    let rows = compute.database.query(&query.to_sql(), &query.values).await?;
+    let rows = compute.database.query(&query.finish(), &query.values).await?;
     let mut servers: Vec<Server> = rows.iter().map(Server::from_row).collect::<Result<_, _>>()?;
     let more = servers.len() > limit;
     servers.truncate(limit);

@@ -10,7 +10,8 @@ async fn each_change_that_must_revoke_does_so_at_once_and_for_good() {
         let (bystander, _) = world.member(&admin, "bystander", "member").await;
         let still = world.login("bystander", PASSWORD, Value::Null).await.expect(201).token();
         // What is done to user U, project P and role R; what puts it back, if anything can.
-        let changes: &[(&str, &str, Value, &[(&str, &str, Value)])] = &[
+        type Request = (&'static str, &'static str, Value);
+        let changes: &[(&str, &str, Value, &[Request])] = &[
             ("PATCH", "/v3/users/U", json!({"user": {"password": "another password"}}), &[]),
             (
                 "PATCH",
