@@ -242,10 +242,7 @@ async fn open_cloud(ground: &Ground, hypervisor: Arc<dyn Hypervisor>) -> anyhow:
     settings.region.clone_from(&chosen.region);
     settings.token_ttl_s = chosen.token_life.0.as_secs();
     settings.exists_period_s = chosen.exists_period.0.as_secs();
-    settings.admin_password = match &chosen.admin_password {
-        Some(password) => Some(password.clone()),
-        None => None,
-    };
+    settings.admin_password.clone_from(&chosen.admin_password);
     let parts = CloudParts {
         database: ground.database.clone(),
         bus: ground.bus.clone(),

@@ -5,7 +5,6 @@
 //! - `faults`: what is acknowledged survives kill -9, a dead broker, a dead database
 //! - `clients`: the real command-line clients against a running Orzo
 #![allow(clippy::unwrap_used)] // a test that stops is a test that fails
-#![allow(unreachable_pub)] // nobody imports a test
 
 mod clients;
 mod faults;

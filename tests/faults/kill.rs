@@ -36,7 +36,12 @@ fn every_acknowledged_point_survives_kill_9() {
         let wait = Duration::from_millis(rand::random_range(0..500));
         std::thread::scope(|scope| {
             for sender in &mut senders {
-                scope.spawn(|| while !stop.load(Ordering::Relaxed) && sender.send(&orzo, &token, &metrics) {});
+                scope.spawn(|| {
+                    let mut is_answered = true;
+                    while is_answered && !stop.load(Ordering::Relaxed) {
+                        is_answered = sender.send(&orzo, &token, &metrics);
+                    }
+                });
             }
             std::thread::sleep(wait);
             let pid = orzo.pid().to_string();

@@ -56,11 +56,11 @@ pub(super) fn by_metric(body: &Value, now: Timestamp) -> Result<BTreeMap<Uuid, V
     Ok(answer)
 }
 
+/// Resources, as the client names them, each with what is posted for its metrics by name.
+pub(super) type MeasuresByResource = Vec<(String, BTreeMap<String, ResourceMeasures>)>;
+
 /// `{resource: {metric name: measures, or {"measures", "archive_policy_name", "unit"}}}`.
-pub(super) fn by_resource(
-    body: &Value,
-    now: Timestamp,
-) -> Result<Vec<(String, BTreeMap<String, ResourceMeasures>)>, Problem> {
+pub(super) fn by_resource(body: &Value, now: Timestamp) -> Result<MeasuresByResource, Problem> {
     let mut answer = Vec::new();
     for (resource, metrics) in Fields::of(body)?.iter() {
         let fields = Fields::at(metrics, vec![resource.to_owned()])?;

@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 
 use crate::problem::Problem;
 
+/// An item of a list, and where in the body it is.
+pub(super) type Item<'a> = (&'a Value, Vec<String>);
+
 /// A JSON object of a body, and where in the body it is.
 pub(super) struct Fields<'a> {
     object: &'a Map<String, Value>,
@@ -93,7 +96,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A list with at least one item, if the key is there; each item with its path.
-    pub(super) fn list(&self, name: &str) -> Result<Option<Vec<(&'a Value, Vec<String>)>>, Problem> {
+    pub(super) fn list(&self, name: &str) -> Result<Option<Vec<Item<'a>>>, Problem> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::Array(items)) if items.is_empty() => {

@@ -50,6 +50,7 @@ pub struct Transaction<'a> {
 }
 
 enum TransactionKind<'a> {
+    // The guard is only held: while it lives, no other transaction writes.
     Sqlite(SqlxTransaction<'static, Sqlite>, #[allow(dead_code)] tokio::sync::MutexGuard<'a, ()>),
     Postgres(SqlxTransaction<'static, Postgres>),
 }

@@ -35,7 +35,7 @@ pub struct SystemClock {
 impl SystemClock {
     /// A clock for the rooms of one process.
     #[allow(clippy::disallowed_methods)] // this is the one place
-    #[allow(clippy::new_without_default)]
+    #[allow(clippy::new_without_default)] // the time is handed in, never taken by default
     pub fn new() -> Self {
         Self { started: Instant::now() }
     }

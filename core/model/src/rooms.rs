@@ -47,7 +47,6 @@ impl Balance {
 
 impl Rooms {
     /// Registers the counters in `registry`; once per registry.
-    #[allow(clippy::new_without_default)]
     pub fn new(registry: &Registry) -> Self {
         fn registered<C: Collector + Clone + 'static>(
             registry: &Registry,

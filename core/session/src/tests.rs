@@ -210,9 +210,9 @@ fn a_token_is_renewed_in_time_whatever_its_life() {
     assert_eq!((after(3600), after(60), after(0)), (3480, 30, 0));
 }
 
-async fn futures_of<F: Future>(count: usize, make: impl Fn() -> F) -> Vec<F::Output>
+async fn futures_of<F>(count: usize, make: impl Fn() -> F) -> Vec<F::Output>
 where
-    F: Send + 'static,
+    F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
     let tasks: Vec<_> = (0..count).map(|_| tokio::spawn(make())).collect();

@@ -107,7 +107,7 @@ impl LibvirtError {
 /// Declares the functions that are looked up in the library, with the signatures of libvirt 6.0's headers.
 macro_rules! functions {
     ($($name:ident: fn($($argument:ty),*) $(-> $answer:ty)?;)*) => {
-        #[allow(non_snake_case)]
+        #[allow(non_snake_case)] // the fields are named as the functions are
         struct Functions { $($name: unsafe extern "C" fn($($argument),*) $(-> $answer)?,)* }
 
         impl Functions {
@@ -230,7 +230,7 @@ impl Connection {
             #[allow(clippy::useless_conversion)] // c_ulong is 32 bits on some machines
             version: u64::from(version),
             cpus: info.cpus,
-            #[allow(clippy::useless_conversion)]
+            #[allow(clippy::useless_conversion)] // the same
             memory_kib: u64::from(info.memory),
         })
     }

@@ -97,7 +97,7 @@ async fn a_file_that_is_cut_or_missing_is_an_error_or_changes_nothing() {
     for (path, contents) in whole.disk.files() {
         for cut in [None, Some(0), Some(contents.len() / 2), Some(contents.len().saturating_sub(1))] {
             // Without a last group the log cannot know that it was there; see FORMAT.md.
-            if path.extension() == Some("wal".as_ref()) && cut != None {
+            if path.extension() == Some("wal".as_ref()) && cut.is_some() {
                 continue;
             }
             let world = World::on(whole.disk.copy());
