@@ -43,7 +43,7 @@ fn openstackclient_works() {
     assert_eq!(json("role show painter")["name"], "painter");
     let ann = Clients::of(&orzo, "ann", "a-good-password", "blue");
     let credential = ann.json("openstack", &["application", "credential", "create", "machine"]);
-    assert!(credential["secret"].as_str().is_some_and(|secret| secret.len() >= 32), "{credential}");
+    assert!(credential["Secret"].as_str().is_some_and(|secret| secret.len() >= 32), "{credential}");
     let (success, _, errors) = ann.try_run("openstack", &["project", "create", "red"]);
     assert!(!success && errors.contains("403"), "{errors}");
 
@@ -105,10 +105,10 @@ fn gnocchiclient_works() {
     let resource = "6868da77-fa82-4e67-aba9-270c5ae8cbca";
     json(&["resource", "create", "--type", "generic", "-n", "load:fine", resource]);
     assert_eq!(json(&["resource", "show", resource])["id"], resource);
-    json(&["resource", "update", "-a", "project_id:some-project", resource]);
+    json(&["resource", "update", "-a", "project_id:someproject", resource]);
     let list = json(&["resource", "list"]);
     assert!(list.as_array().unwrap().iter().any(|row| row["id"] == resource), "{list}");
-    let found = json(&["resource", "search", "project_id=some-project"]);
+    let found = json(&["resource", "search", "project_id=someproject"]);
     assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
     let history = json(&["resource", "history", resource]);
     assert_eq!(history.as_array().unwrap().len(), 2, "{history}");
@@ -132,7 +132,7 @@ fn gnocchiclient_works() {
         "--resource-type",
         "generic",
         "(aggregate max (metric load mean))",
-        "project_id=some-project",
+        "project_id=someproject",
     ]);
     assert!(aggregated.to_string().contains('7'), "{aggregated}");
     let (success, _, errors) = admin.try_run("gnocchi", &["metric", "show", "6868da77-fa82-4e67-aba9-270c5ae8cbcb"]);

@@ -17,6 +17,32 @@ fn boot_sector() -> Vec<u8> {
     image
 }
 
+fn virsh(arguments: &[&str]) -> String {
+    let output = std::process::Command::new("virsh").args(["-q", "-c", "qemu:///system"]).args(arguments).output();
+    String::from_utf8_lossy(&output.expect("virsh is installed").stdout).into_owned()
+}
+
+/// Sees to it that no guest of this test is left under libvirt, before it and after it, also when it fails.
+struct Guests;
+
+impl Guests {
+    fn none_of_ours() -> Self {
+        for id in virsh(&["list", "--all", "--uuid"]).split_whitespace() {
+            if virsh(&["dumpxml", id]).contains("burner1") {
+                virsh(&["destroy", id]);
+                virsh(&["undefine", id]);
+            }
+        }
+        Self
+    }
+}
+
+impl Drop for Guests {
+    fn drop(&mut self) {
+        Self::none_of_ours();
+    }
+}
+
 #[test]
 fn a_real_guest_raises_a_real_alarm() {
     if !has_real_parts("real parts") {
@@ -36,6 +62,7 @@ fn a_real_guest_raises_a_real_alarm() {
         broker.url(),
         polling.display()
     );
+    let _guests = Guests::none_of_ours();
     let mut orzo = Orzo::start(directory.path(), &settings);
     let clients = Clients::admin(&orzo);
     let token = orzo.token();
@@ -54,8 +81,7 @@ fn a_real_guest_raises_a_real_alarm() {
     let server = clients.json("openstack", &create);
     let id = server["id"].as_str().unwrap().to_owned();
     assert_eq!(server["status"], "ACTIVE", "{server}");
-    let guests = std::process::Command::new("virsh").args(["-c", "qemu:///system", "list", "--uuid"]).output().unwrap();
-    assert!(String::from_utf8_lossy(&guests.stdout).contains(&id), "libvirt runs the guest");
+    assert!(virsh(&["list", "--uuid"]).contains(&id), "libvirt runs the guest");
     let hypervisors = clients.json("openstack", &["hypervisor", "list"]);
     assert_eq!(hypervisors[0]["Hypervisor Type"], "QEMU", "{hypervisors}");
 
@@ -124,8 +150,7 @@ fn a_real_guest_raises_a_real_alarm() {
     // The end of the server is seen as event and resource.
     clients.run("openstack", &["server", "delete", "--wait", "burner1"]);
     assert_deleted(&orzo, &token, &id);
-    let guests = std::process::Command::new("virsh").args(["-c", "qemu:///system", "list", "--all", "--uuid"]).output();
-    assert!(!String::from_utf8_lossy(&guests.unwrap().stdout).contains(&id), "libvirt has forgotten the guest");
+    assert!(!virsh(&["list", "--all", "--uuid"]).contains(&id), "libvirt has forgotten the guest");
 
     orzo.assert_conserved();
     assert_eq!(orzo.stop(), Some(0));
