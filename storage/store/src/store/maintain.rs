@@ -76,9 +76,8 @@ impl Shared {
         self.check_open()?;
         let snapshot = self.state.read().snapshot.clone();
         let now_ms = self.clock.now().micros() / 1000;
-        let is_old = |file: &&Arc<DataFile>| file.time_max < before;
-        let removes: Vec<_> =
-            snapshot.files.iter().filter(is_old).map(|file| Action::Remove(file.to_remove(now_ms, true))).collect();
+        let outdated = outdated(&snapshot.files, before);
+        let removes: Vec<_> = outdated.into_iter().map(|file| Action::Remove(file.to_remove(now_ms, true))).collect();
         if removes.is_empty() {
             return Ok(0);
         }
@@ -111,4 +110,28 @@ impl Shared {
         self.checkpointed.store(snapshot.version, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// The files whose newest point is before `before`; `files` are in order of generation. One that may have replaced a
+/// row in an older file stays as long as that file does: without it, the replaced value would come back.
+fn outdated(files: &[Arc<DataFile>], before: Timestamp) -> Vec<&DataFile> {
+    let mut stay: Vec<&DataFile> = Vec::new();
+    let mut outdated = Vec::new();
+    for file in files {
+        if file.time_max < before && !stay.iter().any(|older| may_replace(file, older)) {
+            outdated.push(&**file);
+        } else {
+            stay.push(file);
+        }
+    }
+    outdated
+}
+
+/// Whether `newer` may have a key that is in `older` too.
+fn may_replace(newer: &DataFile, older: &DataFile) -> bool {
+    newer.generation > older.generation
+        && newer.time_min <= older.time_max
+        && older.time_min <= newer.time_max
+        && newer.series_min <= older.series_max
+        && older.series_min <= newer.series_max
 }

@@ -1,3 +1,5 @@
+//! What a store does while nothing breaks, and how it refuses what it cannot do.
+
 use std::sync::Arc;
 
 use orzo_model::{Rooms, SystemClock};
@@ -151,6 +153,20 @@ async fn retention_removes_whole_files_and_vacuum_waits_for_readers() {
     world.clock.advance(Duration::from_secs(100));
     store.vacuum().await.expect("works");
     assert_eq!(parquet(), 1);
+}
+
+#[tokio::test]
+async fn retention_does_not_bring_back_a_replaced_value() {
+    let world = World::new();
+    let store = world.open().await.expect("opens");
+    store.append(vec![point(1, 0, 1.0), point(1, 60, 2.0)]).await.expect("stored");
+    store.flush().await.expect("flushed");
+    store.append(vec![point(1, 0, 1.5)]).await.expect("stored");
+    store.flush().await.expect("flushed");
+    assert_eq!(store.retain(point(1, 60, 0.0).timestamp).await.expect("looked"), 0, "both files go together");
+    assert_eq!(everything(&store, &[1]).await.expect("read"), rows(&[point(1, 0, 1.5), point(1, 60, 2.0)]));
+    assert_eq!(store.retain(point(1, 61, 0.0).timestamp).await.expect("removed"), 2);
+    assert_eq!(everything(&store, &[1]).await.expect("read"), []);
 }
 
 #[tokio::test]
