@@ -64,7 +64,7 @@ enum Rule {
     Rate(&'static str),
 }
 
-/// What [`derive`] made.
+/// What [`derive()`] made.
 #[derive(Debug, Default, PartialEq)]
 pub struct Derived {
     /// The new samples.

@@ -1,3 +1,5 @@
+//! The publisher: what waits on disk, in which order it goes, what is refused; and shards, sizes and the bus's promise.
+
 use std::{collections::BTreeMap, path::Path, sync::Mutex};
 
 use orzo_bus::{Bus, InProcessBus, batch, topic};

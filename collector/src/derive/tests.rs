@@ -1,3 +1,5 @@
+//! Rates: one beside each counter, never negative, the same however samples fall into batches.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

@@ -1,7 +1,7 @@
 //! The bus over RabbitMQ (AMQP 0-9-1, by lapin, which only this room knows).
 //!
 //! One connection at a time, kept by a task of its own that reconnects for ever with full jitter. Each connection is a
-//! [`Link`] with an epoch; channels, deliveries and receipts belong to one link and die with it: a receipt of an old
+//! `Link` with an epoch; channels, deliveries and receipts belong to one link and die with it: a receipt of an old
 //! link does nothing, because a delivery tag means something else on a new channel. lapin's own recovery is off.
 //!
 //! `publish` uses publisher confirms and `mandatory`. A channel carries one unconfirmed message at a time, because

@@ -1,7 +1,7 @@
 //! Simulated guests: no processor runs, but they look alive, so that Orzo can be tried where there is no libvirt.
 //!
 //! In: guests' specifications and the clock. Out: statistics that a day of people, batch jobs and chance would make
-//! (see [`load`]). The same seed and UUID always give the same guest. They are called `simulated` wherever a user
+//! (see `load`). The same seed and UUID always give the same guest. They are called `simulated` wherever a user
 //! meets them: as hypervisor type, guest type and driver.
 
 mod load;

@@ -1,3 +1,5 @@
+//! A batch on the wire: small, read as it was written, and refused with a reason when it is damaged.
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use orzo_model::{Batch, Event, Sample, SampleKind, Timestamp, Trait, TraitValue};

@@ -1,3 +1,5 @@
+//! The log: what was written is read; a torn end is told apart from damage.
+
 use std::{path::Path, sync::Arc};
 
 use orzo_model::{Point, SeriesId, Timestamp};
