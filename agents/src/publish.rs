@@ -172,7 +172,13 @@ impl Publisher {
     }
 
     /// A batch that can never be delivered stays on disk for people, out of the way of the others.
-    async fn set_aside(&self, id: RecordId, things: u64, reason: &str, error: &(dyn std::error::Error + Send + Sync + 'static)) -> Drained {
+    async fn set_aside(
+        &self,
+        id: RecordId,
+        things: u64,
+        reason: &str,
+        error: &(dyn std::error::Error + Send + Sync + 'static),
+    ) -> Drained {
         match self.on_disk(move |spool| spool.set_aside(id)).await {
             Ok(path) => {
                 tracing::error!(error, file = %path.display(), "a spooled batch cannot be delivered, it is set aside");

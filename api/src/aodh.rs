@@ -74,8 +74,10 @@ async fn version(links: Links) -> Json<Value> {
 }
 
 async fn capabilities(_asker: Asker) -> Json<Value> {
-    Json(json!({"api": {"alarms:query:simple": true, "alarms:query:complex": false, "alarms:history:query:simple": true},
-                "alarm_storage": {"storage:production_ready": true}}))
+    Json(
+        json!({"api": {"alarms:query:simple": true, "alarms:query:complex": false, "alarms:history:query:simple": true},
+                "alarm_storage": {"storage:production_ready": true}}),
+    )
 }
 
 async fn list(
@@ -164,9 +166,10 @@ async fn set_state(
     Path(id): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<AlarmState>, Problem> {
-    let state = body.as_str().and_then(AlarmState::parse).ok_or_else(|| {
-        Problem::bad("state invalid: expected one of \"ok\", \"alarm\", \"insufficient data\"")
-    })?;
+    let state = body
+        .as_str()
+        .and_then(AlarmState::parse)
+        .ok_or_else(|| Problem::bad("state invalid: expected one of \"ok\", \"alarm\", \"insufficient data\""))?;
     let (user, project) = (caller.user_id.as_str(), caller.project_id.as_deref().unwrap_or_default());
     for _ in 0..CHANGE_TRIES {
         let before = book(&api)?.get(&caller.scope(), &id).await.map_err(problem_of)?;
