@@ -3,8 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use orzo_index::IndexError;
-use orzo_query::QueryError;
-use orzo_store::StoreError;
+use orzo_query::{QueryError, StoreError};
 use serde_json::{Value, json};
 
 use crate::{problem::Problem, wire::Tree};

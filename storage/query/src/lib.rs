@@ -30,6 +30,8 @@ use serde::{Deserialize, Serialize};
 pub use aggregates::{Aggregated, AggregatesAnswer, AggregatesQuery, Fill, MeasuredSeries, References, Search};
 pub use error::QueryError;
 pub use method::{Method, Reaggregation, Statistic};
+/// The store's errors are a part of [`QueryError`]; who reads them needs no arrow to the store.
+pub use orzo_store::StoreError;
 pub use points::PointStore;
 pub use read::{AggregatedMeasure, MeasuresQuery};
 pub use write::{PostedMeasures, ResourceMeasures};
