@@ -126,6 +126,7 @@ async fn update(
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, Problem> {
     let request = AlarmRequest::parse(&body, caller.is_admin()).map_err(|error| Problem::bad(error.to_string()))?;
+    may_change(&api, &caller, &id).await?;
     let (user, project) = (caller.user_id.as_str(), caller.project_id.as_deref().unwrap_or_default());
     for _ in 0..CHANGE_TRIES {
         let before = book(&api)?.get(&caller.scope(), &id).await.map_err(problem_of)?;
@@ -148,6 +149,7 @@ async fn delete(
     Asker(caller): Asker,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    may_change(&api, &caller, &id).await?;
     book(&api)?.delete(&caller.scope(), &id).await.map_err(problem_of)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -170,6 +172,7 @@ async fn set_state(
         .as_str()
         .and_then(AlarmState::parse)
         .ok_or_else(|| Problem::bad("state invalid: expected one of \"ok\", \"alarm\", \"insufficient data\""))?;
+    may_change(&api, &caller, &id).await?;
     let (user, project) = (caller.user_id.as_str(), caller.project_id.as_deref().unwrap_or_default());
     for _ in 0..CHANGE_TRIES {
         let before = book(&api)?.get(&caller.scope(), &id).await.map_err(problem_of)?;
@@ -270,12 +273,26 @@ fn owner_of(caller: &Caller, request: &AlarmRequest) -> Result<(String, String),
         if foreign {
             return Err(Problem::new(StatusCode::UNAUTHORIZED, "Not Authorized to access another project or user"));
         }
-        if !caller.has_role("member") {
+        if !is_writer(caller) {
             return Err(Problem::forbidden());
         }
     }
     let user = request.user_id.clone().unwrap_or_else(|| caller.user_id.clone());
     Ok((user, request.project_id.clone().unwrap_or(own_project)))
+}
+
+/// A role `reader` only looks.
+fn is_writer(caller: &Caller) -> bool {
+    caller.is_admin() || caller.has_role("member")
+}
+
+/// 404 for what the caller may not see, before 403 for what it may not change.
+async fn may_change(api: &SharedApi, caller: &Caller, id: &str) -> Result<(), Problem> {
+    if is_writer(caller) {
+        return Ok(());
+    }
+    book(api)?.get(&caller.scope(), id).await.map_err(problem_of)?;
+    Err(Problem::forbidden())
 }
 
 fn own(caller: &Caller) -> Scope {
@@ -291,6 +308,7 @@ fn problem_of(error: BookError) -> Problem {
         BookError::NotFound { .. } => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
         BookError::BadMarker { .. } => Problem::bad(error.to_string()),
         BookError::Changed { .. } => Problem::unavailable("the alarm is being changed by others"),
+        BookError::Database(inner) if inner.is_refusal() => Problem::bad(inner.to_string()),
         BookError::Database(inner) if inner.is_retryable() => {
             tracing::warn!(error = inner as &dyn std::error::Error, "alarms cannot be reached");
             Problem::unavailable("the alarms' database does not answer")

@@ -42,7 +42,7 @@ pub(super) async fn create(
     policy::operator(&caller)?;
     let fields = Fields::of(&body)?;
     fields.only(&["name", "back_window", "definition", "aggregation_methods"])?;
-    let name = fields.required_text("name")?;
+    let name = fields.required_name("name")?;
     let methods = methods(&fields)?;
     let defaults = &api.index().settings().default_aggregation_methods;
     let policy = ArchivePolicy::new(name, back_window(&fields)?.unwrap_or(0), definition(&fields)?, methods, defaults)?;
@@ -96,9 +96,9 @@ pub(super) async fn create_rule(
     let fields = Fields::of(&body)?;
     fields.only(&["name", "metric_pattern", "archive_policy_name"])?;
     let rule = ArchivePolicyRule {
-        name: fields.required_text("name")?.to_owned(),
-        metric_pattern: fields.required_text("metric_pattern")?.to_owned(),
-        archive_policy_name: fields.required_text("archive_policy_name")?.to_owned(),
+        name: fields.required_name("name")?.to_owned(),
+        metric_pattern: fields.required_name("metric_pattern")?.to_owned(),
+        archive_policy_name: fields.required_name("archive_policy_name")?.to_owned(),
     };
     api.index().create_archive_policy_rule(&rule).await?;
     Ok(created(&links.to(METRIC_MOUNT, &["v1", "archive_policy_rule", &rule.name]), rule_json(&rule)))
@@ -113,7 +113,7 @@ pub(super) async fn rename_rule(
     policy::admin(&caller)?;
     let fields = Fields::of(&body)?;
     fields.only(&["name"])?;
-    Ok(ok(rule_json(&api.index().rename_archive_policy_rule(&name, fields.required_text("name")?).await?)))
+    Ok(ok(rule_json(&api.index().rename_archive_policy_rule(&name, fields.required_name("name")?).await?)))
 }
 
 pub(super) async fn delete_rule(

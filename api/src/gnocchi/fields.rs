@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 
 use crate::problem::Problem;
 
+/// Longest name, in characters.
+const NAME_MAX: usize = 255;
+
 /// An item of a list, and where in the body it is.
 pub(super) type Item<'a> = (&'a Value, Vec<String>);
 
@@ -72,6 +75,15 @@ impl<'a> Fields<'a> {
     pub(super) fn required_text(&self, name: &str) -> Result<&'a str, Problem> {
         self.required(name)?;
         Ok(self.text(name)?.unwrap_or_default())
+    }
+
+    /// A name that must be there; Gnocchi's columns hold 255 characters.
+    pub(super) fn required_name(&self, name: &str) -> Result<&'a str, Problem> {
+        let text = self.required_text(name)?;
+        if text.chars().count() > NAME_MAX {
+            return Err(self.value_problem(&format!("length of value must be at most {NAME_MAX}"), name));
+        }
+        Ok(text)
     }
 
     /// A whole number of at least `least`, if the key is there.

@@ -35,6 +35,7 @@ impl House {
         let folder = tempfile::tempdir().expect("a folder");
         let database = Database::open("sqlite::memory:").await.expect("a database");
         let settings = IndexSettings { create_defaults: false, ..IndexSettings::default() };
+        let alarms = orzo_alarms::AlarmBook::open(database.clone(), clock.clone()).await.expect("an alarm book");
         let index = Arc::new(Index::open(database, clock.clone(), settings).await.expect("an index"));
         index.insert_events(&events()).await.expect("events");
         let settings = StoreSettings {
@@ -54,7 +55,7 @@ impl House {
         let room = rooms.room("api");
         let router = router(ApiParts {
             engine: Arc::new(engine),
-            alarms: None,
+            alarms: Some(alarms),
             session: Arc::new(Guests),
             rooms,
             clock,
@@ -97,6 +98,7 @@ fn guest(name: &str) -> Option<Caller> {
         "admin" => (Some("p0"), &["admin", "member", "reader"]),
         "service" => (Some("ps"), &["service"]),
         "alice" | "anna" => (Some("p1"), &["member", "reader"]),
+        "rita" => (Some("p1"), &["reader"]),
         "bob" => (Some("p2"), &["member", "reader"]),
         "unscoped" => (None, &[]),
         _ => return None,

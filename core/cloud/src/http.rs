@@ -82,6 +82,9 @@ impl ApiError {
 
 impl From<DatabaseError> for ApiError {
     fn from(error: DatabaseError) -> Self {
+        if error.is_refusal() {
+            return Self::bad_request(format!("Invalid input: {error}."));
+        }
         let (status, message) = if error.is_constraint() {
             (StatusCode::CONFLICT, "The change conflicts with something that exists already.")
         } else if error.is_retryable() {

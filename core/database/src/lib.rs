@@ -88,6 +88,9 @@ pub enum DatabaseError {
         /// In the program.
         known: i64,
     },
+    /// A text with the character NUL, which PostgreSQL cannot store; refused for both, so that they behave the same.
+    #[error("a text holds the character NUL (U+0000), which cannot be stored")]
+    Nul,
     /// Anything else.
     #[error("the database failed")]
     Failed(#[source] sqlx::Error),
@@ -97,6 +100,11 @@ impl DatabaseError {
     /// Whether the same may succeed later.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Conflict(_))
+    }
+
+    /// What was given can never be stored: whoever gave it is to be told.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Nul)
     }
 
     /// A unique or foreign key said no.
@@ -203,6 +211,7 @@ impl Database {
 
     /// All rows of a query.
     pub async fn query(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, DatabaseError> {
+        check_texts(values)?;
         match &self.pool {
             Pool::Sqlite { pool, .. } => {
                 let rows = bind_sqlite(sql, values).fetch_all(pool).await?;
@@ -227,6 +236,7 @@ impl Database {
         values: &[Value],
         mut each: impl FnMut(Row) + Send,
     ) -> Result<(), DatabaseError> {
+        check_texts(values)?;
         match &self.pool {
             Pool::Sqlite { pool, .. } => {
                 let mut rows = bind_sqlite(sql, values).fetch(pool);
@@ -246,6 +256,7 @@ impl Database {
 
     /// One statement in a transaction of its own; how many rows it changed.
     pub async fn execute(&self, sql: &str, values: &[Value]) -> Result<u64, DatabaseError> {
+        check_texts(values)?;
         match &self.pool {
             Pool::Sqlite { pool, writer } => {
                 let _turn = writer.lock().await;
@@ -326,6 +337,7 @@ impl AsConflict for DatabaseError {
 impl Transaction<'_> {
     /// All rows of a query.
     pub async fn query(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>, DatabaseError> {
+        check_texts(values)?;
         match &mut self.inner {
             TransactionKind::Sqlite(transaction, _) => {
                 let rows = bind_sqlite(sql, values).fetch_all(&mut **transaction).await?;
@@ -345,6 +357,7 @@ impl Transaction<'_> {
 
     /// One statement; how many rows it changed.
     pub async fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64, DatabaseError> {
+        check_texts(values)?;
         match &mut self.inner {
             TransactionKind::Sqlite(transaction, _) => {
                 Ok(bind_sqlite(sql, values).execute(&mut **transaction).await?.rows_affected())
@@ -374,6 +387,11 @@ impl Transaction<'_> {
             tracing::debug!(error = &error as &dyn std::error::Error, "rollback did not reach the database");
         }
     }
+}
+
+fn check_texts(values: &[Value]) -> Result<(), DatabaseError> {
+    let holds_nul = |value: &Value| matches!(value, Value::Text(Some(text)) if text.contains('\0'));
+    if values.iter().any(holds_nul) { Err(DatabaseError::Nul) } else { Ok(()) }
 }
 
 fn is_postgres(url: &str) -> bool {

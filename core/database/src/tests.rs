@@ -49,6 +49,28 @@ async fn values_survive_the_way_there_and_back() {
 }
 
 #[tokio::test]
+async fn a_text_with_nul_is_refused_the_same_by_both() {
+    for (database, _guard) in databases().await {
+        database.execute("DROP TABLE IF EXISTS t_nul", &[]).await.expect("drop");
+        database.execute("CREATE TABLE t_nul (id TEXT PRIMARY KEY)", &[]).await.expect("create");
+        let values = [Value::from("a\0b")];
+        let outcomes = [
+            database.execute("INSERT INTO t_nul VALUES ($1)", &values).await.map(drop),
+            database.query("SELECT id FROM t_nul WHERE id = $1", &values).await.map(drop),
+            database.query_each("SELECT id FROM t_nul WHERE id = $1", &values, |_| {}).await,
+        ];
+        for outcome in outcomes {
+            assert!(outcome.expect_err("NUL cannot be stored").is_refusal());
+        }
+        let mut transaction = database.begin().await.expect("begin");
+        assert!(matches!(transaction.execute("INSERT INTO t_nul VALUES ($1)", &values).await, Err(DatabaseError::Nul)));
+        // The transaction goes on: the statement never reached the database.
+        transaction.execute("INSERT INTO t_nul VALUES ('ok')", &[]).await.expect("insert");
+        transaction.commit().await.expect("commit");
+    }
+}
+
+#[tokio::test]
 async fn concurrent_read_modify_write_loses_no_update() {
     for (database, _guard) in databases().await {
         database.execute("DROP TABLE IF EXISTS t_counter", &[]).await.expect("drop");

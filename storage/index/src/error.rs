@@ -47,7 +47,7 @@ pub enum IndexError {
     },
     /// The database has no answer.
     #[error("the index's database has no answer")]
-    Database(#[from] DatabaseError),
+    Database(#[source] DatabaseError),
     /// The database holds something that this program cannot read.
     #[error("the index holds something unreadable in {what}: {reason}")]
     Damaged {
@@ -83,6 +83,13 @@ impl IndexError {
     /// A key was violated: someone else made the same thing at the same time.
     pub(crate) fn is_constraint(&self) -> bool {
         matches!(self, Self::Database(error) if error.is_constraint())
+    }
+}
+
+impl From<DatabaseError> for IndexError {
+    fn from(error: DatabaseError) -> Self {
+        // What can never be stored is the asker's to mend, not the operator's.
+        if error.is_refusal() { Self::refused(format!("Invalid input: {error}")) } else { Self::Database(error) }
     }
 }
 

@@ -17,6 +17,8 @@ use crate::{
 const DEPTH_MAX: usize = 32;
 /// Conditions and listed values in one search at most, so that the statement stays below the parameter limits.
 const TERMS_MAX: usize = 5000;
+/// Characters of a `like` pattern; attributes hold 255 by default, and SQLite refuses patterns of 50,000 bytes.
+const PATTERN_MAX: usize = 1024;
 
 /// How two values are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +148,11 @@ fn parse(json: &Value, depth: usize, terms: &mut usize) -> Result<Filter, IndexE
             let (attribute, value) = operand(name, inner)?;
             let pattern =
                 value.as_str().ok_or_else(|| invalid(format!("expected str @ data['like']['{attribute}']")))?;
+            if pattern.chars().count() > PATTERN_MAX {
+                let reason =
+                    format!("a pattern may have {PATTERN_MAX} characters at most @ data['like']['{attribute}']");
+                return Err(invalid(reason));
+            }
             Ok(Filter::Like { attribute, pattern: pattern.to_owned() })
         }
         "in" => {

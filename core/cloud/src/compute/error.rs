@@ -87,6 +87,7 @@ impl ComputeError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Refused { status, .. } => *status,
+            Self::Database(error) if error.is_refusal() => StatusCode::BAD_REQUEST,
             Self::Database(error) if error.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Image(error) => error.status(),
             Self::Database(_) | Self::Hypervisor(_) | Self::Disk { .. } => StatusCode::INTERNAL_SERVER_ERROR,
@@ -122,6 +123,7 @@ impl IntoResponse for ComputeError {
         }
         let message = match &self {
             Self::Refused { .. } => self.to_string(),
+            Self::Database(error) if error.is_refusal() => format!("Invalid input: {error}."),
             Self::Image(error) if status.is_client_error() => error.to_string(),
             _ => {
                 // Here the error ends; the user gets no paths and no database words.

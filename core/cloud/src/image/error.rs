@@ -103,6 +103,7 @@ impl ImageError {
             Self::Refused { status, .. } => *status,
             // Glance's format inspection answers so.
             Self::Format(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Database(error) if error.is_refusal() => StatusCode::BAD_REQUEST,
             Self::Database(error) if error.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Database(_) | Self::File { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -125,6 +126,7 @@ impl IntoResponse for ImageError {
         let status = self.status();
         let message = match &self {
             Self::Refused { .. } | Self::Format(_) => self.to_string(),
+            Self::Database(error) if error.is_refusal() => format!("Invalid input: {error}."),
             // Here the error ends; the user gets no paths and no database words.
             Self::Database(_) | Self::File { .. } => {
                 tracing::error!(error = &self as &dyn std::error::Error, "an image request failed");

@@ -24,6 +24,8 @@ use crate::compute::{
 
 /// Servers in one answer at most (Nova's `max_limit`).
 const LIMIT_MAX: i64 = 1000;
+/// Parameters of one list; a database takes only so many conditions in one question, and people use a few.
+const FILTERS_MAX: usize = 64;
 
 pub(super) fn routes() -> Router<Arc<Compute>> {
     Router::new()
@@ -43,6 +45,8 @@ pub(super) fn routes() -> Router<Arc<Compute>> {
 
 /// A list request as SQL.
 struct ServerQuery {
+    /// Whose servers; `None`: everyone's.
+    project: Option<String>,
     clauses: Vec<String>,
     values: Vec<Cell>,
     limit: i64,
@@ -52,7 +56,11 @@ struct ServerQuery {
 
 impl ServerQuery {
     fn parse(parameters: &[(String, String)], who: &Who) -> Result<Self, ComputeError> {
+        if parameters.len() > FILTERS_MAX {
+            return Err(ComputeError::bad_request(format!("A list takes {FILTERS_MAX} filters at most.")));
+        }
         let mut query = Self {
+            project: None,
             clauses: Vec::new(),
             values: Vec::new(),
             limit: LIMIT_MAX,
@@ -65,7 +73,8 @@ impl ServerQuery {
             who.check_admin("os_compute_api:servers:index:get_all_tenants")?;
         } else {
             let project = who.caller().project_id.clone().unwrap_or_default();
-            query.equals("project_id", project);
+            query.equals("project_id", project.as_str());
+            query.project = Some(project);
         }
         let deleted = admin && parameter(parameters, "deleted").is_some_and(is_true);
         let changes_since = parameter(parameters, "changes-since");
@@ -192,8 +201,14 @@ async fn page(
 ) -> Result<(Vec<Server>, Option<String>), ComputeError> {
     let mut query = ServerQuery::parse(parameters, who)?;
     if let Some(marker) = parameter(parameters, "marker") {
-        let sql = format!("SELECT s.id, s.{} AS sorted FROM compute_servers s WHERE s.id = $1", query.sort_column);
-        let row = compute.database.query_one(&sql, &[marker.into()]).await?;
+        // A marker may no longer pass the filters, but a server of another project looks as if it were not there.
+        let mut sql = format!("SELECT s.id, s.{} AS sorted FROM compute_servers s WHERE s.id = $1", query.sort_column);
+        let mut values: Vec<Cell> = vec![marker.into()];
+        if let Some(project) = &query.project {
+            sql.push_str(" AND s.project_id = $2");
+            values.push(project.into());
+        }
+        let row = compute.database.query_one(&sql, &values).await?;
         let row = row.ok_or_else(|| ComputeError::bad_request(format!("marker [{marker:.64}] not found")))?;
         query.after(&row);
     }
@@ -302,7 +317,7 @@ async fn metadata(State(compute): Service, who: Who, Path(id): Path<String>) -> 
 }
 
 async fn add_metadata(State(compute): Service, who: Who, Path(id): Path<String>, body: Bytes) -> Answer {
-    let added = read_metadata(read_json(&body)?.get("metadata"))?;
+    let added = read_metadata(Some(of_body(&read_json(&body)?, "metadata")?))?;
     let edit = move |metadata: &mut std::collections::BTreeMap<String, String>| {
         metadata.extend(added.clone());
         Ok(())
@@ -311,7 +326,7 @@ async fn add_metadata(State(compute): Service, who: Who, Path(id): Path<String>,
 }
 
 async fn replace_metadata(State(compute): Service, who: Who, Path(id): Path<String>, body: Bytes) -> Answer {
-    let wanted = read_metadata(read_json(&body)?.get("metadata"))?;
+    let wanted = read_metadata(Some(of_body(&read_json(&body)?, "metadata")?))?;
     let edit = move |metadata: &mut std::collections::BTreeMap<String, String>| {
         metadata.clone_from(&wanted);
         Ok(())
@@ -331,7 +346,7 @@ async fn set_metadata_item(
     Path((id, key)): Path<(String, String)>,
     body: Bytes,
 ) -> Answer {
-    let wanted = read_metadata(read_json(&body)?.get("meta"))?;
+    let wanted = read_metadata(Some(of_body(&read_json(&body)?, "meta")?))?;
     let value = wanted.get(&key).cloned().ok_or_else(|| ComputeError::bad_request("Request body and URI mismatch"))?;
     let told = json!({"meta": {key.as_str(): value}});
     let edit = move |metadata: &mut std::collections::BTreeMap<String, String>| {
@@ -352,6 +367,12 @@ async fn remove_metadata_item(
     };
     compute.set_metadata(&who.asker, &id, edit).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The object that a body is about. One without it is refused: an empty wish would take all metadata away.
+fn of_body<'b>(body: &'b Value, name: &str) -> Result<&'b Value, ComputeError> {
+    let given = body.get(name).filter(|given| given.is_object());
+    given.ok_or_else(|| ComputeError::bad_request(format!("The body has no object \"{name}\".")))
 }
 
 fn no_item() -> ComputeError {

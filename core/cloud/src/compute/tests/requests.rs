@@ -101,6 +101,36 @@ async fn lists_are_filtered_and_paged_and_bad_requests_are_told_in_novas_shape()
 }
 
 #[tokio::test]
+async fn hostile_lists_and_texts_are_refused_and_tell_nothing() {
+    for world in worlds("simulated", SystemClock::shared()).await {
+        let (me, other) = (member("p"), member("q"));
+        let id = world.create(&me, "web").await;
+        world.get(&me, &format!("/v2.1/servers?marker={id}")).await.expect(200);
+        // A foreign server's id answers as one that is not there.
+        let absent = Uuid::new_v4();
+        let foreign = world.get(&other, &format!("/v2.1/servers?marker={id}")).await.expect(400);
+        let missing = world.get(&other, &format!("/v2.1/servers?marker={absent}")).await.expect(400);
+        assert_eq!(
+            foreign.to_string().replace(&id.to_string(), ""),
+            missing.to_string().replace(&absent.to_string(), "")
+        );
+        // More conditions than a database takes.
+        let many = vec!["name=x"; 2000].join("&");
+        world.get(&me, &format!("/v2.1/servers?{many}")).await.expect(400);
+        // NUL, which PostgreSQL cannot store.
+        world.get(&me, "/v2.1/servers?name=%00").await.expect(400);
+        let flavor = json!({"flavor": {"name": "a\u{0}b", "ram": 64, "vcpus": 1, "disk": 1}});
+        let error = world.post(&admin(), "/v2.1/flavors", flavor).await.expect(400);
+        assert!(error["badRequest"]["message"].as_str().is_some_and(|text| text.contains("NUL")), "{error}");
+        // A body about something else takes no metadata away.
+        let path = format!("/v2.1/servers/{id}/metadata");
+        world.post(&me, &path, json!({"metadata": {"a": "1"}})).await.expect(200);
+        world.ask(&me, "PUT", &path, "2.1", json!({"meta": {}})).await.expect(400);
+        assert_eq!(world.get(&me, &path).await.expect(200)["metadata"], json!({"a": "1"}));
+    }
+}
+
+#[tokio::test]
 async fn metadata_can_be_set_and_a_server_renamed() {
     for world in worlds("simulated", SystemClock::shared()).await {
         let me = member("p");
