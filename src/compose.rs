@@ -156,8 +156,15 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     .print();
     tracing::info!(url = %ground.url, "started");
 
-    stop.cancelled().await;
-    tracing::info!("stopping");
+    let failure = tokio::select! {
+        () = stop.cancelled() => None,
+        reason = telemetry.store_closed(&ground) => Some(reason),
+    };
+    match &failure {
+        None => tracing::info!("stopping"),
+        // What it could not write it must not guess at: only a new start, which reads the disk again, recovers.
+        Some(reason) => tracing::error!(reason, "the store has closed itself; stopping, start again to recover"),
+    }
     stages.sources.end("sources", drain).await;
     stages.sinks.end("sinks", drain).await;
     stages.readers.end("readers", drain).await;
@@ -165,7 +172,10 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     telemetry.close().await?;
     ground.database.close().await;
     tracing::info!("stopped");
-    Ok(())
+    match failure {
+        None => Ok(()),
+        Some(reason) => bail!("the store closed itself: {reason}; start again to recover"),
+    }
 }
 
 /// The store is one directory, open in one process: what needs it runs together.

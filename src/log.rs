@@ -11,7 +11,8 @@ pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<()> {
         .parse(&settings.level)
         .with_context(|| format!("log.level `{}` is not a level or filter", settings.level))?
         // Chatty at the levels that people use for us.
-        .add_directive("lapin=warn".parse()?)
+        // Its warnings hold whole messages.
+        .add_directive("lapin=error".parse()?)
         .add_directive("sqlx=warn".parse()?)
         .add_directive("hyper=warn".parse()?);
     let registry = tracing_subscriber::registry().with(filter);

@@ -35,6 +35,8 @@ use crate::{
 
 /// How long one connection attempt of a webhook may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the store is asked whether it is still open: the bound on how long a process without one lives.
+const STORE_LOOK: Duration = Duration::from_millis(500);
 /// How often the points of deleted metrics are removed.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 /// How often delivered notices are looked through for old ones.
@@ -252,6 +254,17 @@ impl Telemetry {
             stages.sinks.tasks.spawn(async move { listener.run(stop).await });
         }
         Ok(())
+    }
+
+    /// Waits until the store has closed itself after a failed write, and gives the reason; for ever if it never does.
+    pub(super) async fn store_closed(&self, ground: &Ground) -> String {
+        let Some(core) = &self.core else { return std::future::pending().await };
+        loop {
+            if let Some(reason) = core.store.closed_because() {
+                return reason;
+            }
+            ground.clock.sleep(STORE_LOOK).await;
+        }
     }
 
     /// Closes the store.

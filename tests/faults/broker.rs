@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use orzo_bus::{Bus, Message, RabbitBus, batch, topic};
 use orzo_model::{Batch, Sample, SampleKind, SystemClock, Timestamp, sample_id};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
-    free_port, has_real_parts,
+    has_real_parts,
     orzo::{Orzo, runtime},
     servers::Server,
     wait_for,
@@ -21,7 +21,6 @@ fn every_confirmed_batch_survives_kills_of_the_broker() {
     if !has_real_parts("broker") {
         return;
     }
-    let _ = free_port();
     let directory = tempfile::tempdir().unwrap();
     let mut broker = Server::rabbitmq(directory.path());
     let settings = format!(
@@ -32,12 +31,16 @@ fn every_confirmed_batch_survives_kills_of_the_broker() {
     let token = orzo.token();
     let url = broker.url();
     let clock = SystemClock::shared();
+    let _inside = runtime().enter();
     let bus: Arc<dyn Bus> = Arc::new(RabbitBus::connect(&url, "ledger", clock.clone()).unwrap());
 
     let mut confirmed = 0i64;
     let mut sent = 0i64;
-    for _ in 0..KILLS {
-        let until = clock.now().plus(Duration::from_millis(rand::random_range(500..2000)));
+    for kill in 0..KILLS {
+        // RabbitMQ 3.10 itself can lose the leader of a quorum queue that was declared a moment before the kill: the
+        // queue must be on its disk first.
+        let settled = if kill == 0 { 8_000 } else { 0 };
+        let until = clock.now().plus(Duration::from_millis(settled + rand::random_range(500..2000)));
         while clock.now() < until {
             if publish(&bus, sent) {
                 confirmed += 1;
@@ -58,20 +61,25 @@ fn every_confirmed_batch_survives_kills_of_the_broker() {
     assert!(confirmed > KILLS as i64, "too little was confirmed: {confirmed}");
 
     // Every batch has one sample; unconfirmed ones may have arrived as well.
-    let read = |aggregation: &str| {
-        let path = format!(
-            "/metric/v1/resource/generic/ledger/metric/fault.ledger/measures?aggregation={aggregation}&granularity=1"
-        );
-        orzo.try_request("GET", &path, &token, None).filter(|(status, _)| *status == 200).map(|(_, body)| body)
+    let read = || -> Vec<Value> {
+        let resources = 0..=(sent / PER_RESOURCE);
+        resources
+            .flat_map(|resource| {
+                let path =
+                    format!("/metric/v1/resource/generic/ledger-{resource}/metric/memory.usage/measures?granularity=1");
+                let answer = orzo.try_request("GET", &path, &token, None).filter(|(status, _)| *status == 200);
+                answer.and_then(|(_, body)| body.as_array().cloned()).unwrap_or_default()
+            })
+            .collect()
     };
-    let present = wait_for("all confirmed batches in the store", Duration::from_secs(120), || {
-        let rows = read("mean")?.as_array()?.len() as i64;
-        (rows >= confirmed).then_some(rows)
+    let mut present = Vec::new();
+    wait_for("all confirmed batches in the store", Duration::from_secs(120), || {
+        present = read();
+        (present.len() as i64 >= confirmed).then_some(())
     });
-    eprintln!("broker: {KILLS} kills, {sent} sent, {confirmed} confirmed, {present} present");
-    assert!(present <= sent, "{present} present, {sent} sent");
-    let sums = read("mean").unwrap();
-    for row in sums.as_array().unwrap() {
+    eprintln!("broker: {KILLS} kills, {sent} sent, {confirmed} confirmed, {} present", present.len());
+    assert!(present.len() as i64 <= sent, "{} present, {sent} sent", present.len());
+    for row in &present {
         let time: Timestamp = row[0].as_str().unwrap().parse().unwrap();
         assert_eq!(row[2], json!((time.secs() - FIRST) as f64 * 1.1), "a wrong value at {time}");
     }
@@ -80,17 +88,19 @@ fn every_confirmed_batch_survives_kills_of_the_broker() {
 }
 
 const FIRST: i64 = 1_600_000_000;
+/// The shipped policy keeps an hour of seconds.
+const PER_RESOURCE: i64 = 3000;
 
 fn publish(bus: &Arc<dyn Bus>, number: i64) -> bool {
     let timestamp = Timestamp::from_secs(FIRST + number);
     let sample = Sample {
-        id: sample_id("ledger", "ledger", "fault.ledger", timestamp),
-        meter: "fault.ledger".into(),
+        id: sample_id("ledger", "ledger", "memory.usage", timestamp),
+        meter: "memory.usage".into(),
         kind: SampleKind::Gauge,
         unit: String::new(),
         value: number as f64 * 1.1,
         timestamp,
-        resource_id: "ledger".into(),
+        resource_id: format!("ledger-{}", number / PER_RESOURCE),
         project_id: None,
         user_id: None,
         source: "test".into(),

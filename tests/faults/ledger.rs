@@ -164,7 +164,7 @@ impl Sender {
             }
             Some((status, answer)) => {
                 // 503 says that nothing was taken; it may have been, as after a lost answer.
-                assert!(matches!(status, 500 | 503 | 507), "{status}: {answer}");
+                assert!(matches!(status, 503 | 507), "{status}: {answer}");
                 self.ledger.refused();
                 self.ledger.unknown(points);
                 true

@@ -27,19 +27,23 @@ struct Guests;
 
 impl Guests {
     fn none_of_ours() -> Self {
+        Self::clear();
+        Self
+    }
+
+    fn clear() {
         for id in virsh(&["list", "--all", "--uuid"]).split_whitespace() {
             if virsh(&["dumpxml", id]).contains("burner1") {
                 virsh(&["destroy", id]);
                 virsh(&["undefine", id]);
             }
         }
-        Self
     }
 }
 
 impl Drop for Guests {
     fn drop(&mut self) {
-        Self::none_of_ours();
+        Self::clear();
     }
 }
 

@@ -114,6 +114,11 @@ impl Orzo {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
+    /// Where it keeps everything.
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
     pub fn log(&self) -> PathBuf {
         self.directory.join("orzo.log")
     }
