@@ -8,6 +8,8 @@ mod history;
 mod notices;
 mod rows;
 
+use std::time::Duration;
+
 use orzo_database::{AsConflict, Database, DatabaseError, Migration, Transaction, Value};
 use orzo_model::{Scope, SharedClock, Timestamp};
 use serde_json::json;
@@ -52,6 +54,9 @@ const MIGRATIONS: &[Migration] = &[Migration {
 /// Aodh shows as much without a limit; a page of more is not read by anyone.
 pub(crate) const PAGE_MAX: u32 = 1000;
 
+/// An alarm that cannot be read is looked at again, and told again, after this.
+const UNREADABLE_WAIT: Duration = Duration::from_secs(600);
+
 /// What can go wrong in the book.
 #[derive(Debug, thiserror::Error)]
 pub enum BookError {
@@ -72,6 +77,16 @@ pub enum BookError {
     BadMarker {
         /// What was given.
         marker: String,
+    },
+    /// Its row cannot be read: damaged, or written by a newer program.
+    #[error("alarm {alarm_id} cannot be read: {column}: {reason}")]
+    Damaged {
+        /// Which.
+        alarm_id: String,
+        /// Where.
+        column: String,
+        /// What is wrong.
+        reason: String,
     },
     /// The database.
     #[error(transparent)]
@@ -174,6 +189,7 @@ impl AlarmBook {
     pub async fn get(&self, scope: &Scope, alarm_id: &str) -> Result<Alarm, BookError> {
         let row = self.database.query_one("SELECT * FROM alarms WHERE alarm_id = $1", &[alarm_id.into()]).await?;
         row.map(|row| alarm_of(&row))
+            .transpose()?
             .filter(|alarm| is_visible(scope, alarm))
             .ok_or_else(|| BookError::NotFound { alarm_id: alarm_id.to_owned() })
     }
@@ -216,7 +232,7 @@ impl AlarmBook {
             "SELECT * FROM alarms WHERE {} ORDER BY changed_at DESC, alarm_id LIMIT {limit}",
             conditions.join(" AND ")
         );
-        Ok(self.database.query(&sql, &values).await?.iter().map(alarm_of).collect())
+        self.database.query(&sql, &values).await?.iter().map(alarm_of).collect()
     }
 
     /// Replaces an alarm's definition; state and owner stay, unless the request names a state.
@@ -290,7 +306,23 @@ impl AlarmBook {
     /// Enabled alarms with a window that closed at or before `until` and is not evaluated yet; longest overdue first.
     pub async fn due(&self, until: Timestamp, limit: u32) -> Result<Vec<Alarm>, BookError> {
         let sql = format!("SELECT * FROM alarms WHERE enabled = 1 AND due_at <= $1 ORDER BY due_at LIMIT {limit}");
-        Ok(self.database.query(&sql, &[until.into()]).await?.iter().map(alarm_of).collect())
+        let mut alarms = Vec::new();
+        for row in self.database.query(&sql, &[until.into()]).await? {
+            match alarm_of(&row) {
+                Ok(alarm) => alarms.push(alarm),
+                Err(error) => self.put_off(&row.string("alarm_id"), &error).await?,
+            }
+        }
+        Ok(alarms)
+    }
+
+    /// An alarm that cannot be read must not keep the others from being evaluated; it is told, now and then again.
+    async fn put_off(&self, alarm_id: &str, error: &BookError) -> Result<(), BookError> {
+        tracing::error!(error = error as &dyn std::error::Error, "an alarm is not evaluated");
+        let next = self.clock.now().plus(UNREADABLE_WAIT);
+        let sql = "UPDATE alarms SET due_at = $1 WHERE alarm_id = $2";
+        self.database.execute(sql, &[next.into(), alarm_id.into()]).await?;
+        Ok(())
     }
 
     /// When the next window of an enabled alarm closes.

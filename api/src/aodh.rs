@@ -306,6 +306,10 @@ fn book(api: &SharedApi) -> Result<&AlarmBook, Problem> {
 fn problem_of(error: BookError) -> Problem {
     match &error {
         BookError::NotFound { .. } => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
+        BookError::Damaged { .. } => {
+            tracing::error!(error = &error as &dyn std::error::Error, "an alarm cannot be read");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+        }
         BookError::BadMarker { .. } => Problem::bad(error.to_string()),
         BookError::Changed { .. } => Problem::unavailable("the alarm is being changed by others"),
         BookError::Database(inner) if inner.is_refusal() => Problem::bad(inner.to_string()),

@@ -3,9 +3,9 @@
 use orzo_database::{Row, Value};
 use orzo_model::Timestamp;
 
-use super::{Change, Notice};
+use super::{BookError, Change, Notice};
 use crate::{
-    alarm::{Alarm, AlarmState, Severity},
+    alarm::{Alarm, AlarmState},
     rule::Rule,
 };
 
@@ -65,36 +65,46 @@ pub(super) fn values_of(alarm: &Alarm) -> Vec<Value> {
     ]
 }
 
-/// # Panics
-/// If the rule in the row cannot be read: only this crate writes it, after the same check.
-pub(super) fn alarm_of(row: &Row) -> Alarm {
-    let json = |column: &str| serde_json::from_str(&row.string(column)).unwrap_or_default();
-    let list = |column: &str| serde_json::from_value(json(column)).unwrap_or_default();
-    let time = |column: &str| row.time(column).unwrap_or(Timestamp::EPOCH);
-    let rule = Rule::parse(&row.string("type"), &json("rule")).expect("rules were checked before they were written");
-    Alarm {
+/// An alarm, if every part of its row can be read; a newer program, or damage, may have left one that cannot.
+pub(super) fn alarm_of(row: &Row) -> Result<Alarm, BookError> {
+    let damaged = |column: &str, reason: String| BookError::Damaged {
+        alarm_id: row.string("alarm_id"),
+        column: column.to_owned(),
+        reason,
+    };
+    let time = |column: &str| row.time(column).ok_or_else(|| damaged(column, "is not a time".into()));
+    let list = |column: &str| json(row, column).map_err(|error| damaged(column, error));
+    let rule = json(row, "rule").map_err(|error| damaged("rule", error))?;
+    let rule = Rule::parse(&row.string("type"), &rule).map_err(|error| damaged("rule", error))?;
+    let state = AlarmState::parse(&row.string("state"));
+    Ok(Alarm {
         alarm_id: row.string("alarm_id"),
         name: row.string("name"),
         description: row.string("description"),
         enabled: row.flag("enabled"),
         rule,
-        ok_actions: list("ok_actions"),
-        alarm_actions: list("alarm_actions"),
-        insufficient_data_actions: list("insufficient_data_actions"),
+        ok_actions: list("ok_actions")?,
+        alarm_actions: list("alarm_actions")?,
+        insufficient_data_actions: list("insufficient_data_actions")?,
         repeat_actions: row.flag("repeat_actions"),
-        time_constraints: serde_json::from_value(json("time_constraints")).unwrap_or_default(),
+        time_constraints: json(row, "time_constraints").map_err(|error| damaged("time_constraints", error))?,
         project_id: row.string("project_id"),
         user_id: row.string("user_id"),
-        timestamp: time("changed_at"),
-        state: AlarmState::parse(&row.string("state")).unwrap_or(AlarmState::InsufficientData),
-        state_timestamp: time("state_at"),
+        timestamp: time("changed_at")?,
+        state: state.ok_or_else(|| damaged("state", format!("`{}` is not known", row.string("state"))))?,
+        state_timestamp: time("state_at")?,
         state_reason: row.string("state_reason"),
-        severity: severity_of(row),
-        evaluate_timestamp: time("evaluate_at"),
+        severity: serde_json::from_value(serde_json::json!(row.string("severity")))
+            .map_err(|error| damaged("severity", error.to_string()))?,
+        evaluate_timestamp: time("evaluate_at")?,
         is_operators: row.flag("operators"),
-        revision: row.int("revision").unwrap_or(0),
-        evaluated_until: time("evaluated_until"),
-    }
+        revision: row.int("revision").ok_or_else(|| damaged("revision", "is not a number".into()))?,
+        evaluated_until: time("evaluated_until")?,
+    })
+}
+
+fn json<T: for<'de> serde::Deserialize<'de>>(row: &Row, column: &str) -> Result<T, String> {
+    serde_json::from_str(&row.string(column)).map_err(|error| error.to_string())
 }
 
 pub(super) fn change_of(row: &Row) -> Change {
@@ -123,8 +133,4 @@ pub(super) fn notice_of(row: &Row) -> Notice {
         next_at: row.time("next_at").unwrap_or(Timestamp::EPOCH),
         last_error: row.text("last_error"),
     }
-}
-
-fn severity_of(row: &Row) -> Severity {
-    serde_json::from_value(serde_json::json!(row.string("severity"))).unwrap_or_default()
 }

@@ -130,3 +130,18 @@ async fn pages_follow_each_other_without_gap_or_repeat() {
         assert_eq!(seen, all.into_iter().map(|alarm| alarm.alarm_id).collect::<Vec<_>>());
     }
 }
+
+#[tokio::test]
+async fn an_alarm_that_cannot_be_read_is_an_error_and_stops_no_other() {
+    for (book, clock) in books().await {
+        let broken = book.create(&request(80.0), "u", "p", false).await.expect("created");
+        let sound = book.create(&request(80.0), "u", "p", false).await.expect("created");
+        let sql = "UPDATE alarms SET rule = '{}' WHERE alarm_id = $1";
+        book.database.execute(sql, &[broken.alarm_id.as_str().into()]).await.expect("damaged");
+        let error = book.get(&Scope::All, &broken.alarm_id).await.expect_err("damaged");
+        assert!(matches!(&error, BookError::Damaged { column, .. } if column == "rule"), "{error}");
+        clock.advance(Duration::from_secs(120));
+        let due = book.due(clock.now(), 10).await.expect("due");
+        assert_eq!(due.iter().map(|alarm| &alarm.alarm_id).collect::<Vec<_>>(), [&sound.alarm_id]);
+    }
+}
