@@ -141,15 +141,16 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
         }
         _ => None,
     };
-    let password = cloud.as_ref().and_then(|cloud| cloud.bootstrap_password());
-    let is_generated = ground.settings.cloud.admin_password.is_none();
-    if let Some(password) = &password {
+    // Generated at the first start only; nobody can read it again afterwards.
+    let generated = cloud.as_ref().and_then(|cloud| cloud.bootstrap_password());
+    let chosen = ground.settings.cloud.admin_password.clone().filter(|_| !directory.join("openrc").exists());
+    if let Some(password) = generated.as_ref().or(chosen.as_ref().filter(|_| cloud.is_some())) {
         banner::write_openrc(&directory, &ground.url, password, server.as_deref())?;
     }
     banner::Banner {
         url: &ground.url,
         data_directory: &directory,
-        password: password.filter(|_| is_generated),
+        password: generated,
         hypervisor: hypervisor.as_ref().map(|hypervisor| hypervisor.kind()),
         server,
     }

@@ -23,6 +23,17 @@ pub(crate) use keys::{KEYS, example, nearest};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span(pub(crate) Duration);
 
+/// A loop that never waits helps nobody and takes a whole core.
+const INTERVAL_MIN: Span = Span(Duration::from_millis(50));
+/// A token that ends before it can be used locks everybody out, this service too.
+const TOKEN_LIFE_MIN: Span = Span::secs(60);
+/// Audits are counted in whole periods.
+const EXISTS_PERIOD_MIN: Span = Span::secs(1);
+/// Each flush makes files; faster than this is only work.
+const FLUSH_AFTER_MIN: Span = Span(Duration::from_millis(100));
+/// With less than this not even one batch fits, and nothing would ever be accepted.
+const HEAD_BYTES_MIN: u64 = 64 << 10;
+
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -348,6 +359,23 @@ impl Settings {
                 bail!("cloud.admin_password must have at least 8 characters");
             }
         }
+        let spans = [
+            ("cloud.token_life", self.cloud.token_life, TOKEN_LIFE_MIN),
+            ("cloud.exists_period", self.cloud.exists_period, EXISTS_PERIOD_MIN),
+            ("store.flush_after", self.store.flush_after, FLUSH_AFTER_MIN),
+            ("alarms.interval", self.alarms.interval, INTERVAL_MIN),
+            ("alarms.webhook_timeout", self.alarms.webhook_timeout, INTERVAL_MIN),
+            ("alarms.retry_first", self.alarms.retry_first, INTERVAL_MIN),
+            ("alarms.retry_max", self.alarms.retry_max, INTERVAL_MIN),
+        ];
+        for (name, span, least) in spans {
+            if span.0 < least.0 {
+                bail!("{name} is {span}, must be at least {least}");
+            }
+        }
+        if self.store.head_bytes_max < HEAD_BYTES_MIN {
+            bail!("store.head_bytes_max is {}, must be at least {HEAD_BYTES_MIN}", self.store.head_bytes_max);
+        }
         orzo_alarms::AllowList::parse(&self.alarms.webhook_allow).context("alarms.webhook_allow")?;
         Ok(())
     }
@@ -429,6 +457,9 @@ mod tests {
         assert!(refused("[alarms]\nlag = \"soon\"\n").contains("`soon` is not a duration"));
         assert!(refused("[server]\nroles = []\n").contains("server.roles is empty"));
         assert!(refused("[cloud]\nenabled = false\n").contains("identity.url"));
+        assert!(refused("[alarms]\ninterval = \"0s\"\n").contains("alarms.interval is 0ms, must be at least 50ms"));
+        assert!(refused("[cloud]\ntoken_life = \"0s\"\n").contains("cloud.token_life"));
+        assert!(refused("[store]\nhead_bytes_max = 0\n").contains("store.head_bytes_max"));
         assert!(refused("[alarms]\nwebhook_allow = [\"intranet\"]\n").contains("intranet"));
     }
 

@@ -18,7 +18,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http_body_util::BodyExt;
-use hyper::{HeaderMap, Request, StatusCode, Version, body::Incoming, header};
+use hyper::{
+    HeaderMap, Request, StatusCode, Version,
+    body::{Body as _, Incoming},
+    header::{self, HeaderValue},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -136,8 +140,18 @@ fn service_for(
         request.extensions_mut().insert(ConnectInfo(peer));
         let router = router.clone();
         async move {
-            match with_body(request.map(|body| PatientBody::new(body, patience))).await {
-                Ok(request) => router.oneshot(request).await,
+            let has_ended = Arc::new(AtomicBool::new(request.body().is_end_stream()));
+            let body = |body| PatientBody::new(body, patience, has_ended.clone());
+            match with_body(request.map(body)).await {
+                Ok(request) => {
+                    let may_close = request.version() < Version::HTTP_2;
+                    let mut response = router.oneshot(request).await?;
+                    // A body that nobody read ends the connection; a client that is told opens another one in time.
+                    if may_close && !has_ended.load(Ordering::Relaxed) {
+                        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok(response)
+                }
                 Err(status) => Ok((status, [(header::CONNECTION, "close")]).into_response()),
             }
         }

@@ -86,6 +86,36 @@ fn a_sample_walks_from_a_guest_to_a_webhook() {
     assert_eq!(turns, notices.len(), "one notice for each transition to alarm so far: {history}");
     orzo.request("DELETE", &format!("/alarming/v2/alarms/{alarm_id}"), &token, None, 204);
 
+    // So does one over a group of resources.
+    let group = json!({
+        "name": "any load anywhere", "type": "gnocchi_aggregation_by_resources_threshold",
+        "alarm_actions": [receiver.url],
+        "gnocchi_aggregation_by_resources_threshold_rule": {
+            "metric": "cpu_util", "resource_type": "instance", "query": "{\"=\": {\"ended_at\": null}}",
+            "threshold": -1.0, "comparison_operator": "gt", "aggregation_method": "mean", "granularity": 1}});
+    let group = orzo.request("POST", "/alarming/v2/alarms", &token, Some(&group), 201);
+    let group_id = group["alarm_id"].as_str().unwrap();
+    wait_for("the group's webhook", LIMIT, || {
+        let received = receiver.received();
+        received.iter().any(|notice| notice.body["alarm_id"] == group_id).then_some(())
+    });
+    orzo.request("DELETE", &format!("/alarming/v2/alarms/{group_id}"), &token, None, 204);
+
+    // The command line shows the same measures, as a table, as data and as a plot.
+    let orzo_measures = |more: &[&str]| {
+        let openrc = orzo.data().join("openrc").display().to_string();
+        let arguments = [&["measures", "show", id, "cpu_util", "--openrc", &openrc], more].concat();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_orzo")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let rows: Value = serde_json::from_str(&orzo_measures(&["-f", "json"])).unwrap();
+    assert!(rows[0]["value"].is_f64() && rows[0]["granularity"].is_f64(), "{rows}");
+    assert!(orzo_measures(&["-f", "csv"]).starts_with("timestamp,granularity,value\n"));
+    assert!(orzo_measures(&[]).contains("granularity"));
+    let plot = orzo_measures(&["--plot"]);
+    assert!(plot.contains("cpu_util") && plot.chars().any(|c| ('\u{2800}'..='\u{28ff}').contains(&c)), "{plot}");
+
     // A deleted server is an event, and its resource has ended.
     orzo.request("DELETE", &format!("/compute/v2.1/servers/{id}"), &token, None, 204);
     assert_deleted(&orzo, &token, id);

@@ -4,6 +4,10 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -26,12 +30,13 @@ pub(super) struct PatientBody<B> {
     most: Duration,
     left: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
+    has_ended: Arc<AtomicBool>,
 }
 
 impl<B> PatientBody<B> {
-    /// `most`: how long it is waited for at a time.
-    pub(super) fn new(inner: B, most: Duration) -> Self {
-        Self { inner, most, left: most, waiting: None }
+    /// `most`: how long it is waited for at a time. `has_ended` becomes true when all of it has been read.
+    pub(super) fn new(inner: B, most: Duration, has_ended: Arc<AtomicBool>) -> Self {
+        Self { inner, most, left: most, waiting: None, has_ended }
     }
 }
 
@@ -58,6 +63,9 @@ where
         {
             let earned = Duration::from_micros(data.len() as u64 * 1_000_000 / BYTES_PER_SECOND_MIN);
             self.left = (self.left + earned).min(self.most);
+        }
+        if frame.is_none() || self.inner.is_end_stream() {
+            self.has_ended.store(true, Ordering::Relaxed);
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
@@ -86,7 +94,7 @@ mod tests {
             true => stream::empty().boxed(),
             false => stream::pending().boxed(),
         };
-        let body = PatientBody::new(StreamBody::new(pieces.chain(rest)), Duration::from_millis(20));
+        let body = PatientBody::new(StreamBody::new(pieces.chain(rest)), Duration::from_millis(20), Arc::default());
         Ok(body.collect().await?.to_bytes().len())
     }
 
@@ -103,7 +111,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
             Some((Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"x"))), ()))
         });
-        let body = PatientBody::new(StreamBody::new(Box::pin(drops)), Duration::from_millis(50));
+        let body = PatientBody::new(StreamBody::new(Box::pin(drops)), Duration::from_millis(50), Arc::default());
         assert!(body.collect().await.is_err(), "it would never end");
     }
 }

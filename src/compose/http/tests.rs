@@ -27,7 +27,7 @@ async fn house(waits: Waits) -> (SocketAddr, CancellationToken) {
 async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = String::new();
     let mut buffer = [0; 4096];
-    while !text.ends_with(end) {
+    while !text.contains(end) {
         match stream.read(&mut buffer).await {
             Ok(0) | Err(_) => return text,
             Ok(count) => text.push_str(&String::from_utf8_lossy(&buffer[..count])),
@@ -49,6 +49,23 @@ async fn a_refusal_before_the_body_has_come_does_not_cost_the_connection() {
     stream.write_all(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc").await.expect("still open");
     let answer = tokio::time::timeout(LONG, read_until(&mut stream, "abc")).await;
     assert!(answer.expect("an answer").starts_with("HTTP/1.1 200"), "the connection goes on");
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_client_is_told_when_its_unread_body_ends_the_connection() {
+    let (address, stop) = house(WAITS).await;
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let head = format!("POST /get HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", READ_FIRST_BYTES_MAX + 1);
+    stream.write_all(head.as_bytes()).await.expect("written");
+    let refusal = tokio::time::timeout(LONG, read_until(&mut stream, "\r\n\r\n")).await.expect("an answer");
+    assert!(refusal.starts_with("HTTP/1.1 405") && refusal.contains("connection: close"), "{refusal}");
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let body = "x".repeat(READ_FIRST_BYTES_MAX as usize + 1);
+    let head = format!("POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(head.as_bytes()).await.expect("written");
+    let answer = tokio::time::timeout(LONG, read_until(&mut stream, "\r\n\r\n")).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("connection: close"), "it was read: {answer:.300}");
     stop.cancel();
 }
 
