@@ -116,7 +116,10 @@ impl AsConflict for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if self.status.is_server_error() {
+        if self.status == StatusCode::SERVICE_UNAVAILABLE && self.cause.is_none() {
+            // Told to come back, as intended: a flood of requests must not be a flood of errors.
+            tracing::debug!(reason = self.message, "busy");
+        } else if self.status.is_server_error() {
             // The end of the line: the caller gets the message, the operator gets the cause.
             tracing::error!(error = &self as &dyn std::error::Error, status = self.status.as_u16(), "request failed");
         }

@@ -1,10 +1,15 @@
-//! Passwords and secrets: Argon2id, on blocking threads, a few at a time, and as slow for who does not exist.
+//! Passwords and secrets: Argon2id, on a few threads of their own, and as slow for who does not exist.
 
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version};
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::http::ApiError;
 
@@ -27,6 +32,7 @@ const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Hashes and compares.
 pub(crate) struct Passwords {
+    hashers: Hashers,
     turns: Semaphore,
     waiting: Semaphore,
     /// Compared with when there is no such user, so that the answer takes as long.
@@ -40,8 +46,9 @@ pub(crate) struct Turn<'a> {
 
 impl Passwords {
     pub(crate) async fn new() -> Result<Self, ApiError> {
-        let dummy = on_a_blocking_thread(|| hash_now(b"nobody has this password")).await?;
-        Ok(Self { turns: Semaphore::new(HASHES_MAX), waiting: Semaphore::new(WAITING_MAX), dummy })
+        let hashers = Hashers::start()?;
+        let dummy = hashers.run(|| hash_now(b"nobody has this password")).await?;
+        Ok(Self { hashers, turns: Semaphore::new(HASHES_MAX), waiting: Semaphore::new(WAITING_MAX), dummy })
     }
 
     /// Waits for a turn.
@@ -70,7 +77,7 @@ impl Passwords {
         let exists = hash.is_some();
         let hash = hash.unwrap_or_else(|| self.dummy.clone());
         let password = password.clone();
-        let equal = on_a_blocking_thread(move || verify_now(password.expose_secret().as_bytes(), &hash)).await?;
+        let equal = self.hashers.run(move || verify_now(password.expose_secret().as_bytes(), &hash)).await?;
         Ok(equal && exists)
     }
 
@@ -78,7 +85,7 @@ impl Passwords {
     pub(crate) async fn hash(&self, password: &SecretString) -> Result<String, ApiError> {
         let _turn = self.turn().await?;
         let password = password.clone();
-        on_a_blocking_thread(move || hash_now(password.expose_secret().as_bytes())).await
+        self.hashers.run(move || hash_now(password.expose_secret().as_bytes())).await
     }
 }
 
@@ -112,10 +119,48 @@ fn verify_now(password: &[u8], hash: &str) -> Result<bool, ApiError> {
     Ok(hasher().verify_password(password, &hash).is_ok())
 }
 
-async fn on_a_blocking_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.map_err(failed)?
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads that do nothing else. The runtime's blocking threads are many, and the allocator keeps for each what a hash
+/// has taken once: a storm of logins left gigabytes behind.
+struct Hashers {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Hashers {
+    fn start() -> Result<Self, ApiError> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..HASHES_MAX {
+            let queue = queue.clone();
+            let work = move || {
+                loop {
+                    // The lock is held while waiting: the others wait for the lock instead.
+                    let job = queue.lock().recv();
+                    let Ok(job) = job else { return };
+                    // Who waits for the job is told by its channel.
+                    let _ = catch_unwind(AssertUnwindSafe(job));
+                }
+            };
+            std::thread::Builder::new().name("passwords".into()).spawn(work).map_err(failed)?;
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Does the work on one of the threads, unless nobody waits for it any more when its turn comes.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (done, result) = oneshot::channel();
+        let job = move || {
+            if !done.is_closed() {
+                let _ = done.send(work());
+            }
+        };
+        self.jobs.send(Box::new(job)).map_err(failed)?;
+        result.await.map_err(failed)?
+    }
 }
 
 fn failed(reason: impl std::fmt::Display) -> ApiError {
@@ -137,6 +182,51 @@ mod tests {
         assert!(!passwords.verify(&turn, &"wrong horse".into(), Some(hash)).await.expect("compares"));
         let dummy = SecretString::from("nobody has this password");
         assert!(!passwords.verify(&turn, &dummy, None).await.expect("compares"));
+    }
+
+    #[tokio::test]
+    async fn a_storm_of_logins_uses_no_more_threads_than_may_hash() {
+        let hashers = Arc::new(Hashers::start().expect("threads"));
+        let here = || Ok(std::thread::current().id());
+        let storm: Vec<_> = (0..64)
+            .map(|_| {
+                let hashers = hashers.clone();
+                tokio::spawn(async move { hashers.run(here).await.expect("done") })
+            })
+            .collect();
+        let mut threads = std::collections::HashSet::new();
+        for one in storm {
+            threads.insert(one.await.expect("no panic"));
+        }
+        assert!(threads.len() <= HASHES_MAX, "{threads:?}");
+        // A hash that breaks costs one answer and not a thread.
+        for _ in 0..=HASHES_MAX {
+            assert!(hashers.run::<()>(|| panic!("a hash that breaks")).await.is_err());
+        }
+        assert!(threads.contains(&hashers.run(here).await.expect("still there")));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_hashed() {
+        let hashers = Hashers::start().expect("threads");
+        let mut gates = Vec::new();
+        let mut busy = Vec::new();
+        for _ in 0..HASHES_MAX {
+            let (gate, closed) = mpsc::channel::<()>();
+            gates.push(gate);
+            busy.push(Box::pin(hashers.run(move || Ok(closed.recv().is_err()))));
+            assert!(futures::poll!(busy.last_mut().expect("just pushed")).is_pending());
+        }
+        let (told, heard) = mpsc::channel();
+        let mut given_up = Box::pin(hashers.run(move || Ok(told.send(()).is_ok())));
+        assert!(futures::poll!(&mut given_up).is_pending());
+        drop(given_up);
+        drop(gates);
+        for one in busy {
+            one.await.expect("done");
+        }
+        hashers.run(|| Ok(())).await.expect("done");
+        assert!(heard.try_recv().is_err(), "the client had gone away");
     }
 
     #[test]
