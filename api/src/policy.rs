@@ -28,6 +28,11 @@ pub(crate) fn creator_or_service(caller: &Caller, created_by: &str) -> Result<()
     allow(caller.is_admin() || caller.is_service() || is_creator(caller, created_by))
 }
 
+/// Anybody with a project: what is made without one belongs to nobody, and nobody but an operator would see it again.
+pub(crate) fn has_project(caller: &Caller) -> Result<(), Problem> {
+    allow(caller.project_id.is_some() || caller.is_admin() || caller.is_service())
+}
+
 /// Created by this user in this project, or by someone else of this project.
 pub(crate) fn is_creator(caller: &Caller, created_by: &str) -> bool {
     let project = created_by_project(created_by);
@@ -70,6 +75,7 @@ mod tests {
         let table = |decide: &dyn Fn(&Caller) -> Result<(), Problem>| everyone.map(|c| decide(c).is_ok());
         assert_eq!(table(&operator), [true, true, false, false, false, false]);
         assert_eq!(table(&admin), [true, false, false, false, false, false]);
+        assert_eq!(table(&has_project), [true, true, true, true, true, false]);
         assert_eq!(table(&|c| creator(c, "u:p1")), [true, false, true, true, false, false]);
         assert_eq!(table(&|c| creator_or_service(c, "u:p1")), [true, true, true, true, false, false]);
         // A creator without a project is not everyone else without one.

@@ -80,6 +80,7 @@ pub(super) async fn create(
     links: Links,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
+    policy::has_project(&caller)?;
     let fields = Fields::of(&body)?;
     fields.only(&["archive_policy_name", "name", "resource_id", "unit"])?;
     let mut new = NewMetric {

@@ -37,6 +37,7 @@ pub(super) async fn create(
     links: Links,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
+    policy::has_project(&caller)?;
     let fields = Fields::of(&body)?;
     let id = fields.required_text("id")?;
     if id.contains('/') {

@@ -10,7 +10,7 @@
 mod migrate;
 mod value;
 
-use std::{future::Future, path::Path, pin::Pin, str::FromStr, time::Duration};
+use std::{future::Future, os::unix::fs::OpenOptionsExt, path::Path, pin::Pin, str::FromStr, time::Duration};
 
 use futures::StreamExt;
 use sqlx::{
@@ -191,8 +191,11 @@ impl Database {
         Ok(Self { pool: Pool::Postgres(pool) })
     }
 
-    /// Opens an SQLite file.
+    /// Opens an SQLite file. A new one is for its owner only, and so are the files that SQLite puts beside it: the
+    /// embedded cloud's token keys and password hashes are in it.
     pub async fn open_file(path: &Path) -> Result<Self, DatabaseError> {
+        let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+        file.map_err(sqlx::Error::Io)?;
         Self::open(&format!("sqlite:{}", path.display())).await
     }
 

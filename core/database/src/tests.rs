@@ -49,6 +49,20 @@ async fn values_survive_the_way_there_and_back() {
 }
 
 #[tokio::test]
+async fn a_new_file_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let database = Database::open_file(&directory.path().join("test.db")).await.expect("sqlite opens");
+    database.execute("CREATE TABLE t (n BIGINT)", &[]).await.expect("create");
+    let files: Vec<_> = std::fs::read_dir(directory.path()).expect("readable").flatten().collect();
+    assert!(files.len() > 1, "the write-ahead journal is there too");
+    for file in files {
+        let mode = file.metadata().expect("there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}", file.path().display());
+    }
+}
+
+#[tokio::test]
 async fn a_text_with_nul_is_refused_the_same_by_both() {
     for (database, _guard) in databases().await {
         database.execute("DROP TABLE IF EXISTS t_nul", &[]).await.expect("drop");

@@ -104,14 +104,21 @@ fn unit_seconds(unit: &str) -> Option<f64> {
     })
 }
 
+/// Seconds since the epoch; what is too late to be a time is refused and not cut to the latest one: most often it is
+/// milliseconds, and would be stored in the year 9999.
+fn of_seconds(seconds: f64) -> Result<Timestamp, SpanError> {
+    let time = Timestamp::from_secs_f64(seconds).ok_or(SpanError::NotATime)?;
+    if seconds > Timestamp::MAX.secs_f64() { Err(SpanError::NotATime) } else { Ok(time) }
+}
+
 /// A time: seconds since the epoch, ISO 8601, `now`, `today`, or a timespan relative to `now` such as `-1 day`.
 pub fn parse_time(value: &Value, now: Timestamp) -> Result<Timestamp, SpanError> {
     let time = match value {
-        Value::Number(number) => number.as_f64().and_then(Timestamp::from_secs_f64).ok_or(SpanError::NotATime)?,
+        Value::Number(number) => of_seconds(number.as_f64().ok_or(SpanError::NotATime)?)?,
         Value::String(text) => {
             let text = text.trim();
             if let Ok(seconds) = text.parse::<f64>() {
-                Timestamp::from_secs_f64(seconds).ok_or(SpanError::NotATime)?
+                of_seconds(seconds)?
             } else if text.eq_ignore_ascii_case("now") {
                 now
             } else if text.eq_ignore_ascii_case("today") {
@@ -120,7 +127,7 @@ pub fn parse_time(value: &Value, now: Timestamp) -> Result<Timestamp, SpanError>
                 time
             } else {
                 let seconds = parse_seconds(text).ok_or(SpanError::NotATime)?;
-                Timestamp::from_secs_f64(now.secs_f64() + seconds).ok_or(SpanError::NotATime)?
+                of_seconds(now.secs_f64() + seconds)?
             }
         }
         _ => return Err(SpanError::NotATime),
@@ -212,6 +219,12 @@ mod tests {
             (json!("1h"), 1_003_600),
         ] {
             assert_eq!(parse_time(&text, now), Ok(Timestamp::from_secs(seconds)), "{text}");
+            // Milliseconds for seconds, and what is no time at all.
+            for late in
+                [json!(1_795_000_000_000_u64), json!("1795000000000"), json!(1e300), json!("+99999999999999 days")]
+            {
+                assert_eq!(parse_time(&late, now), Err(SpanError::NotATime), "{late}");
+            }
         }
         assert_eq!(parse_time(&json!("tomorrow"), now), Err(SpanError::NotATime));
         assert_eq!(parse_time(&json!(-5), now), Err(SpanError::BeforeEpoch));
