@@ -212,10 +212,10 @@ fn aodhclient_works() {
     assert_eq!((&changed["threshold"], &changed["enabled"]), (&90.0.into(), &false.into()), "{changed}");
     openstack(&["state", "set", "--state", "ok", one]);
     assert!(openstack(&["state", "get", one]).contains("ok"));
-    let history = json(&["history", "show", one]);
+    let history = admin.json("openstack", &["alarm-history", "show", one]);
     assert_eq!(history.as_array().unwrap().len(), 2, "{history}");
     let (success, _, errors) = admin.try_run("openstack", &["alarm", "show", "6868da77-fa82-4e67-aba9-270c5ae8cbca"]);
-    assert!(!success && errors.contains("not found"), "{errors}");
+    assert!(!success && errors.contains("Not found"), "{errors}");
     let bad = [
         "alarm",
         "create",
