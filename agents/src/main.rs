@@ -1,6 +1,6 @@
 //! `orzo-agent`: the small binary for compute nodes. It builds the parts and waits; everything else is in the library.
 //!
-//! `settings → hypervisor, host → agents → publisher (RabbitMQ, spool on disk)`
+//! `settings → hypervisor, host → agents → publisher (RabbitMQ or Orzo's API, spool on disk)`
 //!
 //! One thread, beside libvirt's own and those for files. No columnar code, no query engine, no web server.
 #![forbid(unsafe_code)]
@@ -20,18 +20,23 @@ use orzo_agents::{
     compute::{ComputeAgent, bench::bench},
     host::{HostAgent, HostReader, hostname},
     polling::Polling,
-    publish::{BusOutlet, Publisher},
-    settings::{AgentSettings, ComputeSettings, EXAMPLE, HypervisorKind, PollingSettings},
+    publish::{BusOutlet, DRAIN_WAIT_MAX, HttpOutlet, Outlet, Publisher},
+    settings::{
+        AgentSettings, ComputeSettings, Destination, EXAMPLE, HypervisorKind, PASSWORD_VARIABLE, PollingSettings,
+    },
 };
 use orzo_bus::{Bus, RabbitBus, Records};
 use orzo_hypervisor::{Hypervisor, Libvirt, LibvirtSettings, Simulated};
 use orzo_model::{Rooms, SampleSink, SharedClock, SystemClock};
-use secrecy::ExposeSecret;
+use orzo_session::Session;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Between two tries to reach a libvirt that was not there when the agent started.
 const LIBVIRT_RETRY: Duration = Duration::from_secs(10);
+/// A connection to the API that takes longer is not tried on: the batch is safe in the spool meanwhile.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Seed of simulated guests: the same guests at every start.
 const SIMULATED_SEED: u64 = 1;
 
@@ -111,6 +116,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Config { action: ConfigAction::Check { file } } => {
             let settings = read_settings(&file)?;
             polling(&settings.polling)?;
+            destination(&settings)?;
             print(&format!("{} is fine\n", file.display()))
         }
         Command::Config { action: ConfigAction::Example } => print(EXAMPLE),
@@ -146,6 +152,40 @@ fn polling(settings: &PollingSettings) -> anyhow::Result<Polling> {
     Ok(Polling::parse(&settings.file.display().to_string(), &text)?)
 }
 
+fn destination(settings: &AgentSettings) -> anyhow::Result<Destination> {
+    Ok(settings.destination(std::env::var(PASSWORD_VARIABLE).ok().map(SecretString::from))?)
+}
+
+/// The way to where samples go.
+struct Way {
+    outlet: Arc<dyn Outlet>,
+    shards: u16,
+    /// To close when all is sent.
+    bus: Option<Arc<dyn Bus>>,
+}
+
+/// Nothing is sent yet, so that an agent starts also while nobody answers.
+fn way(destination: Destination, host: &str, clock: &SharedClock) -> anyhow::Result<Way> {
+    match destination {
+        Destination::Bus { url, shards } => {
+            let bus = RabbitBus::connect(url.expose_secret(), &format!("orzo-agent@{host}"), clock.clone())?;
+            let bus: Arc<dyn Bus> = Arc::new(bus);
+            Ok(Way { outlet: Arc::new(BusOutlet::new(bus.clone(), shards)), shards, bus: Some(bus) })
+        }
+        Destination::Api { url, credentials } => {
+            let client = reqwest::Client::builder()
+                .connect_timeout(CONNECT_WAIT_MAX)
+                .timeout(DRAIN_WAIT_MAX)
+                // A token is for the address in the settings and no other.
+                .redirect(reqwest::redirect::Policy::none())
+                .build()?;
+            let session = Session::new(credentials, client.clone(), clock.clone());
+            // The collector behind the API spreads samples itself.
+            Ok(Way { outlet: Arc::new(HttpOutlet::new(client, &url, session)), shards: 1, bus: None })
+        }
+    }
+}
+
 /// Runs until SIGTERM or SIGINT. Whatever an agent has measured by then is confirmed or in the spool when this ends.
 async fn compute(settings: AgentSettings) -> anyhow::Result<()> {
     // Fails only if a provider is installed already, and then there is one.
@@ -155,13 +195,12 @@ async fn compute(settings: AgentSettings) -> anyhow::Result<()> {
     let host = if settings.host.is_empty() { hostname() } else { settings.host.clone() };
     let polling = polling(&settings.polling)?;
     let publish = &settings.publish;
+    let destination = destination(&settings)?;
 
-    let bus = RabbitBus::connect(publish.bus.expose_secret(), &format!("orzo-agent@{host}"), clock.clone())?;
-    let bus: Arc<dyn Bus> = Arc::new(bus);
+    let Way { outlet, shards, bus } = way(destination, &host, &clock)?;
     let spool = Records::open(&publish.spool, publish.spool_bytes_max)
         .with_context(|| format!("cannot open the spool {}", publish.spool.display()))?;
-    let outlet = Arc::new(BusOutlet::new(bus.clone(), publish.shards));
-    let publisher = Publisher::new(outlet, Arc::new(spool), publish.shards, &rooms, clock.clone());
+    let publisher = Publisher::new(outlet, Arc::new(spool), shards, &rooms, clock.clone());
     let sink: Arc<dyn SampleSink> = publisher.clone();
 
     let (stop, stop_publishing) = (CancellationToken::new(), CancellationToken::new());
@@ -201,8 +240,10 @@ async fn compute(settings: AgentSettings) -> anyhow::Result<()> {
     }
     stop_publishing.cancel();
     let _ = draining.await;
-    bus.close().await;
-    for room in ["host", "compute", "publisher", "spool"] {
+    if let Some(bus) = bus {
+        bus.close().await;
+    }
+    for room in ["host", "host.slots", "compute", "compute.slots", "publisher", "spool"] {
         tracing::info!(room, balance = ?rooms.room(room).balance(), "stopped");
     }
     Ok(())

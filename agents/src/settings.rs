@@ -3,10 +3,15 @@
 //! An unknown key is an error with file, line and the nearest key; durations are written as `"30s"`; secrets are not
 //! printed.
 
+mod destination;
+
 use std::{path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de};
+use url::Url;
+
+pub use destination::{Destination, DestinationError, PASSWORD_VARIABLE};
 
 /// Every key with its default, in the form of a file. Tested to be what the code does.
 pub const EXAMPLE: &str = include_str!("settings/example.toml");
@@ -23,7 +28,11 @@ pub struct AgentSettings {
     pub host_meters: HostMeterSettings,
     /// When to poll what.
     pub polling: PollingSettings,
-    /// Where samples go.
+    /// RabbitMQ, if samples go there.
+    pub bus: BusSettings,
+    /// Orzo's API, if samples go there.
+    pub api: ApiSettings,
+    /// How samples are handed over.
     pub publish: PublishSettings,
 }
 
@@ -71,15 +80,45 @@ pub struct PollingSettings {
     pub file: PathBuf,
 }
 
-/// Where samples go.
+/// RabbitMQ.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BusSettings {
+    /// `amqp://user:password@host:5672/`; empty: samples do not go there.
+    pub url: SecretString,
+    /// Queues that samples are spread over; as the collector has it.
+    pub shards: u16,
+}
+
+/// Orzo's API, and who the agent is there.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiSettings {
+    /// Orzo; empty: samples do not go there.
+    #[serde(deserialize_with = "web_address")]
+    pub url: Option<Url>,
+    /// The identity service; empty: the one that Orzo itself offers.
+    #[serde(deserialize_with = "web_address")]
+    pub auth_url: Option<Url>,
+    /// User name.
+    pub username: String,
+    /// Password; empty: in the file or the environment.
+    pub password: SecretString,
+    /// File with the password on its first line; empty: none.
+    pub password_file: PathBuf,
+    /// Name of the user's domain.
+    pub user_domain: String,
+    /// Name of the project.
+    pub project: String,
+    /// Name of the project's domain.
+    pub project_domain: String,
+}
+
+/// How samples are handed over.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PublishSettings {
-    /// RabbitMQ: `amqp://user:password@host:5672/`.
-    pub bus: SecretString,
-    /// Queues that samples are spread over; as the collector has it.
-    pub shards: u16,
-    /// Where samples wait while the bus does not answer.
+    /// Where samples wait while nobody takes them.
     pub spool: PathBuf,
     /// Disk space that they may take.
     pub spool_bytes_max: u64,
@@ -106,11 +145,30 @@ impl Default for HostMeterSettings {
     }
 }
 
+impl Default for BusSettings {
+    fn default() -> Self {
+        Self { url: SecretString::default(), shards: 1 }
+    }
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            auth_url: None,
+            username: String::new(),
+            password: SecretString::default(),
+            password_file: PathBuf::new(),
+            user_domain: "Default".to_owned(),
+            project: "service".to_owned(),
+            project_domain: "Default".to_owned(),
+        }
+    }
+}
+
 impl Default for PublishSettings {
     fn default() -> Self {
         Self {
-            bus: SecretString::from("amqp://guest:guest@127.0.0.1:5672/"),
-            shards: 1,
             spool: PathBuf::from("/var/spool/orzo-agent"),
             spool_bytes_max: crate::publish::SPOOL_BYTES_DEFAULT,
             drain_wait: Duration::from_secs(10),
@@ -170,6 +228,22 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     parse_duration(&text).ok_or_else(|| de::Error::custom(format!("`{text}` is not a duration such as \"30s\"")))
 }
 
+/// An http or https address without a password in it; `None` if empty.
+fn web_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    match url {
+        Some(url) if !url.username().is_empty() || url.password().is_some() => {
+            Err(de::Error::custom("a url here has no user and no password: they have keys of their own"))
+        }
+        Some(url) => Ok(Some(url)),
+        None => Err(de::Error::custom(format!("`{text}` is not an address such as \"https://orzo:8041\""))),
+    }
+}
+
 fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -186,17 +260,14 @@ fn parse_duration(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret;
-
     use super::*;
 
     #[test]
     fn the_example_is_the_defaults() {
         let example = AgentSettings::parse("example.toml", EXAMPLE).unwrap();
-        assert_eq!(example.publish.bus.expose_secret(), PublishSettings::default().bus.expose_secret());
         assert_eq!(format!("{example:?}"), format!("{:?}", AgentSettings::default()));
         let keys = EXAMPLE.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
-        assert_eq!(keys, 14, "a new setting belongs into the example");
+        assert_eq!(keys, 22, "a new setting belongs into the example");
     }
 
     #[test]
@@ -212,8 +283,22 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let settings = AgentSettings::parse("a", "[publish]\nbus = 'amqp://u:hush@h/'\n").unwrap();
+        let text = "[bus]\nurl = 'amqp://u:hush@h/'\n[api]\npassword = 'hush'\n";
+        let settings = AgentSettings::parse("a", text).unwrap();
         assert!(!format!("{settings:?}").contains("hush"));
+        // Not even when they are where they do not belong.
+        let error = AgentSettings::parse("a", "[api]\nurl = 'https://u:hush@h/'\n").unwrap_err();
+        assert_eq!(error.line, 2);
+        assert!(!error.to_string().contains("hush"), "{error}");
+    }
+
+    #[test]
+    fn an_address_is_of_the_web() {
+        let error = AgentSettings::parse("a", "[api]\n\nurl = 'orzo:8041'\n").unwrap_err();
+        assert_eq!(error.to_string(), "a:3: `orzo:8041` is not an address such as \"https://orzo:8041\"");
+        for wrong in ["ftp://orzo", "orzo", "http://"] {
+            assert!(AgentSettings::parse("a", &format!("[api]\nauth_url = '{wrong}'\n")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

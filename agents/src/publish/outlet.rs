@@ -10,11 +10,16 @@ use std::{
 
 use async_trait::async_trait;
 use orzo_bus::{Bus, BusError, Message, batch::CONTENT_TYPE, topic};
-use orzo_session::Session;
-use secrecy::ExposeSecret;
+use orzo_session::{Session, joined};
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::Parcel;
+
+/// HTTP's word for a token that is not valid (any more).
+const UNAUTHORIZED: u16 = 401;
+/// What is kept of an answer's body for the log: a sentence, not a proxy's whole page.
+const WORDS_BYTES_MAX: usize = 512;
 
 /// Takes parcels. `Ok` means safe on the other side.
 #[async_trait]
@@ -95,20 +100,18 @@ pub struct HttpOutlet {
 }
 
 impl HttpOutlet {
-    /// Posts to the Orzo at `url`. The client's own timeouts apply, and the publisher's.
+    /// Posts to the Orzo at `url`. The client's own timeouts apply, and the publisher's; it should not follow
+    /// redirects, which would take the token elsewhere.
     pub fn new(client: reqwest::Client, url: &Url, session: Arc<Session>) -> Self {
-        let mut url = url.clone();
-        let path = format!("{}/collector/v1/batches", url.path().trim_end_matches('/'));
-        url.set_path(&path);
-        Self { client, url, session }
+        Self { client, url: joined(url, "collector/v1/batches"), session }
     }
-}
 
-#[async_trait]
-impl Outlet for HttpOutlet {
-    async fn send(&self, parcel: &Parcel) -> Result<(), OutletError> {
-        let unavailable = |reason: String| OutletError::Unavailable { reason };
-        let token = self.session.token().await.map_err(|error| unavailable(error.to_string()))?;
+    async fn token(&self) -> Result<SecretString, OutletError> {
+        self.session.token().await.map_err(|error| unreachable(&error))
+    }
+
+    /// One try: the status, and what was said with it.
+    async fn post(&self, parcel: &Parcel, token: &SecretString) -> Result<(u16, String), OutletError> {
         let answer = self
             .client
             .post(self.url.clone())
@@ -117,12 +120,53 @@ impl Outlet for HttpOutlet {
             .body(parcel.body.clone())
             .send()
             .await
-            .map_err(|error| unavailable(error.without_url().to_string()))?;
-        match answer.status().as_u16() {
+            .map_err(|error| unreachable(&error.without_url()))?;
+        Ok((answer.status().as_u16(), words_of(answer).await))
+    }
+}
+
+#[async_trait]
+impl Outlet for HttpOutlet {
+    async fn send(&self, parcel: &Parcel) -> Result<(), OutletError> {
+        let token = self.token().await?;
+        let (mut status, mut words) = self.post(parcel, &token).await?;
+        if status == UNAUTHORIZED {
+            // It may have been revoked, or Orzo's keys have changed.
+            self.session.forget(&token);
+            (status, words) = self.post(parcel, &self.token().await?).await?;
+        }
+        let reason = || format!("HTTP status {status} from {}: {words}", self.url.path());
+        match status {
             200..=299 => Ok(()),
             // The batch itself is wrong. Anything else (credentials, overload, a proxy) may be mended.
-            status @ (400 | 413 | 415 | 422) => Err(OutletError::Rejected { reason: format!("HTTP status {status}") }),
-            status => Err(unavailable(format!("HTTP status {status} from {}", self.url.path()))),
+            400 | 413 | 415 | 422 => Err(OutletError::Rejected { reason: reason() }),
+            _ => Err(OutletError::Unavailable { reason: reason() }),
         }
     }
 }
+
+/// The start of an answer's body. Read also when nobody wants it, so that the connection can be used again.
+async fn words_of(mut answer: reqwest::Response) -> String {
+    let mut words = Vec::new();
+    while let Ok(Some(chunk)) = answer.chunk().await {
+        words.extend_from_slice(&chunk[..chunk.len().min(WORDS_BYTES_MAX - words.len())]);
+        if words.len() == WORDS_BYTES_MAX {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&words).trim().to_owned()
+}
+
+/// With all causes, as the error itself does not travel on.
+fn unreachable(error: &dyn std::error::Error) -> OutletError {
+    let mut reason = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        reason = format!("{reason}: {error}");
+        cause = error.source();
+    }
+    OutletError::Unavailable { reason }
+}
+
+#[cfg(test)]
+mod tests;

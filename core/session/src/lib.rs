@@ -175,6 +175,15 @@ impl Session {
         Ok(self.issued().await?.token.clone())
     }
 
+    /// A service refused this token: if it is still ours, the next [`Self::token`] asks for a new one.
+    pub fn forget(&self, token: &SecretString) {
+        let mut current = self.current.write();
+        // Someone else may have renewed it meanwhile.
+        if current.as_ref().is_some_and(|current| current.token.expose_secret() == token.expose_secret()) {
+            *current = None;
+        }
+    }
+
     /// Our own project's id, as the token tells it.
     pub async fn project_id(&self) -> Result<Option<String>, SessionError> {
         Ok(self.issued().await?.caller.project_id.clone())
@@ -287,13 +296,7 @@ impl Session {
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
-        {
-            let mut current = self.current.write();
-            // Someone else may have renewed it meanwhile.
-            if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &issued)) {
-                *current = None;
-            }
-        }
+        self.forget(&issued.token);
         let issued = self.issued().await?;
         self.send(&url, request(&issued)).await
     }
