@@ -63,6 +63,7 @@ impl NewServer {
                 return Err(ComputeError::bad_request(format!("This cloud has no {what} ({key}).")));
             }
         }
+        check_security_groups(given.get("security_groups"))?;
         if given.get("config_drive").is_some_and(|value| value == true || value == "true") {
             return Err(ComputeError::bad_request("This cloud has no config drives."));
         }
@@ -96,6 +97,19 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
+/// Without networks there is nothing to guard; only the group that every project has, which clients name unasked.
+fn check_security_groups(value: Option<&Value>) -> Result<(), ComputeError> {
+    let harmless = match value {
+        None | Some(Value::Null) => true,
+        Some(Value::Array(groups)) => groups.iter().all(|group| group["name"] == "default"),
+        Some(_) => false,
+    };
+    if harmless {
+        return Ok(());
+    }
+    Err(ComputeError::bad_request("This cloud has no security groups (security_groups) but the empty one, default."))
+}
+
 /// A display name: 1 to 255 characters, no spaces around it.
 pub(super) fn read_name(value: Option<&Value>) -> Result<String, ComputeError> {
     let name = value.and_then(Value::as_str).map(str::trim).unwrap_or_default();
@@ -118,7 +132,7 @@ fn image_ref(given: &Map<String, Value>) -> Result<String, ComputeError> {
 }
 
 /// An id, or the last part of a URL that ends with one.
-fn reference(value: Option<&Value>) -> Option<String> {
+pub(super) fn reference(value: Option<&Value>) -> Option<String> {
     let text = match value? {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
@@ -254,6 +268,7 @@ impl Compute {
             user_id: asker.caller.user_id.clone(),
             user_name: asker.caller.user_name.clone(),
             flavor,
+            resize: None,
             image_id: Uuid::try_parse(&image.id).ok(),
             image_meta: image_meta(&image),
             host: None,
@@ -321,7 +336,7 @@ impl Compute {
             match place {
                 Ok(name) => {
                     if let Some(host) = hosts.iter_mut().find(|host| host.name == name) {
-                        host.used = add(host.used, wanted);
+                        host.used = host.used.plus(wanted);
                     }
                     server.host = Some(name);
                     server.task_state = Some(TaskState::Spawning);
@@ -390,10 +405,6 @@ pub(super) async fn hosts(tx: &mut Transaction<'_>) -> Result<Vec<Host>, Compute
         .collect())
 }
 
-fn add(a: Amount, b: Amount) -> Amount {
-    Amount { vcpus: a.vcpus + b.vcpus, memory_mib: a.memory_mib + b.memory_mib, disk_gib: a.disk_gib + b.disk_gib }
-}
-
 /// What Nova keeps of an image (`image_*` system metadata without the prefix).
 fn image_meta(image: &Image) -> BTreeMap<String, String> {
     let mut meta = BTreeMap::from([
@@ -458,6 +469,8 @@ mod tests {
             ("networks", json!([{"uuid": "n"}])),
             ("key_name", json!("k")),
             ("user_data", json!("IyEvYmluL3No")),
+            ("security_groups", json!([{"name": "default"}, {"name": "web"}])),
+            ("security_groups", json!("web")),
             ("imageRef", json!("")),
             ("name", json!("  ")),
             ("min_count", json!(0)),
@@ -469,6 +482,11 @@ mod tests {
             let mut server = base.clone();
             server[key] = value;
             assert!(parse(server).is_err(), "{key}");
+        }
+        for groups in [json!([]), json!([{"name": "default"}]), Value::Null] {
+            let mut server = base.clone();
+            server["security_groups"] = groups;
+            assert!(parse(server).is_ok());
         }
         assert!(parse(base).is_ok());
     }

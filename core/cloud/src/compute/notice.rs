@@ -6,7 +6,7 @@ use orzo_database::{DatabaseError, Transaction};
 use orzo_model::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{Compute, Edit, ZONE, server::Server};
+use super::{Compute, Edit, ZONE, flavor::Flavor, server::Server};
 use crate::notify::{self, Notification};
 
 /// What the payload needs to know of the place.
@@ -20,28 +20,19 @@ pub(super) struct Place {
 
 /// The payload that all `compute.instance.*` notifications share.
 pub(super) fn payload(server: &Server, place: &Place) -> Value {
-    let flavor = &server.flavor;
     let time = |time: Option<Timestamp>| time.map(strtime).unwrap_or_default();
     let image_ref_url = match server.image_id {
         Some(id) => format!("{}/images/{id}", place.image_url),
         None => String::new(),
     };
-    json!({
+    let general = json!({
         "tenant_id": server.project_id,
         "user_id": server.user_id,
         "instance_id": server.id,
         "display_name": server.name,
         "reservation_id": server.reservation_id,
         "hostname": server.hostname,
-        "instance_type": flavor.name,
-        "instance_type_id": flavor.number,
-        "instance_flavor_id": flavor.id,
         "architecture": Value::Null,
-        "memory_mb": flavor.memory_mib,
-        "disk_gb": flavor.disk_gib.saturating_add(flavor.ephemeral_gib),
-        "vcpus": flavor.vcpus,
-        "root_gb": flavor.disk_gib,
-        "ephemeral_gb": flavor.ephemeral_gib,
         "host": server.host,
         "node": server.host.as_ref().map(|_| &place.node),
         "availability_zone": server.host.as_ref().map(|_| ZONE),
@@ -62,6 +53,21 @@ pub(super) fn payload(server: &Server, place: &Place) -> Value {
         "access_ip_v6": Value::Null,
         "image_meta": server.image_meta,
         "metadata": server.metadata,
+    });
+    with(&general, &size(&server.flavor))
+}
+
+/// What a payload tells of the flavor.
+pub(super) fn size(flavor: &Flavor) -> Value {
+    json!({
+        "instance_type": flavor.name,
+        "instance_type_id": flavor.number,
+        "instance_flavor_id": flavor.id,
+        "memory_mb": flavor.memory_mib,
+        "disk_gb": flavor.disk_gib.saturating_add(flavor.ephemeral_gib),
+        "vcpus": flavor.vcpus,
+        "root_gb": flavor.disk_gib,
+        "ephemeral_gb": flavor.ephemeral_gib,
     })
 }
 

@@ -43,13 +43,26 @@ impl Quotas {
     pub fn check(&self, usage: Usage, wanted: Amount, count: u32) -> Result<(), ComputeError> {
         let count = i64::from(count);
         let times = |number: u64| i64::try_from(number).unwrap_or(i64::MAX).saturating_mul(count);
+        let requested = Usage { instances: count, cores: times(wanted.vcpus), ram_mib: times(wanted.memory_mib) };
+        self.check_usage(usage, requested)
+    }
+
+    /// Whether a server that is there may have `wanted` beside what it has.
+    pub fn check_resize(&self, usage: Usage, wanted: Amount) -> Result<(), ComputeError> {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let requested = Usage { instances: 0, cores: signed(wanted.vcpus), ram_mib: signed(wanted.memory_mib) };
+        self.check_usage(usage, requested)
+    }
+
+    fn check_usage(&self, usage: Usage, requested: Usage) -> Result<(), ComputeError> {
         let questions = [
-            ("instances", count, usage.instances, self.instances),
-            ("cores", times(wanted.vcpus), usage.cores, self.cores),
-            ("ram", times(wanted.memory_mib), usage.ram_mib, self.ram_mib),
+            ("instances", requested.instances, usage.instances, self.instances),
+            ("cores", requested.cores, usage.cores, self.cores),
+            ("ram", requested.ram_mib, usage.ram_mib, self.ram_mib),
         ];
         for (name, requested, used, limit) in questions {
-            if limit >= 0 && used.saturating_add(requested) > limit {
+            // A limit that was lowered below what is used forbids only more of it.
+            if limit >= 0 && requested > 0 && used.saturating_add(requested) > limit {
                 return Err(ComputeError::forbidden(format!(
                     "Quota exceeded for {name}: Requested {requested}, but already used {used} of {limit} {name}"
                 )));
@@ -198,5 +211,8 @@ mod tests {
         let error = quotas.check(usage, wanted, 2).expect_err("too many");
         assert_eq!(error.to_string(), "Quota exceeded for instances: Requested 2, but already used 2 of 3 instances");
         assert!(quotas.check(usage, Amount { vcpus: 3, ..wanted }, 1).is_err());
+        let full = Usage { instances: 4, ..usage };
+        assert!(quotas.check_resize(full, wanted).is_ok(), "a resize makes no server");
+        assert!(quotas.check_resize(full, Amount { vcpus: 3, ..wanted }).is_err());
     }
 }

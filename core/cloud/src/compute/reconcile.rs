@@ -35,7 +35,11 @@ fn judge(vm_state: VmState, recorded: i64, actual: Option<PowerState>) -> Option
         (VmState::Stopped, Some(PowerState::Running | PowerState::Blocked)) => Some(Mend::StopIt),
         // A stopped guest may be gone from the hypervisor until it is started again.
         (VmState::Stopped, None) => None,
-        (VmState::Active | VmState::Stopped, actual) if power_number(actual) != recorded => Some(Mend::Power),
+        // So may one that was off when it got another size.
+        (VmState::Resized, None) if recorded == power_number(Some(PowerState::ShutOff)) => None,
+        (VmState::Active | VmState::Stopped | VmState::Resized, actual) if power_number(actual) != recorded => {
+            Some(Mend::Power)
+        }
         _ => None,
     }
 }
@@ -68,7 +72,7 @@ impl Compute {
     pub(super) async fn restore(self: &Arc<Self>) -> Result<(), ComputeError> {
         let present = self.guests().await?;
         for server in self.settled_servers().await? {
-            if server.vm_state != VmState::Active || present.contains_key(&server.id) {
+            if !server.is_meant_to_run() || present.contains_key(&server.id) {
                 continue;
             }
             if self.hypervisor.state(server.id).await?.is_none() {
@@ -137,7 +141,7 @@ impl Compute {
     async fn settled_servers(&self) -> Result<Vec<Server>, ComputeError> {
         let sql = format!(
             "{SELECT} WHERE s.host = $1 AND s.deleted_at IS NULL AND s.task_state IS NULL \
-             AND s.vm_state IN ('active', 'stopped')"
+             AND s.vm_state IN ('active', 'stopped', 'resized')"
         );
         self.database.query(&sql, &[self.host().into()]).await?.iter().map(Server::from_row).collect()
     }
@@ -159,6 +163,8 @@ mod tests {
         assert_eq!(judge(V::Stopped, 4, Some(P::Running)), Some(Mend::StopIt));
         assert_eq!(judge(V::Stopped, 4, Some(P::ShutOff)), None);
         assert_eq!(judge(V::Stopped, 4, None), None);
+        assert_eq!(judge(V::Resized, 1, Some(P::ShutOff)), Some(Mend::Power));
+        assert_eq!(judge(V::Resized, 4, None), None);
         assert_eq!(judge(V::Error, 0, Some(P::Running)), None);
     }
 }

@@ -14,6 +14,17 @@ pub struct Amount {
     pub disk_gib: u64,
 }
 
+impl Amount {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            vcpus: self.vcpus.saturating_add(other.vcpus),
+            memory_mib: self.memory_mib.saturating_add(other.memory_mib),
+            disk_gib: self.disk_gib.saturating_add(other.disk_gib),
+        }
+    }
+}
+
 /// How much may be promised for each real one. Nova's initial ratios.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratios {

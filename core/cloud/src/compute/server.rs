@@ -3,6 +3,8 @@
 //! ```text
 //! building ─ spawned ─→ active ⇄ stopped        any ─ delete ─→ deleted
 //!     └──── failed ───→ error                    a task state is work that the worker has still to do
+//!
+//! active or stopped ─ resize ─→ resized ─ confirm or revert ─→ active or stopped
 //! ```
 
 use std::collections::BTreeMap;
@@ -13,7 +15,7 @@ use orzo_model::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{error::ComputeError, flavor::Flavor, schedule::Amount};
+use super::{error::ComputeError, flavor::Flavor, resize::Resize, schedule::Amount};
 
 /// Nova's stable states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +27,8 @@ pub enum VmState {
     Active,
     /// Off.
     Stopped,
+    /// Has a new flavor, which the user has still to confirm.
+    Resized,
     /// Something failed; `fault` says what.
     Error,
     /// Gone; the row is kept for a while.
@@ -45,6 +49,16 @@ pub enum TaskState {
     Rebooting,
     /// Hard reboot.
     RebootingHard,
+    /// A resize is claimed and about to begin.
+    ResizePrep,
+    /// Stop and forget the guest of the old size.
+    ResizeMigrating,
+    /// Make the guest of the new size.
+    ResizeFinish,
+    /// Give up the old size.
+    ResizeConfirming,
+    /// Go back to the old size.
+    ResizeReverting,
     /// Remove guest and disk.
     Deleting,
 }
@@ -60,6 +74,10 @@ pub enum Action {
     RebootSoft,
     /// `reboot` with type HARD
     RebootHard,
+    /// `confirmResize`
+    ConfirmResize,
+    /// `revertResize`
+    RevertResize,
     /// `DELETE`
     Delete,
 }
@@ -96,8 +114,11 @@ pub struct Server {
     pub user_id: String,
     /// Their name.
     pub user_name: String,
-    /// As it was when the server was made.
+    /// As it was when the server got it.
     pub flavor: Flavor,
+    /// A change of the flavor that is not yet confirmed.
+    #[serde(default)]
+    pub resize: Option<Resize>,
     /// Image of the root disk.
     pub image_id: Option<Uuid>,
     /// What Nova keeps of the image: `base_image_ref`, `disk_format` ...
@@ -143,6 +164,7 @@ impl VmState {
             Self::Building => "building",
             Self::Active => "active",
             Self::Stopped => "stopped",
+            Self::Resized => "resized",
             Self::Error => "error",
             Self::Deleted => "deleted",
         }
@@ -158,6 +180,11 @@ impl TaskState {
             Self::PoweringOff => "powering-off",
             Self::Rebooting => "rebooting",
             Self::RebootingHard => "rebooting_hard",
+            Self::ResizePrep => "resize_prep",
+            Self::ResizeMigrating => "resize_migrating",
+            Self::ResizeFinish => "resize_finish",
+            Self::ResizeConfirming => "resize_confirming",
+            Self::ResizeReverting => "resize_reverting",
             Self::Deleting => "deleting",
         }
     }
@@ -169,6 +196,11 @@ impl TaskState {
             Self::PoweringOn => "power_on",
             Self::PoweringOff => "power_off",
             Self::Rebooting | Self::RebootingHard => "reboot",
+            Self::ResizePrep => "resize.prep",
+            Self::ResizeMigrating => "resize",
+            Self::ResizeFinish => "finish_resize",
+            Self::ResizeConfirming => "resize.confirm",
+            Self::ResizeReverting => "resize.revert",
             Self::Deleting => "delete",
         }
     }
@@ -181,6 +213,8 @@ impl Action {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::RebootSoft | Self::RebootHard => "reboot",
+            Self::ConfirmResize => "confirmResize",
+            Self::RevertResize => "revertResize",
             Self::Delete => "delete",
         }
     }
@@ -200,13 +234,7 @@ pub fn power_number(state: Option<PowerState>) -> i64 {
 
 /// Whether the action can begin now, and as which task.
 pub fn begin(server: &Server, action: Action) -> Result<TaskState, ComputeError> {
-    let conflict = |what: &str, state: &str| {
-        Err(ComputeError::conflict(format!(
-            "Cannot '{}' instance {} while it is in {what} {state}",
-            action.as_str(),
-            server.id
-        )))
-    };
+    let conflict = |what, state| Err(too_early(server, action.as_str(), what, state));
     if action == Action::Delete {
         // Always possible, also in the middle of other work: the worker finishes that first.
         return Ok(TaskState::Deleting);
@@ -221,8 +249,23 @@ pub fn begin(server: &Server, action: Action) -> Result<TaskState, ComputeError>
         (Action::RebootSoft, VmState::Active) => Ok(TaskState::Rebooting),
         (Action::RebootHard, VmState::Active | VmState::Stopped) => Ok(TaskState::RebootingHard),
         (Action::RebootHard, VmState::Error) if server.host.is_some() => Ok(TaskState::RebootingHard),
+        (Action::ConfirmResize, VmState::Resized) => Ok(TaskState::ResizeConfirming),
+        (Action::RevertResize, VmState::Resized) => Ok(TaskState::ResizeReverting),
         (_, state) => conflict("vm_state", state.as_str()),
     }
+}
+
+/// Whether a resize can begin now, and as which task.
+pub fn begin_resize(server: &Server) -> Result<TaskState, ComputeError> {
+    match (server.task_state, server.vm_state) {
+        (Some(task), _) => Err(too_early(server, "resize", "task_state", task.as_str())),
+        (None, VmState::Active | VmState::Stopped) => Ok(TaskState::ResizePrep),
+        (None, state) => Err(too_early(server, "resize", "vm_state", state.as_str())),
+    }
+}
+
+fn too_early(server: &Server, verb: &str, what: &str, state: &str) -> ComputeError {
+    ComputeError::conflict(format!("Cannot '{verb}' instance {} while it is in {what} {state}", server.id))
 }
 
 impl Server {
@@ -231,6 +274,12 @@ impl Server {
         match (self.vm_state, self.task_state) {
             (VmState::Active, Some(TaskState::Rebooting)) => "REBOOT",
             (VmState::Active | VmState::Stopped, Some(TaskState::RebootingHard)) => "HARD_REBOOT",
+            (
+                VmState::Active | VmState::Stopped,
+                Some(TaskState::ResizePrep | TaskState::ResizeMigrating | TaskState::ResizeFinish),
+            ) => "RESIZE",
+            (VmState::Resized, Some(TaskState::ResizeReverting)) => "REVERT_RESIZE",
+            (VmState::Resized, _) => "VERIFY_RESIZE",
             (VmState::Building, _) => "BUILD",
             (VmState::Active, _) => "ACTIVE",
             (VmState::Stopped, _) => "SHUTOFF",
@@ -239,14 +288,26 @@ impl Server {
         }
     }
 
+    /// Whether the user's last word is that it runs.
+    pub fn is_meant_to_run(&self) -> bool {
+        match self.vm_state {
+            VmState::Active => true,
+            VmState::Resized => self.resize.as_ref().is_some_and(|resize| resize.before == VmState::Active),
+            VmState::Building | VmState::Stopped | VmState::Error | VmState::Deleted => false,
+        }
+    }
+
     /// Name of the domain.
     pub fn domain(&self) -> String {
         format!("instance-{:08x}", self.number)
     }
 
-    /// What it claims on its host.
+    /// What it claims on its host. As in Nova, both sizes until a resize is confirmed, so that either is there.
     pub fn amount(&self) -> Amount {
-        self.flavor.amount()
+        match &self.resize {
+            Some(resize) => resize.old.amount().plus(resize.new.amount()),
+            None => self.flavor.amount(),
+        }
     }
 
     /// Reads a row of [`SELECT`].
@@ -358,6 +419,7 @@ pub(crate) mod tests {
             user_id: "u".into(),
             user_name: "someone".into(),
             flavor: Flavor::default(),
+            resize: None,
             image_id: None,
             image_meta: BTreeMap::new(),
             host: Some("h".into()),
@@ -390,14 +452,19 @@ pub(crate) mod tests {
             (V::Active, A::RebootHard, T::RebootingHard),
             (V::Stopped, A::RebootHard, T::RebootingHard),
             (V::Error, A::RebootHard, T::RebootingHard),
+            (V::Resized, A::ConfirmResize, T::ResizeConfirming),
+            (V::Resized, A::RevertResize, T::ResizeReverting),
         ];
-        for state in [V::Building, V::Active, V::Stopped, V::Error] {
-            for action in [A::Start, A::Stop, A::RebootSoft, A::RebootHard] {
+        for state in [V::Building, V::Active, V::Stopped, V::Resized, V::Error] {
+            for action in [A::Start, A::Stop, A::RebootSoft, A::RebootHard, A::ConfirmResize, A::RevertResize] {
                 let expected = allowed.iter().find(|(s, a, _)| *s == state && *a == action).map(|(_, _, task)| *task);
                 assert_eq!(begin(&server(state, None), action).ok(), expected, "{state:?} {action:?}");
                 assert!(begin(&server(state, Some(T::Rebooting)), action).is_err(), "{state:?} {action:?}");
             }
             assert_eq!(begin(&server(state, Some(T::Spawning)), A::Delete).ok(), Some(T::Deleting));
+            let resizable = matches!(state, V::Active | V::Stopped);
+            assert_eq!(begin_resize(&server(state, None)).is_ok(), resizable, "{state:?}");
+            assert!(begin_resize(&server(state, Some(T::ResizeFinish))).is_err(), "{state:?}");
         }
     }
 

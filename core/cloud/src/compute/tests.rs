@@ -3,6 +3,7 @@
 mod client;
 mod life;
 mod requests;
+mod resize;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

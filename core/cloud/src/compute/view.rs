@@ -83,8 +83,8 @@ impl Frame {
         }) else {
             unreachable!("the literal above is an object")
         };
-        if matches!(server.vm_state, VmState::Active | VmState::Building) {
-            body.insert("progress".to_owned(), json!(if server.vm_state == VmState::Active { 100 } else { 0 }));
+        if matches!(server.vm_state, VmState::Active | VmState::Resized | VmState::Building) {
+            body.insert("progress".to_owned(), json!(if server.vm_state == VmState::Building { 0 } else { 100 }));
         }
         if let Some(fault) = &server.fault
             && matches!(server.vm_state, VmState::Error | VmState::Deleted)

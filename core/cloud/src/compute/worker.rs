@@ -22,6 +22,7 @@ use super::{
     Compute, Edit, audit,
     create::image_name,
     error::ComputeError,
+    resize,
     server::{Fault, SELECT, Server, TaskState, VmState, power_number},
 };
 
@@ -158,10 +159,7 @@ impl Compute {
         match task {
             TaskState::Spawning => self.ensure_guest(server).await?,
             TaskState::PoweringOn => self.ensure_running(server).await?,
-            TaskState::PoweringOff => match self.hypervisor.stop(server.id, false).await {
-                Ok(()) | Err(HypervisorError::NoGuest { .. }) => {}
-                Err(error) => return Err(error.into()),
-            },
+            TaskState::PoweringOff => self.switch_off(server.id).await?,
             TaskState::Rebooting | TaskState::RebootingHard => {
                 let hard = task == TaskState::RebootingHard;
                 match self.hypervisor.state(server.id).await? {
@@ -169,6 +167,11 @@ impl Compute {
                     _ => self.ensure_running(server).await?,
                 }
             }
+            TaskState::ResizePrep
+            | TaskState::ResizeMigrating
+            | TaskState::ResizeFinish
+            | TaskState::ResizeConfirming
+            | TaskState::ResizeReverting => self.perform_resize(server, task).await?,
             TaskState::Deleting => {
                 self.hypervisor.destroy(server.id).await?;
                 remove_disks(&self.directory_of(server.id)).await?;
@@ -190,6 +193,7 @@ impl Compute {
             finish(server, task, now);
             let edit = Edit::for_owner(server);
             Ok(Some(match task {
+                TaskState::ResizePrep | TaskState::ResizeMigrating => resize::tell_step(edit, server, task),
                 TaskState::Spawning => {
                     let extra = json!({"fixed_ips": [], "message": "Success", "image_name": image_name(server)});
                     edit.note("create.end", extra)
@@ -217,6 +221,8 @@ impl Compute {
         {
             tracing::warn!(error = &error as &dyn Error, server = %server.id, "what is left of the guest stays");
         }
+        // Until the old size is back both stay claimed: if this fails too, the whole task comes round again.
+        resize::undo(self, server, task).await?;
         let message = reason(error);
         let outcome = self
             .change(server.id, move |server, now| {
@@ -226,9 +232,16 @@ impl Compute {
                 server.task_state = None;
                 server.fault = Some(Fault { code: 500, message: message.clone(), created_at: now });
                 // As in Nova: a server that could not be switched is what it was before.
-                if !matches!(task, TaskState::PoweringOn | TaskState::PoweringOff) {
+                if !matches!(
+                    task,
+                    TaskState::PoweringOn
+                        | TaskState::PoweringOff
+                        | TaskState::ResizePrep
+                        | TaskState::ResizeConfirming
+                ) {
                     server.vm_state = VmState::Error;
                 }
+                resize::forget_failed(server, task);
                 let extra = json!({"message": message, "code": 500, "exception": {"kwargs": {"reason": message}}});
                 Ok(Some(Edit::for_owner(server).error(format!("{}.error", task.event()), extra)))
             })
@@ -253,13 +266,21 @@ impl Compute {
         }
     }
 
-    fn directory_of(&self, id: Uuid) -> PathBuf {
+    /// A guest that is not there is off.
+    pub(super) async fn switch_off(&self, id: Uuid) -> Result<(), ComputeError> {
+        match self.hypervisor.stop(id, false).await {
+            Ok(()) | Err(HypervisorError::NoGuest { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn directory_of(&self, id: Uuid) -> PathBuf {
         self.settings.directory.join(id.to_string())
     }
 
     /// The server's own copy of the image. The image service has looked into it, so its format is what it says; no
     /// tool that would follow references is run on it.
-    async fn ensure_disk(&self, server: &Server) -> Result<Disk, ComputeError> {
+    pub(super) async fn ensure_disk(&self, server: &Server) -> Result<Disk, ComputeError> {
         let format = server.image_meta.get("disk_format").cloned().unwrap_or_else(|| "raw".to_owned());
         let directory = self.directory_of(server.id);
         let path = directory.join("disk");
@@ -299,7 +320,13 @@ fn finish(server: &mut Server, task: TaskState, now: Timestamp) {
             server.vm_state = VmState::Stopped;
             server.fault = None;
         }
+        TaskState::ResizePrep
+        | TaskState::ResizeMigrating
+        | TaskState::ResizeFinish
+        | TaskState::ResizeConfirming
+        | TaskState::ResizeReverting => resize::finish(server, task, now),
         TaskState::Deleting => {
+            server.resize = None;
             server.vm_state = VmState::Deleted;
             server.power_state = 0;
             server.terminated_at = Some(now);

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::{Answer, Parameters, Service, Who, parameter, read_json};
 use crate::compute::{
     Compute, ComputeError, NewServer,
-    create::{read_metadata, read_name},
+    create::{read_metadata, read_name, reference},
     server::{Action, SELECT, Server},
 };
 
@@ -104,7 +104,8 @@ impl ServerQuery {
         match name {
             "name" => self.named(value),
             "status" => match value.to_ascii_uppercase().as_str() {
-                status @ ("ACTIVE" | "BUILD" | "SHUTOFF" | "ERROR" | "REBOOT" | "HARD_REBOOT" | "DELETED") => {
+                status @ ("ACTIVE" | "BUILD" | "SHUTOFF" | "ERROR" | "REBOOT" | "HARD_REBOOT" | "DELETED"
+                | "RESIZE" | "VERIFY_RESIZE" | "REVERT_RESIZE") => {
                     self.equals("status", status);
                 }
                 // Nova's other states, which no server here is ever in.
@@ -301,15 +302,25 @@ async fn act(
             Some("HARD") => Action::RebootHard,
             _ => return Err(ComputeError::bad_request("Argument 'type' for reboot is not HARD or SOFT")),
         },
+        "resize" => {
+            let flavor = reference(value.get("flavorRef"))
+                .ok_or_else(|| ComputeError::bad_request("Invalid input for field/attribute flavorRef."))?;
+            compute.resize(&who.asker, &id, &flavor).await?;
+            return Ok(StatusCode::ACCEPTED);
+        }
+        "confirmResize" => Action::ConfirmResize,
+        "revertResize" => Action::RevertResize,
         "forceDelete" => Action::Delete,
         other => {
             return Err(ComputeError::bad_request(format!(
-                "There is no action {other:.40} in this cloud; there are os-start, os-stop, reboot and forceDelete."
+                "There is no action {other:.40} in this cloud; there are os-start, os-stop, reboot, resize, \
+                 confirmResize, revertResize and forceDelete."
             )));
         }
     };
     compute.act(&who.asker, &id, action).await?;
-    Ok(StatusCode::ACCEPTED)
+    // As in Nova.
+    Ok(if action == Action::ConfirmResize { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
 }
 
 async fn metadata(State(compute): Service, who: Who, Path(id): Path<String>) -> Answer {

@@ -144,6 +144,16 @@ async fn servers(client: &Client, bus: &RecordingBus) {
     client.ok("server reboot --wait one").await;
     client.ok("server reboot --hard --wait one").await;
     client.refused("server start one").await;
+    client.ok("server resize --flavor m1.tiny --wait one").await;
+    assert_eq!(client.ok("server show one -f json").await["status"], "VERIFY_RESIZE");
+    client.ok("server resize confirm one").await;
+    bus.wait_for_event("compute.instance.resize.confirm.end", 1).await;
+    client.refused("server resize --flavor m1.tiny one").await;
+    client.ok("server resize --flavor m1.small --wait one").await;
+    client.ok("server resize revert one").await;
+    bus.wait_for_event("compute.instance.resize.revert.end", 1).await;
+    let shown = client.ok("server show one -f json").await;
+    assert_eq!((&shown["status"], &shown["flavor"]["name"]), (&json!("ACTIVE"), &json!("m1.tiny")), "{shown}");
     client.refused("server pause one").await;
     client.ok("server set --name uno --property k2=v2 one").await;
     client.ok("server unset --property k2 uno").await;
