@@ -138,9 +138,14 @@ fn ends(task: TaskState) -> bool {
 
 /// After a failure: guest away, old disk back. A hard reboot makes the guest again.
 pub(super) async fn undo(compute: &Compute, server: &Server, task: TaskState) -> Result<(), ComputeError> {
-    match &server.resize {
-        Some(resize) if ends(task) && task != TaskState::ResizePrep => compute.take_old_size(server, resize).await,
-        _ => Ok(()),
+    let Some(resize) = server.resize.as_ref().filter(|_| ends(task) && task != TaskState::ResizePrep) else {
+        return Ok(());
+    };
+    // A step whose end was written although the database said otherwise has not failed, and a delete removes all.
+    let sql = "SELECT id FROM compute_servers WHERE id = $1 AND deleted_at IS NULL AND task_state = $2";
+    match compute.database.query_one(sql, &[server.id.to_string().into(), task.as_str().into()]).await? {
+        Some(_) => compute.take_old_size(server, resize).await,
+        None => Ok(()),
     }
 }
 

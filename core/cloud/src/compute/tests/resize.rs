@@ -260,3 +260,18 @@ async fn a_server_that_is_off_is_resized_and_stays_off() {
         assert!(fresh.state(Uuid::try_parse(&id).expect("a uuid")).await.expect("an answer").is_some());
     }
 }
+
+#[tokio::test]
+async fn a_failed_resize_gives_the_old_disk_back() {
+    for world in worlds("libvirt", SystemClock::shared()).await {
+        let me = member("p");
+        let id = running(&world, &me).await;
+        let disk = world.directory.path().join("instances").join(&id).join("disk");
+        world.hypervisor.broken.store(true, Ordering::SeqCst);
+        world.act(&me, &id, json!({"resize": {"flavorRef": "2"}})).await.expect(202);
+        world.told("finish_resize.error", 1).await;
+        assert_eq!(std::fs::metadata(&disk).expect("the disk").len(), 1 << 30);
+        let left = std::fs::read_dir(disk.parent().expect("a directory")).expect("readable").count();
+        assert_eq!(left, 1, "only the disk");
+    }
+}
