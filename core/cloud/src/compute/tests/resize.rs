@@ -275,3 +275,46 @@ async fn a_failed_resize_gives_the_old_disk_back() {
         assert_eq!(left, 1, "only the disk");
     }
 }
+
+/// Real QEMU under real libvirt, when `ORZO_TEST_LIBVIRT` names one: what it runs is what the flavor says.
+#[tokio::test]
+async fn a_real_guest_is_made_again_in_its_new_size() {
+    let Ok(uri) = std::env::var("ORZO_TEST_LIBVIRT") else { return };
+    let mut world = worlds("libvirt", SystemClock::shared()).await.remove(0);
+    // A guest without a system does not hear that it is to shut down.
+    let shutdown_grace = Duration::from_secs(1);
+    let settings = orzo_hypervisor::LibvirtSettings { uri, shutdown_grace, ..Default::default() };
+    let libvirt = orzo_hypervisor::Libvirt::connect(settings, SystemClock::shared()).await.expect("libvirt");
+    let libvirt = Arc::new(libvirt);
+    world.compute = world.restarted(libvirt.clone()).await;
+    // Domain names come from this number, and other tests may run guests on the same libvirt.
+    let number = i64::from(Uuid::new_v4().as_fields().0 >> 1);
+    let sql = "INSERT INTO compute_counters (name, value) VALUES ('server', $1)";
+    world.database.execute(sql, &[number.into()]).await.expect("written");
+    let me = member("p");
+    for (name, ram, vcpus, disk) in [("small", 64, 1, 1), ("large", 128, 2, 2)] {
+        let flavor = json!({"flavor": {"id": name, "name": name, "ram": ram, "vcpus": vcpus, "disk": disk}});
+        world.post(&admin(), "/v2.1/flavors", flavor).await.expect(200);
+    }
+    let body = world.post(&me, "/v2.1/servers", world.request("web", "small")).await.expect(202);
+    let id = body["server"]["id"].as_str().expect("an id").to_owned();
+    world.run();
+    world.told("create.end", 1).await;
+    let uuid = Uuid::try_parse(&id).expect("a uuid");
+    let seen = || async {
+        let guests = libvirt.stats().await.expect("statistics");
+        let guest = guests.into_iter().find(|guest| guest.uuid == uuid).expect("the guest");
+        (guest.state, guest.vcpus, guest.memory.actual_kib, guest.disks[0].capacity_bytes)
+    };
+    let running = Some(PowerState::Running);
+    assert_eq!(seen().await, (running, Some(1), Some(64 << 10), Some(1 << 30)));
+    world.act(&me, &id, json!({"resize": {"flavorRef": "large"}})).await.expect(202);
+    world.told("finish_resize.end", 1).await;
+    assert_eq!(seen().await, (running, Some(2), Some(128 << 10), Some(2 << 30)));
+    world.act(&me, &id, json!({"revertResize": null})).await.expect(202);
+    world.told("resize.revert.end", 1).await;
+    assert_eq!(seen().await, (running, Some(1), Some(64 << 10), Some(1 << 30)));
+    world.ask(&me, "DELETE", &format!("/v2.1/servers/{id}"), "2.1", Value::Null).await.expect(204);
+    world.told("delete.end", 1).await;
+    assert_eq!(libvirt.state(uuid).await.expect("an answer"), None);
+}
