@@ -179,7 +179,7 @@ fn way(destination: Destination, host: &str, clock: &SharedClock) -> anyhow::Res
                 // A token is for the address in the settings and no other.
                 .redirect(reqwest::redirect::Policy::none())
                 .build()?;
-            let session = Session::new(credentials, client.clone(), clock.clone());
+            let session = Session::new(*credentials, client.clone(), clock.clone());
             // The collector behind the API spreads samples itself.
             Ok(Way { outlet: Arc::new(HttpOutlet::new(client, &url, session)), shards: 1, bus: None })
         }

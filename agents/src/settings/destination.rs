@@ -28,8 +28,8 @@ pub enum Destination {
     Api {
         /// Orzo.
         url: Url,
-        /// Who the agent is there.
-        credentials: Credentials,
+        /// Who the agent is there; in a box because it is large and there is one.
+        credentials: Box<Credentials>,
     },
 }
 
@@ -75,7 +75,7 @@ impl AgentSettings {
             (false, None) => Ok(Destination::Bus { url: bus.url.clone(), shards: bus.shards }),
             (true, Some(url)) => {
                 let credentials = credentials(&self.api, url, environment)?;
-                Ok(Destination::Api { url: url.clone(), credentials })
+                Ok(Destination::Api { url: url.clone(), credentials: Box::new(credentials) })
             }
         }
     }
