@@ -203,7 +203,11 @@ mod tests {
         for _ in 0..=HASHES_MAX {
             assert!(hashers.run::<()>(|| panic!("a hash that breaks")).await.is_err());
         }
-        assert!(threads.contains(&hashers.run(here).await.expect("still there")));
+        // One thread may have done all of the storm; the other is new in the set then, but a third there is not.
+        for _ in 0..16 {
+            threads.insert(hashers.run(here).await.expect("still there"));
+        }
+        assert!(threads.len() <= HASHES_MAX, "{threads:?}");
     }
 
     #[tokio::test]
