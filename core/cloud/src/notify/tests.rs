@@ -29,12 +29,15 @@ impl RecordingBus {
         self.failures.lock().push((exchange.to_owned(), error));
     }
 
-    /// Inner messages so far: (event type, payload).
+    /// Inner messages so far: (event type, payload). Each once: a database that lost the mark "sent" has a message sent
+    /// again, with the same id, which every consumer drops.
     pub(crate) fn events(&self) -> Vec<(String, Value)> {
+        let mut seen = std::collections::HashSet::new();
         self.published
             .borrow()
             .iter()
             .map(inner)
+            .filter(|m| seen.insert(m["message_id"].to_string()))
             .map(|m| (m["event_type"].as_str().unwrap_or_default().to_owned(), m["payload"].clone()))
             .collect()
     }
