@@ -1,4 +1,5 @@
-//! The files are for everybody: delta-rs and DuckDB read the table while Orzo writes it, to the sums of the API.
+//! The files are for everybody: delta-rs reads the table while Orzo writes it, to the sums of the API. (DuckDB only
+//! adds up what delta-rs has read.)
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -8,7 +9,7 @@ use crate::support::{has_real_parts, orzo::Orzo, wait_for};
 
 const POINTS: i64 = 5_000;
 
-/// Reads the table with both engines and prints rows, sum and distinct keys as JSON.
+/// Reads the table with delta-rs, adds it up, and prints rows, sum and distinct keys as JSON.
 const READER: &str = r#"
 import json, sys
 import duckdb
