@@ -46,7 +46,7 @@ use self::{
     notices::{Actor, Notices},
     password::Passwords,
     roles::{Role, effective},
-    tables::{DOMAIN_ID, DOMAIN_NAME},
+    tables::{DOMAIN_ID, DOMAIN_NAME, NOBODY},
     throttle::Throttle,
     token::{Revisions, TokenPayload, TokenScope},
 };
@@ -95,8 +95,17 @@ struct Named {
     name: String,
 }
 
+/// Where a user wants to be worth something.
+enum Place {
+    Nowhere,
+    Domain,
+    /// `None`: one that is not there.
+    Project(Option<Row>),
+}
+
 /// What a user is worth in a scope, now.
 struct Standing {
+    scope: TokenScope,
     project: Option<Named>,
     roles: Vec<Role>,
     revisions: Revisions,
@@ -204,7 +213,12 @@ impl Identity {
                 None => return Ok(None),
             },
         };
-        let Some(standing) = self.standing(&user, payload.scope, credential.as_ref()).await? else { return Ok(None) };
+        let place = match payload.scope {
+            TokenScope::Unscoped => Place::Nowhere,
+            TokenScope::Domain => Place::Domain,
+            TokenScope::Project(id) => Place::Project(tables::project(&mut &self.database, &text(id)).await?),
+        };
+        let Some(standing) = self.standing(Some(&user), place, credential.as_ref()).await? else { return Ok(None) };
         if standing.revisions != payload.revisions {
             return Ok(None);
         }
@@ -218,35 +232,45 @@ impl Identity {
         }))
     }
 
-    /// What this user may be in this scope now, with an application credential's limits; `None`: nothing.
+    /// What this user may be in this place now, with an application credential's limits; `None`: nothing. The database
+    /// is asked the same whether there is such a user and such a place or not, and only then it is judged.
     async fn standing(
         &self,
-        user: &Row,
-        scope: TokenScope,
+        user: Option<&Row>,
+        place: Place,
         credential: Option<&Row>,
-    ) -> Result<Option<Standing>, DatabaseError> {
-        let mut revisions = Revisions { user: revision(user), ..Revisions::default() };
-        if !user.flag("enabled") {
-            return Ok(None);
-        }
-        let (target, project) = match scope {
-            TokenScope::Unscoped => return Ok(Some(Standing { project: None, roles: Vec::new(), revisions })),
-            TokenScope::Domain => (DOMAIN_ID.to_owned(), None),
-            TokenScope::Project(id) => {
-                let project = tables::project(&mut &self.database, &text(id)).await?;
-                let Some(project) = project.filter(|project| project.flag("enabled")) else { return Ok(None) };
-                revisions.project = revision(&project);
-                (text(id), Some(Named::of(&project)))
-            }
+    ) -> Result<Option<Standing>, ApiError> {
+        let (target, project) = match place {
+            Place::Nowhere => (None, None),
+            Place::Domain => (Some(DOMAIN_ID.to_owned()), None),
+            Place::Project(None) => (Some(NOBODY.to_owned()), None),
+            Place::Project(Some(project)) => (Some(project.string("id")), Some(project)),
         };
-        let (mut roles, assignment) = self.roles_of(&user.string("id"), &target).await?;
-        revisions.assignment = assignment;
+        let user_id = user.map_or_else(|| NOBODY.to_owned(), |user| user.string("id"));
+        let (mut roles, assignment) = match &target {
+            Some(target) => self.roles_of(&user_id, target).await?,
+            None => (Vec::new(), 0),
+        };
+        let Some(user) = user.filter(|user| user.flag("enabled")) else { return Ok(None) };
+        let mut revisions = Revisions { user: revision(user), assignment, ..Revisions::default() };
+        let scope = match (target, &project) {
+            (None, _) => {
+                return Ok(Some(Standing { scope: TokenScope::Unscoped, project: None, roles, revisions }));
+            }
+            (Some(target), None) if target == DOMAIN_ID => TokenScope::Domain,
+            (Some(_), Some(project)) if project.flag("enabled") => {
+                revisions.project = revision(project);
+                TokenScope::Project(uuid_of(&project.string("id"))?)
+            }
+            _ => return Ok(None),
+        };
         if let Some(credential) = credential {
             let limits: Vec<String> = serde_json::from_str(&credential.string("role_ids")).unwrap_or_default();
             let allowed = effective(&roles, |role| limits.contains(&role.id));
             roles.retain(|role| allowed.contains(role));
         }
-        Ok((!roles.is_empty()).then_some(Standing { project, roles, revisions }))
+        let project = project.as_ref().map(Named::of);
+        Ok((!roles.is_empty()).then_some(Standing { scope, project, roles, revisions }))
     }
 
     /// Roles of a user somewhere, implied ones included, and the revision of that assignment.
@@ -271,7 +295,11 @@ impl Identity {
     /// An application credential that has not expired.
     async fn credential(&self, id: &str) -> Result<Option<Row>, DatabaseError> {
         let row = self.database.query_one("SELECT * FROM identity_credentials WHERE id = $1", &[id.into()]).await?;
-        Ok(row.filter(|row| row.time("expires_at").is_none_or(|at| self.clock.now() < at)))
+        Ok(row.filter(|row| self.is_current(row)))
+    }
+
+    fn is_current(&self, credential: &Row) -> bool {
+        credential.time("expires_at").is_none_or(|at| self.clock.now() < at)
     }
 
     /// Does something in a transaction, and has its notifications delivered afterwards.
@@ -384,6 +412,13 @@ fn domain() -> Value {
 
 fn text(id: Uuid) -> String {
     id.simple().to_string()
+}
+
+/// Ids are made by [`tables::new_id`]; a row with another one was not made by us.
+fn uuid_of(id: &str) -> Result<Uuid, ApiError> {
+    Uuid::try_parse(id).map_err(|_| {
+        ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, format!("The database holds a strange id `{id}`."))
+    })
 }
 
 fn revision(row: &Row) -> u32 {

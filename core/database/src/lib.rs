@@ -10,7 +10,18 @@
 mod migrate;
 mod value;
 
-use std::{future::Future, os::unix::fs::OpenOptionsExt, path::Path, pin::Pin, str::FromStr, time::Duration};
+use std::{
+    future::Future,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    pin::Pin,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::StreamExt;
 use sqlx::{
@@ -36,17 +47,20 @@ const CONFLICT_RETRIES: u32 = 8;
 #[derive(Clone, Debug)]
 pub struct Database {
     pool: Pool,
+    /// Statements so far.
+    asked: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Debug)]
 enum Pool {
-    Sqlite { pool: SqlitePool, writer: std::sync::Arc<tokio::sync::Mutex<()>> },
+    Sqlite { pool: SqlitePool, writer: Arc<tokio::sync::Mutex<()>> },
     Postgres(PgPool),
 }
 
 /// Several statements that happen together or not at all. Dropped without `commit`: not at all.
 pub struct Transaction<'a> {
     inner: TransactionKind<'a>,
+    asked: Arc<AtomicU64>,
 }
 
 enum TransactionKind<'a> {
@@ -166,7 +180,7 @@ impl Database {
             .acquire_timeout(WAIT_MAX)
             .connect_with(options)
             .await?;
-        Ok(Self { pool: Pool::Sqlite { pool, writer: Default::default() } })
+        Ok(Self { pool: Pool::Sqlite { pool, writer: Default::default() }, asked: Arc::default() })
     }
 
     /// Opens PostgreSQL with all tables in `schema` (made if missing), so that several installations, or tests, share
@@ -188,7 +202,7 @@ impl Database {
             .acquire_timeout(WAIT_MAX)
             .connect_with(options)
             .await?;
-        Ok(Self { pool: Pool::Postgres(pool) })
+        Ok(Self { pool: Pool::Postgres(pool), asked: Arc::default() })
     }
 
     /// Opens an SQLite file. A new one is for its owner only, and so are the files that SQLite puts beside it: the
@@ -215,6 +229,7 @@ impl Database {
     /// All rows of a query.
     pub async fn query(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, DatabaseError> {
         check_texts(values)?;
+        self.count();
         match &self.pool {
             Pool::Sqlite { pool, .. } => {
                 let rows = bind_sqlite(sql, values).fetch_all(pool).await?;
@@ -240,6 +255,7 @@ impl Database {
         mut each: impl FnMut(Row) + Send,
     ) -> Result<(), DatabaseError> {
         check_texts(values)?;
+        self.count();
         match &self.pool {
             Pool::Sqlite { pool, .. } => {
                 let mut rows = bind_sqlite(sql, values).fetch(pool);
@@ -260,6 +276,7 @@ impl Database {
     /// One statement in a transaction of its own; how many rows it changed.
     pub async fn execute(&self, sql: &str, values: &[Value]) -> Result<u64, DatabaseError> {
         check_texts(values)?;
+        self.count();
         match &self.pool {
             Pool::Sqlite { pool, writer } => {
                 let _turn = writer.lock().await;
@@ -282,7 +299,8 @@ impl Database {
                 TransactionKind::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await?)
             }
         };
-        Ok(Transaction { inner })
+        self.count();
+        Ok(Transaction { inner, asked: self.asked.clone() })
     }
 
     /// Runs `body` in a transaction and commits it; when it loses against another one, runs it again. The body must
@@ -316,6 +334,15 @@ impl Database {
         }
     }
 
+    /// How often the database was asked so far, by this pool and its transactions: statements, begins and commits.
+    pub fn statements(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    fn count(&self) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Closes all connections.
     pub async fn close(&self) {
         match &self.pool {
@@ -341,6 +368,7 @@ impl Transaction<'_> {
     /// All rows of a query.
     pub async fn query(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>, DatabaseError> {
         check_texts(values)?;
+        self.count();
         match &mut self.inner {
             TransactionKind::Sqlite(transaction, _) => {
                 let rows = bind_sqlite(sql, values).fetch_all(&mut **transaction).await?;
@@ -361,6 +389,7 @@ impl Transaction<'_> {
     /// One statement; how many rows it changed.
     pub async fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64, DatabaseError> {
         check_texts(values)?;
+        self.count();
         match &mut self.inner {
             TransactionKind::Sqlite(transaction, _) => {
                 Ok(bind_sqlite(sql, values).execute(&mut **transaction).await?.rows_affected())
@@ -373,11 +402,16 @@ impl Transaction<'_> {
 
     /// Makes it happen, durably.
     pub async fn commit(self) -> Result<(), DatabaseError> {
+        self.count();
         match self.inner {
             TransactionKind::Sqlite(transaction, _turn) => transaction.commit().await?,
             TransactionKind::Postgres(transaction) => transaction.commit().await?,
         }
         Ok(())
+    }
+
+    fn count(&self) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes everything back. A failure to do so is the same as a lost connection: taken back by the server.

@@ -1,4 +1,8 @@
 //! From what someone shows (password, token, application credential) to a new token, or one and the same refusal.
+//!
+//! Every refusal also takes the same work, so that time tells no more than words: whatever is found, the database is
+//! asked the same questions, one hash is computed, one failure is remembered and told. So all is looked up first, and
+//! judged at the end in one place ([`Identity::compare`]).
 
 use std::time::Duration;
 
@@ -9,11 +13,11 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{
-    Identity, Named, Principal,
+    Identity, Named, Place, Principal, Standing,
     notices::Actor,
-    tables::{self, DOMAIN_ID, DOMAIN_NAME},
-    text,
-    token::{Methods, TokenPayload, TokenScope},
+    tables::{self, DOMAIN_ID, DOMAIN_NAME, NOBODY},
+    token::{Methods, TokenPayload},
+    uuid_of,
 };
 use crate::http::{ApiError, RequestContext};
 
@@ -87,12 +91,26 @@ struct ScopeNamed {
     trust: Option<serde_json::Value>,
 }
 
-/// Somebody whose proof was good.
+/// Somebody whose proof was good, with what they are worth where they want to be.
 struct Proven {
     user: Row,
     credential: Option<Row>,
     parent: Option<TokenPayload>,
     methods: Methods,
+    standing: Standing,
+}
+
+/// Somebody whose proof is still to be judged.
+struct Claim<'a> {
+    /// The name under which failures are counted: what was shown, whether it exists or not.
+    account: String,
+    secret: &'a SecretString,
+    /// The hash of the right secret, if there is one.
+    hash: Option<String>,
+    /// Who it seems to be.
+    user: Option<&'a Row>,
+    /// Whether the right secret would be enough.
+    is_welcome: bool,
 }
 
 impl Identity {
@@ -120,73 +138,83 @@ impl Identity {
         context: &RequestContext,
     ) -> Result<(String, Principal), ApiError> {
         let Auth { identity: shown, scope } = body.auth;
-        let scope = ask(scope)?;
+        let asked = ask(scope)?;
         let proven = match one_method(&shown.methods)? {
-            "password" => self.prove_password(required(shown.password, "password")?.user, context).await?,
-            "token" => self.prove_token(required(shown.token, "token")?).await?,
+            "password" => self.prove_password(required(shown.password, "password")?.user, asked, context).await?,
+            "token" => self.prove_token(required(shown.token, "token")?, asked).await?,
             _ => {
                 let credential = required(shown.application_credential, "application_credential")?;
-                self.prove_credential(credential, context).await?
+                self.prove_credential(credential, asked, context).await?
             }
         };
-        let (token, mut principal) = self.issue(proven, scope).await?;
+        let (token, mut principal) = self.issue(proven)?;
         principal.context = context.clone();
         let told = self.notices.authenticated(self.clock.now(), &principal.actor(), true);
         self.tell_alone(told).await?;
         Ok((token, principal))
     }
 
-    async fn prove_password(&self, shown: UserShown, context: &RequestContext) -> Result<Proven, ApiError> {
-        let password = required(shown.password.clone(), "password.user.password")?;
+    async fn prove_password(
+        &self,
+        shown: UserShown,
+        asked: Asked,
+        context: &RequestContext,
+    ) -> Result<Proven, ApiError> {
+        let secret = &required(shown.password.clone(), "password.user.password")?;
         let account = account_of(&shown)?;
+        self.may_try(&account, context)?;
         let user = self.user_shown(&shown).await?;
+        let standing = self.standing_asked(user.as_ref(), asked).await?;
         let hash = user.as_ref().and_then(|user| user.text("password_hash"));
-        self.compare(&account, &password, hash, user.as_ref(), context).await?;
-        let user = user.ok_or_else(ApiError::unauthorized)?;
-        Ok(Proven { user, credential: None, parent: None, methods: Methods::PASSWORD })
+        let claim = Claim { account, secret, hash, user: user.as_ref(), is_welcome: standing.is_some() };
+        self.compare(claim, context).await?;
+        let (user, standing) = user.zip(standing).ok_or_else(ApiError::unauthorized)?;
+        Ok(Proven { user, credential: None, parent: None, methods: Methods::PASSWORD, standing })
     }
 
-    async fn prove_credential(&self, shown: CredentialShown, context: &RequestContext) -> Result<Proven, ApiError> {
-        let credential = match (&shown.id, &shown.name, &shown.user) {
-            (Some(id), ..) => self.credential(id).await?,
-            (None, Some(name), Some(user)) => match self.user_shown(user).await? {
-                None => None,
-                Some(user) => {
-                    let found = self
-                        .database
-                        .query_one(
-                            "SELECT id FROM identity_credentials WHERE user_id = $1 AND name = $2",
-                            &[user.string("id").into(), name.into()],
-                        )
-                        .await?;
-                    match found {
-                        Some(found) => self.credential(&found.string("id")).await?,
-                        None => None,
-                    }
-                }
-            },
-            _ => return Err(ApiError::bad_request("An application credential is shown by id, or by name and user.")),
-        };
-        let user = match &credential {
-            Some(credential) => tables::user(&mut &self.database, &credential.string("user_id")).await?,
-            None => None,
-        };
+    async fn prove_credential(
+        &self,
+        shown: CredentialShown,
+        asked: Asked,
+        context: &RequestContext,
+    ) -> Result<Proven, ApiError> {
         let account = match (&shown.id, &shown.name, &shown.user) {
             (Some(id), ..) => format!("credential {id}"),
-            (None, name, Some(user)) => format!("credential {name:?} of {}", account_of(user)?),
-            (None, ..) => return Err(ApiError::unauthorized()),
+            (None, Some(name), Some(user)) => format!("credential {name} of {}", account_of(user)?),
+            _ => return Err(ApiError::bad_request("An application credential is shown by id, or by name and user.")),
         };
-        let hash = credential.as_ref().map(|credential| credential.string("secret_hash"));
-        self.compare(&account, &shown.secret, hash, user.as_ref(), context).await?;
-        match (user, credential) {
-            (Some(user), Some(credential)) => {
-                Ok(Proven { user, credential: Some(credential), parent: None, methods: Methods::CREDENTIAL })
+        self.may_try(&account, context)?;
+        let (user, credential) = match (&shown.id, &shown.name, &shown.user) {
+            (None, Some(name), Some(shown)) => {
+                let user = self.user_shown(shown).await?;
+                let credential = self.credential_named(&id_of(user.as_ref()), name).await?;
+                (user, credential)
             }
-            _ => Err(ApiError::unauthorized()),
-        }
+            (id, ..) => {
+                let credential = self.credential(id.as_deref().unwrap_or(NOBODY)).await?;
+                let owner = credential.as_ref().map_or_else(|| NOBODY.to_owned(), |row| row.string("user_id"));
+                (tables::user(&mut &self.database, &owner).await?, credential)
+            }
+        };
+        // It is good in its own project and nowhere else.
+        let own = credential.as_ref().map_or_else(|| NOBODY.to_owned(), |row| row.string("project_id"));
+        let fits = match asked {
+            Asked::Nothing => true,
+            Asked::ProjectById(id) => id == own,
+            _ => false,
+        };
+        let project = Place::Project(tables::project(&mut &self.database, &own).await?);
+        let standing = self.standing(user.as_ref(), project, credential.as_ref()).await?;
+        let standing = standing.filter(|_| fits && credential.is_some());
+        let hash = credential.as_ref().map(|credential| credential.string("secret_hash"));
+        let secret = &shown.secret;
+        let claim = Claim { account, secret, hash, user: user.as_ref(), is_welcome: standing.is_some() };
+        self.compare(claim, context).await?;
+        let (user, standing) = user.zip(standing).ok_or_else(ApiError::unauthorized)?;
+        Ok(Proven { user, credential, parent: None, methods: Methods::CREDENTIAL, standing })
     }
 
-    async fn prove_token(&self, shown: TokenShown) -> Result<Proven, ApiError> {
+    async fn prove_token(&self, shown: TokenShown, asked: Asked) -> Result<Proven, ApiError> {
         use secrecy::ExposeSecret;
         let parent =
             self.validate(shown.id.expose_secret(), Duration::ZERO).await?.ok_or_else(ApiError::unauthorized)?;
@@ -195,33 +223,41 @@ impl Identity {
             return Err(ApiError::forbidden("a token of an application credential cannot be exchanged"));
         }
         let user = tables::user(&mut &self.database, &parent.user.id).await?.ok_or_else(ApiError::unauthorized)?;
+        let standing = self.standing_asked(Some(&user), asked).await?.ok_or_else(ApiError::unauthorized)?;
         let methods = parent.payload.methods.rescoped();
-        Ok(Proven { user, credential: None, parent: Some(parent.payload), methods })
+        Ok(Proven { user, credential: None, parent: Some(parent.payload), methods, standing })
     }
 
-    /// Compares a secret, slows down guessing, and tells of failures.
-    pub(super) async fn compare(
+    /// The owner's old password, before a new one is taken.
+    pub(super) async fn check_own(
         &self,
-        account: &str,
+        user: &Row,
         secret: &SecretString,
-        hash: Option<String>,
-        user: Option<&Row>,
         context: &RequestContext,
     ) -> Result<(), ApiError> {
+        let account = format!("id {}", user.string("id"));
+        self.may_try(&account, context)?;
+        let hash = user.text("password_hash");
+        self.compare(Claim { account, secret, hash, user: Some(user), is_welcome: true }, context).await
+    }
+
+    /// Compares a secret and judges, slows down guessing, and tells of failures. The right secret of someone who is not
+    /// welcome is the same failure as a wrong one: otherwise a guesser would learn that it is right.
+    async fn compare(&self, claim: Claim<'_>, context: &RequestContext) -> Result<(), ApiError> {
         let address = context.address.as_deref().unwrap_or("");
-        self.may_try(account, address)?;
         let turn = self.passwords.turn().await?;
         // Asked again inside: no more guesses run side by side than there are turns.
-        self.may_try(account, address)?;
-        if self.passwords.verify(&turn, secret, hash).await? {
-            self.throttle.succeeded(account, address);
+        self.may_try(&claim.account, context)?;
+        let is_right = self.passwords.verify(&turn, claim.secret, claim.hash).await?;
+        if is_right && claim.is_welcome {
+            self.throttle.succeeded(&claim.account, address);
             return Ok(());
         }
-        self.throttle.failed(account, address);
+        self.throttle.failed(&claim.account, address);
         drop(turn);
         let actor = Actor {
-            user_id: user.map(|user| user.string("id")),
-            user_name: user.map(|user| user.string("name")),
+            user_id: claim.user.map(|user| user.string("id")),
+            user_name: claim.user.map(|user| user.string("name")),
             project_id: None,
             context: context.clone(),
         };
@@ -230,8 +266,8 @@ impl Identity {
         Err(ApiError::unauthorized())
     }
 
-    fn may_try(&self, account: &str, address: &str) -> Result<(), ApiError> {
-        let wait = self.throttle.wait(account, address);
+    fn may_try(&self, account: &str, context: &RequestContext) -> Result<(), ApiError> {
+        let wait = self.throttle.wait(account, context.address.as_deref().unwrap_or(""));
         if wait.is_zero() {
             return Ok(());
         }
@@ -239,20 +275,23 @@ impl Identity {
     }
 
     async fn user_shown(&self, shown: &UserShown) -> Result<Option<Row>, ApiError> {
-        if !shown.domain.as_ref().is_none_or(is_our_domain) {
-            return Ok(None);
-        }
-        Ok(match (&shown.id, &shown.name) {
+        let found = match (&shown.id, &shown.name) {
             (Some(id), _) => tables::user(&mut &self.database, id).await?,
             (None, Some(name)) => tables::user_named(&mut &self.database, name).await?,
             (None, None) => None,
-        })
+        };
+        // Only now: a domain that is not here must not take less time.
+        Ok(found.filter(|_| shown.domain.as_ref().is_none_or(is_our_domain)))
     }
 
-    async fn issue(&self, proven: Proven, asked: Asked) -> Result<(String, Principal), ApiError> {
-        let Proven { user, credential, parent, methods } = proven;
-        let scope = self.resolve(&user, credential.as_ref(), asked).await?;
-        let standing = self.standing(&user, scope, credential.as_ref()).await?.ok_or_else(ApiError::unauthorized)?;
+    async fn credential_named(&self, user_id: &str, name: &str) -> Result<Option<Row>, ApiError> {
+        let sql = "SELECT * FROM identity_credentials WHERE user_id = $1 AND name = $2";
+        let row = self.database.query_one(sql, &[user_id.into(), name.into()]).await?;
+        Ok(row.filter(|row| self.is_current(row)))
+    }
+
+    fn issue(&self, proven: Proven) -> Result<(String, Principal), ApiError> {
+        let Proven { user, credential, parent, methods, standing } = proven;
         let now = self.clock.now();
         let mut expires_at = now.plus(self.token_ttl);
         // A token never outlives what it was made from.
@@ -264,7 +303,7 @@ impl Identity {
         let payload = TokenPayload {
             methods,
             user: uuid_of(&user.string("id"))?,
-            scope,
+            scope: standing.scope,
             credential: credential.as_ref().map(|c| uuid_of(&c.string("id"))).transpose()?,
             issued_at: now,
             expires_at,
@@ -283,38 +322,32 @@ impl Identity {
         Ok((self.keys.seal(&principal.payload), principal))
     }
 
-    /// Where the token is to be good. Nothing asked: the user's default project, if there is something to be there.
-    async fn resolve(&self, user: &Row, credential: Option<&Row>, asked: Asked) -> Result<TokenScope, ApiError> {
-        if let Some(credential) = credential {
-            let project = uuid_of(&credential.string("project_id"))?;
-            return match asked {
-                Asked::Nothing => Ok(TokenScope::Project(project)),
-                Asked::Project { id: Some(id), .. } if id == text(project) => Ok(TokenScope::Project(project)),
-                _ => Err(ApiError::unauthorized()),
-            };
-        }
-        match asked {
-            Asked::Unscoped => Ok(TokenScope::Unscoped),
-            Asked::Domain => Ok(TokenScope::Domain),
-            Asked::Project { id: Some(id), .. } => {
-                Ok(TokenScope::Project(Uuid::try_parse(&id).map_err(|_| ApiError::unauthorized())?))
+    /// What a user is worth where the token is to be good; `None`: nothing. Nothing asked: the user's default project,
+    /// if there is something to be there. The questions to the database depend on what is asked only.
+    async fn standing_asked(&self, user: Option<&Row>, asked: Asked) -> Result<Option<Standing>, ApiError> {
+        let mut database = &self.database;
+        let place = match asked {
+            Asked::Unscoped => Place::Nowhere,
+            Asked::Domain { is_ours } => {
+                let standing = self.standing(user, Place::Domain, None).await?;
+                return Ok(standing.filter(|_| is_ours));
             }
-            Asked::Project { name, .. } => {
-                let project = match &name {
-                    Some(name) => tables::project_named(&mut &self.database, name).await?,
-                    None => None,
-                };
-                let project = project.ok_or_else(ApiError::unauthorized)?;
-                Ok(TokenScope::Project(uuid_of(&project.string("id"))?))
+            Asked::ProjectById(id) => Place::Project(tables::project(&mut database, &id).await?),
+            Asked::ProjectByName { name, is_ours } => {
+                let project = tables::project_named(&mut database, &name).await?;
+                Place::Project(project.filter(|_| is_ours))
             }
             Asked::Nothing => {
-                let Some(project) = user.text("default_project_id") else { return Ok(TokenScope::Unscoped) };
-                let Ok(project) = Uuid::try_parse(&project) else { return Ok(TokenScope::Unscoped) };
-                let scope = TokenScope::Project(project);
-                let standing = self.standing(user, scope, None).await?;
-                Ok(standing.map_or(TokenScope::Unscoped, |_| scope))
+                let project = user.and_then(|user| user.text("default_project_id"));
+                let project = tables::project(&mut database, project.as_deref().unwrap_or(NOBODY)).await?;
+                return match self.standing(user, Place::Project(project), None).await? {
+                    Some(standing) => Ok(Some(standing)),
+                    // Asks nothing more.
+                    None => Ok(self.standing(user, Place::Nowhere, None).await?),
+                };
             }
-        }
+        };
+        Ok(self.standing(user, place, None).await?)
     }
 }
 
@@ -322,8 +355,9 @@ impl Identity {
 enum Asked {
     Nothing,
     Unscoped,
-    Project { id: Option<String>, name: Option<String> },
-    Domain,
+    ProjectById(String),
+    ProjectByName { name: String, is_ours: bool },
+    Domain { is_ours: bool },
 }
 
 fn ask(scope: Option<ScopeAsked>) -> Result<Asked, ApiError> {
@@ -342,18 +376,14 @@ fn ask(scope: Option<ScopeAsked>) -> Result<Asked, ApiError> {
         )),
         ScopeNamed { trust: Some(_), .. } => Err(ApiError::bad_request("Trusts are not part of this cloud.")),
         ScopeNamed { project: Some(project), domain: None, .. } => {
-            let ours = project.domain.as_deref().is_none_or(is_our_domain);
+            let is_ours = project.domain.as_deref().is_none_or(is_our_domain);
             match (project.id, project.name) {
-                (Some(id), _) => Ok(Asked::Project { id: Some(id), name: None }),
-                (None, Some(name)) if ours => Ok(Asked::Project { id: None, name: Some(name) }),
-                (None, Some(_)) => Ok(Asked::Project { id: None, name: None }),
+                (Some(id), _) => Ok(Asked::ProjectById(id)),
+                (None, Some(name)) => Ok(Asked::ProjectByName { name, is_ours }),
                 (None, None) => Err(ApiError::bad_request("A project scope needs an id or a name.")),
             }
         }
-        ScopeNamed { domain: Some(domain), project: None, .. } => match is_our_domain(&domain) {
-            true => Ok(Asked::Domain),
-            false => Err(ApiError::unauthorized()),
-        },
+        ScopeNamed { domain: Some(domain), project: None, .. } => Ok(Asked::Domain { is_ours: is_our_domain(&domain) }),
         _ => Err(ApiError::bad_request("A scope is one of `project` and `domain`.")),
     }
 }
@@ -388,13 +418,10 @@ fn is_our_domain(domain: &Reference) -> bool {
     }
 }
 
-fn required<T>(value: Option<T>, what: &str) -> Result<T, ApiError> {
-    value.ok_or_else(|| ApiError::bad_request(format!("Expecting to find {what} in auth.identity.")))
+fn id_of(row: Option<&Row>) -> String {
+    row.map_or_else(|| NOBODY.to_owned(), |row| row.string("id"))
 }
 
-/// Ids are made by [`tables::new_id`]; a row with another one was not made by us.
-fn uuid_of(id: &str) -> Result<Uuid, ApiError> {
-    Uuid::try_parse(id).map_err(|_| {
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The database holds a strange id `{id}`."))
-    })
+fn required<T>(value: Option<T>, what: &str) -> Result<T, ApiError> {
+    value.ok_or_else(|| ApiError::bad_request(format!("Expecting to find {what} in auth.identity.")))
 }

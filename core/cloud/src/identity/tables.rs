@@ -62,6 +62,9 @@ pub(crate) const DOMAIN_ID: &str = "default";
 /// ... and name.
 pub(crate) const DOMAIN_NAME: &str = "Default";
 
+/// An id that nobody and nothing has: asked for where nothing was found, so that not finding takes the same work.
+pub(crate) const NOBODY: &str = "00000000000000000000000000000000";
+
 /// What a user's row is read with; named, because a join may add more.
 pub(crate) const USER_COLUMNS: &str = "id, name, password_hash, enabled, default_project_id, extra, revision";
 

@@ -2,6 +2,7 @@
 
 mod client;
 mod lasting;
+mod refusals;
 mod revoking;
 
 use axum::{

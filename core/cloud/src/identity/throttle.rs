@@ -1,5 +1,6 @@
 //! Against guessing: after some failures an account must wait longer and longer, seen from one address. Names that do
-//! not exist wait just the same, so that waiting tells nothing (OSSA-2021-003). Never a hard lock: that would let
+//! not exist wait just the same, so that waiting tells nothing (OSSA-2021-003); and so does the right password of who is
+//! disabled or asks for a project that is not theirs. Never a hard lock: that would let
 //! anyone lock out anyone.
 
 use std::{collections::HashMap, time::Duration};
@@ -65,6 +66,12 @@ impl Throttle {
     /// The right password: the account starts afresh.
     pub(crate) fn succeeded(&self, account: &str, address: &str) {
         self.failures.lock().remove(&(account.to_owned(), address.to_owned()));
+    }
+
+    /// Failures remembered.
+    #[cfg(test)]
+    pub(crate) fn count(&self, account: &str, address: &str) -> u32 {
+        self.failures.lock().get(&(account.to_owned(), address.to_owned())).map_or(0, |failures| failures.count)
     }
 }
 

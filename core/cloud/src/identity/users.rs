@@ -213,9 +213,7 @@ async fn change_password(
         return Err(ApiError::forbidden("identity:change_password"));
     }
     let before = tables::user(&mut &identity.database, &id).await?.ok_or_else(ApiError::unauthorized)?;
-    let account = format!("id {id}");
-    let old = body.user.original_password;
-    identity.compare(&account, &old, before.text("password_hash"), Some(&before), &principal.context).await?;
+    identity.check_own(&before, &body.user.original_password, &principal.context).await?;
     let hash = identity.new_hash(body.user.password).await?;
     let revision = before.int("revision").unwrap_or(0);
     identity

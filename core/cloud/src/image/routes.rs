@@ -193,8 +193,9 @@ async fn download(
             }
             bytes_sent += length;
         }
-        drop(sender);
+        // Told before the answer ends: who has read it to the end and goes on is told after it.
         images.tell_sent(&asker, &image, bytes_sent).await;
+        drop(sender);
     });
     let stream = futures::stream::poll_fn(move |context| receiver.poll_recv(context));
 
