@@ -149,6 +149,7 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     }
     banner::Banner {
         url: &ground.url,
+        metric_path: &ground.settings.metrics.path,
         data_directory: &directory,
         password: generated,
         hypervisor: hypervisor.as_ref().map(|hypervisor| hypervisor.kind()),
@@ -251,6 +252,7 @@ async fn open_cloud(ground: &Ground, hypervisor: Arc<dyn Hypervisor>) -> anyhow:
     let data_directory = std::path::absolute(&ground.settings.server.data_directory)?;
     let mut settings = CloudSettings::new(ground.url.clone(), data_directory);
     settings.region.clone_from(&chosen.region);
+    settings.metric_path.clone_from(&ground.settings.metrics.path);
     settings.token_ttl_s = chosen.token_life.0.as_secs();
     settings.exists_period_s = chosen.exists_period.0.as_secs();
     settings.admin_password.clone_from(&chosen.admin_password);

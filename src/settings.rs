@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
@@ -34,6 +35,23 @@ const FLUSH_AFTER_MIN: Span = Span(Duration::from_millis(100));
 /// With less than this not even one batch fits, and nothing would ever be accepted.
 const HEAD_BYTES_MIN: u64 = 64 << 10;
 
+/// First segments of the other services' paths.
+const TAKEN_PATHS: [&str; 13] = [
+    "identity",
+    "image",
+    "compute",
+    "alarming",
+    "metering",
+    "event",
+    "rating",
+    "collector",
+    "prometheus",
+    "healthcheck",
+    "healthz",
+    "readyz",
+    "metrics",
+];
+
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -44,6 +62,7 @@ pub(crate) struct Settings {
     pub(crate) bus: BusSettings,
     pub(crate) cloud: CloudSettings,
     pub(crate) identity: IdentitySettings,
+    pub(crate) metrics: MetricSettings,
     pub(crate) agents: AgentSettings,
     pub(crate) collector: CollectorSettings,
     pub(crate) store: StoreSettings,
@@ -152,6 +171,32 @@ pub(crate) struct IdentitySettings {
     pub(crate) project_domain: String,
 }
 
+/// The metric API, which speaks Gnocchi's language.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct MetricSettings {
+    pub(crate) path: String,
+    pub(crate) credentials: CredentialChoice,
+    pub(crate) remote_user_header: String,
+    pub(crate) remote_user_from: Vec<String>,
+    pub(crate) limit_max: u32,
+    pub(crate) cors_origins: Vec<String>,
+    pub(crate) proxy_headers: bool,
+    pub(crate) make_defaults: bool,
+}
+
+/// Which credentials the metric API takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CredentialChoice {
+    /// Tokens, and users with their passwords; both checked.
+    Identity,
+    /// Tokens are checked, passwords are not. For running Gnocchi's own tests.
+    AnyPassword,
+    /// A proxy has checked who asks and says so in a header.
+    RemoteUser,
+}
+
 /// What is measured, and how often.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -249,6 +294,66 @@ impl Default for IdentitySettings {
             project_domain: "Default".into(),
         }
     }
+}
+
+impl Default for MetricSettings {
+    fn default() -> Self {
+        Self {
+            path: "/metric".into(),
+            credentials: CredentialChoice::Identity,
+            remote_user_header: "x-remote-user".into(),
+            remote_user_from: Vec::new(),
+            limit_max: 1000,
+            cors_origins: Vec::new(),
+            proxy_headers: false,
+            make_defaults: true,
+        }
+    }
+}
+
+impl MetricSettings {
+    /// The credentials, in the API's words.
+    pub(crate) fn credentials(&self) -> anyhow::Result<orzo_api::Credentials> {
+        Ok(match self.credentials {
+            CredentialChoice::Identity => orzo_api::Credentials::Identity,
+            CredentialChoice::AnyPassword => orzo_api::Credentials::AnyPassword,
+            CredentialChoice::RemoteUser => {
+                if self.remote_user_from.is_empty() {
+                    bail!(
+                        "metrics.remote_user_from is needed with credentials = \"remote-user\": who may say who asks?"
+                    );
+                }
+                let name = self.remote_user_header.parse();
+                let from = self.remote_user_from.iter().map(|text| network(text)).collect::<Result<_, _>>();
+                orzo_api::Credentials::RemoteUser(orzo_api::TrustedHeader {
+                    name: name.context("metrics.remote_user_header")?,
+                    from: from.context("metrics.remote_user_from")?,
+                })
+            }
+        })
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let segments: Vec<&str> = self.path.split('/').skip(1).collect();
+        let is_plain = |segment: &&str| {
+            !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        };
+        if !self.path.starts_with('/') || !segments.iter().all(is_plain) {
+            bail!("metrics.path is `{}`, must be like /metric", self.path);
+        }
+        if TAKEN_PATHS.contains(&segments[0]) {
+            bail!("metrics.path is `{}`, but another service is there", self.path);
+        }
+        if self.limit_max == 0 {
+            bail!("metrics.limit_max is 0: no list would ever show anything");
+        }
+        self.credentials().map(|_| ())
+    }
+}
+
+fn network(text: &str) -> anyhow::Result<IpNet> {
+    let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
+    address.or_else(|_| text.parse()).with_context(|| format!("`{text}` is neither an address nor a network"))
 }
 
 impl Default for AgentSettings {
@@ -376,6 +481,7 @@ impl Settings {
         if self.store.head_bytes_max < HEAD_BYTES_MIN {
             bail!("store.head_bytes_max is {}, must be at least {HEAD_BYTES_MIN}", self.store.head_bytes_max);
         }
+        self.metrics.check()?;
         orzo_alarms::AllowList::parse(&self.alarms.webhook_allow).context("alarms.webhook_allow")?;
         Ok(())
     }
@@ -459,6 +565,11 @@ mod tests {
         assert!(refused("[cloud]\nenabled = false\n").contains("identity.url"));
         assert!(refused("[alarms]\ninterval = \"0s\"\n").contains("alarms.interval is 0ms, must be at least 50ms"));
         assert!(refused("[cloud]\ntoken_life = \"0s\"\n").contains("cloud.token_life"));
+        assert!(refused("[metrics]\npath = \"metric/\"\n").contains("must be like /metric"));
+        assert!(refused("[metrics]\npath = \"/image\"\n").contains("another service"));
+        assert!(refused("[metrics]\ncredentials = \"remote-user\"\n").contains("metrics.remote_user_from"));
+        let from = "[metrics]\ncredentials = \"remote-user\"\nremote_user_from = [\"proxy\"]\n";
+        assert!(refused(from).contains("`proxy` is neither an address nor a network"));
         assert!(refused("[store]\nhead_bytes_max = 0\n").contains("store.head_bytes_max"));
         assert!(refused("[alarms]\nwebhook_allow = [\"intranet\"]\n").contains("intranet"));
     }

@@ -207,6 +207,7 @@ impl AlarmBook {
         match scope {
             Scope::All => {}
             Scope::Project(project) => narrow("project_id", Some(project.into())),
+            Scope::Creator(user) => narrow("user_id", Some(user.into())),
             Scope::Nothing => return Ok(Vec::new()),
         }
         narrow("name", filter.name.as_ref().map(Value::from));
@@ -445,6 +446,7 @@ fn is_visible(scope: &Scope, alarm: &Alarm) -> bool {
     match scope {
         Scope::All => true,
         Scope::Project(project) => *project == alarm.project_id,
+        Scope::Creator(user) => *user == alarm.user_id,
         Scope::Nothing => false,
     }
 }

@@ -1,14 +1,18 @@
 //! Who asks: from a credential in the request to a verified [`Caller`].
 //!
-//! Two credentials are taken: `X-Auth-Token` (checked with the identity service) and `Authorization: Basic` (user and
+//! Unless the settings say otherwise, two credentials are taken: `X-Auth-Token` (checked with the identity service) and `Authorization: Basic` (user and
 //! password, checked the same way; Gnocchi's own basic mode checks no password, this one does). Identity headers such as
-//! `X-User-Id` or `X-Roles` are never read: anyone can send them. This file knows no endpoint and no policy.
+//! `X-User-Id` or `X-Roles` are never read: anyone can send them. The metric API can be set to take a name without a
+//! check ([`Credentials`]); no other face does. This file knows no endpoint and no policy.
+
+use std::net::SocketAddr;
 
 use async_trait::async_trait;
-use axum::extract::FromRequestParts;
+use axum::extract::{ConnectInfo, FromRequestParts};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderMap, header, request::Parts};
-use orzo_model::Caller;
+use http::{HeaderMap, HeaderName, header, request::Parts};
+use ipnet::IpNet;
+use orzo_model::{Caller, Standing};
 use orzo_session::Session;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -44,6 +48,46 @@ impl Authenticator for Session {
     }
 }
 
+/// Which credentials the metric API takes.
+#[derive(Clone, Debug, Default)]
+pub enum Credentials {
+    /// Tokens, and users with their passwords; both checked.
+    #[default]
+    Identity,
+    /// Tokens are checked, passwords are not: a user is who it says, `admin` is the administrator, and everyone may read
+    /// everything. This is Gnocchi's basic mode, for running its tests and nothing else.
+    AnyPassword,
+    /// A proxy has checked who asks and says so in a header.
+    RemoteUser(TrustedHeader),
+}
+
+/// A header with a user's name, believed from some addresses only.
+#[derive(Clone, Debug)]
+pub struct TrustedHeader {
+    /// The header.
+    pub name: HeaderName,
+    /// Who may set it.
+    pub from: Vec<IpNet>,
+}
+
+impl TrustedHeader {
+    /// The name in the header, if the peer may say it.
+    fn name(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> Option<String> {
+        let peer = peer?.ip().to_canonical();
+        if !self.from.iter().any(|net| net.contains(&peer)) {
+            return None;
+        }
+        let mut values = headers.get_all(&self.name).iter();
+        let (value, further) = (values.next()?, values.next());
+        // Two names are a proxy that adds its own to the client's, and nobody knows which is which.
+        let name = value.to_str().ok().filter(|_| further.is_none())?.trim();
+        (!name.is_empty() && name.len() <= NAME_BYTES_MAX).then(|| name.to_owned())
+    }
+}
+
+/// Longer than any user's name; it becomes part of the `creator` of each thing.
+const NAME_BYTES_MAX: usize = 255;
+
 /// What a request brings to prove who asks.
 pub(crate) enum Credential {
     /// A token of the identity service.
@@ -63,8 +107,8 @@ const CREDENTIAL_BYTES_MAX: usize = 4096;
 /// The credential of a request, if it has one that can be read; a token goes before a password.
 pub(crate) fn credential(headers: &HeaderMap) -> Option<Credential> {
     let text = |name: &str| headers.get(name)?.to_str().ok().filter(|t| t.len() <= CREDENTIAL_BYTES_MAX);
-    if let Some(token) = text("x-auth-token") {
-        return (!token.trim().is_empty()).then(|| Credential::Token(token.trim().to_owned().into()));
+    if let Some(token) = text("x-auth-token").map(str::trim).filter(|token| !token.is_empty()) {
+        return Some(Credential::Token(token.to_owned().into()));
     }
     let (scheme, encoded) = text(header::AUTHORIZATION.as_str())?.trim().split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -83,13 +127,33 @@ impl FromRequestParts<SharedApi> for Asker {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &SharedApi) -> Result<Self, Problem> {
-        verify(&parts.headers, api).await
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+        // Only the face that the setting is about takes other credentials.
+        let taken = parts.extensions.get::<TakesSetCredentials>().map(|_| &api.settings.credentials);
+        match taken {
+            Some(Credentials::RemoteUser(trusted)) => {
+                let name = trusted.name(&parts.headers, peer).ok_or_else(Problem::unauthorized)?;
+                Ok(Self(Caller::named(&name, Standing::Name)))
+            }
+            taken => verify(&parts.headers, taken, api).await,
+        }
     }
 }
 
-/// Checks a request's credential.
-pub(crate) async fn verify(headers: &HeaderMap, api: &SharedApi) -> Result<Asker, Problem> {
+/// Marks the requests of the face that takes the credentials of the settings.
+#[derive(Clone)]
+pub(crate) struct TakesSetCredentials;
+
+/// Checks a request's token or password; `taken` is the face's setting.
+pub(crate) async fn verify(
+    headers: &HeaderMap,
+    taken: Option<&Credentials>,
+    api: &SharedApi,
+) -> Result<Asker, Problem> {
     let credential = credential(headers).ok_or_else(Problem::unauthorized)?;
+    if let (Some(Credentials::AnyPassword), Credential::Password { user, .. }) = (taken, &credential) {
+        return Ok(Asker(Caller::named(user, Standing::OpenName)));
+    }
     let answer = match &credential {
         Credential::Token(token) => api.session.by_token(token.expose_secret()).await,
         Credential::Password { user, password } => api.session.by_password(user, password.expose_secret()).await,
@@ -129,5 +193,23 @@ mod tests {
         assert_eq!(read("authorization", "basic OnB3"), "none", "no user");
         assert_eq!(read("x-user-id", "admin"), "none");
         assert_eq!(read("x-auth-token", &"x".repeat(CREDENTIAL_BYTES_MAX + 1)), "none");
+    }
+
+    #[test]
+    fn a_name_in_a_header_is_believed_from_the_proxy_only() {
+        let trusted = TrustedHeader {
+            name: HeaderName::from_static("x-remote-user"),
+            from: vec!["10.0.0.0/8".parse().expect("a network")],
+        };
+        let mut headers = HeaderMap::new();
+        let peer = |address: &str| Some(SocketAddr::new(address.parse().expect("an address"), 1));
+        assert_eq!(trusted.name(&headers, peer("10.1.2.3")), None);
+        headers.append("x-remote-user", "alice".parse().expect("a value"));
+        assert_eq!(trusted.name(&headers, peer("10.1.2.3")).as_deref(), Some("alice"));
+        assert_eq!(trusted.name(&headers, peer("::ffff:10.1.2.3")).as_deref(), Some("alice"));
+        assert_eq!(trusted.name(&headers, peer("11.1.2.3")), None);
+        assert_eq!(trusted.name(&headers, None), None);
+        headers.append("x-remote-user", "admin".parse().expect("a value"));
+        assert_eq!(trusted.name(&headers, peer("10.1.2.3")), None);
     }
 }

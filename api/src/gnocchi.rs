@@ -25,6 +25,11 @@ mod resources;
 mod root;
 mod views;
 
+/// Adds what Gnocchi answers without looking at the request's credential or `Accept`: its health.
+pub(crate) fn outside(routes: Router) -> Router {
+    Router::new().route("/healthcheck", get(crate::health::healthcheck)).fallback_service(routes)
+}
+
 /// The routes below the mount, in the order of Gnocchi's documentation.
 pub(crate) fn router() -> Router<SharedApi> {
     Router::new()

@@ -59,7 +59,7 @@ pub(crate) fn router() -> Router<SharedApi> {
         .route("/metrics", get(metrics))
 }
 
-async fn healthcheck() -> Response {
+pub(crate) async fn healthcheck() -> Response {
     ([(header::CONTENT_TYPE, "text/plain; charset=UTF-8")], "").into_response()
 }
 
@@ -77,7 +77,7 @@ async fn readyz(State(api): State<SharedApi>) -> Response {
 async fn metrics(State(api): State<SharedApi>, request: Request) -> Result<Response, Problem> {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     if !may_read(api.settings.metrics_access, peer, request.headers()) {
-        let authenticate::Asker(caller) = authenticate::verify(request.headers(), &api).await?;
+        let authenticate::Asker(caller) = authenticate::verify(request.headers(), None, &api).await?;
         policy::operator(&caller)?;
     }
     let encoder = TextEncoder::new();

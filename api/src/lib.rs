@@ -17,6 +17,7 @@ use tower::ServiceExt;
 mod aodh;
 mod authenticate;
 mod batches;
+mod cors;
 mod events;
 mod filter;
 mod front;
@@ -31,7 +32,7 @@ mod request;
 mod tests;
 mod wire;
 
-pub use authenticate::{AuthenticationUnavailable, Authenticator};
+pub use authenticate::{AuthenticationUnavailable, Authenticator, Credentials, TrustedHeader};
 pub use batches::BatchDoor;
 pub use health::{MetricsAccess, Readiness, RoomState};
 
@@ -40,6 +41,14 @@ pub use health::{MetricsAccess, Readiness, RoomState};
 pub struct ApiSettings {
     /// The URL that clients use, if it is not the one in their `Host` header (behind a proxy that ends TLS).
     pub public_url: Option<url::Url>,
+    /// Where Gnocchi's root is mounted.
+    pub metric_path: String,
+    /// Which credentials the metric API takes.
+    pub credentials: Credentials,
+    /// Origins whose pages may use the metric API from a browser; none by default.
+    pub cors_origins: Vec<String>,
+    /// Whether `Forwarded` and `X-Forwarded-*` say how clients reach this server. Only behind a proxy that sets them.
+    pub proxy_headers: bool,
     /// Longest page of a list; Gnocchi's `api.max_limit`.
     pub limit_max: u32,
     /// Who may read `/metrics`.
@@ -54,6 +63,10 @@ impl Default for ApiSettings {
     fn default() -> Self {
         Self {
             public_url: None,
+            metric_path: "/metric".to_owned(),
+            credentials: Credentials::Identity,
+            cors_origins: Vec::new(),
+            proxy_headers: false,
             limit_max: 1000,
             metrics_access: MetricsAccess::default(),
             requests_max: 128,
@@ -103,8 +116,6 @@ impl Api {
 
 pub(crate) type SharedApi = Arc<Api>;
 
-/// Where Gnocchi's root is mounted.
-pub(crate) const METRIC_MOUNT: &str = "/metric";
 /// Where the events API is mounted.
 pub(crate) const EVENT_MOUNT: &str = "/event";
 /// Where Aodh's root is mounted.
@@ -130,8 +141,9 @@ pub fn router(parts: ApiParts) -> Router {
         batches: parts.batches,
     });
     let mut router = front.face("health", health::router().with_state(api.clone()));
+    let metric_path = api.settings.metric_path.clone();
     let faces = [
-        (METRIC_MOUNT, "metric", gnocchi::router()),
+        (metric_path.as_str(), "metric", gnocchi::router().layer(axum::Extension(authenticate::TakesSetCredentials))),
         (ALARMING_MOUNT, "alarming", aodh::router()),
         (EVENT_MOUNT, "event", events::router()),
         (COLLECTOR_MOUNT, "collector", batches::router(api.batches.is_some())),
@@ -142,6 +154,10 @@ pub fn router(parts: ApiParts) -> Router {
             .method_not_allowed_fallback(front::no_method)
             .layer(axum::middleware::from_fn(problem::negotiate))
             .with_state(api.clone());
+        let routes = match name {
+            "metric" => cors::around(gnocchi::outside(routes), &api.settings.cors_origins),
+            _ => routes,
+        };
         // Paths are made normal before they are routed, which only works around a router, not inside it.
         let face = front.face(name, routes).map_request(|mut request: Request| {
             front::make_path_normal(&mut request);

@@ -4,7 +4,7 @@
 //! not change is 403.
 
 use orzo_index::created_by_project;
-use orzo_model::{Caller, Scope};
+use orzo_model::{Caller, Scope, Standing};
 
 use crate::problem::Problem;
 
@@ -30,7 +30,8 @@ pub(crate) fn creator_or_service(caller: &Caller, created_by: &str) -> Result<()
 
 /// Anybody with a project: what is made without one belongs to nobody, and nobody but an operator would see it again.
 pub(crate) fn has_project(caller: &Caller) -> Result<(), Problem> {
-    allow(caller.project_id.is_some() || caller.is_admin() || caller.is_service())
+    let is_someone = caller.project_id.is_some() || caller.standing != Standing::Project;
+    allow(is_someone || caller.is_admin() || caller.is_service())
 }
 
 /// Created by this user in this project, or by someone else of this project.
@@ -60,6 +61,7 @@ mod tests {
             project_name: None,
             user_domain_id: None,
             roles: roles.iter().map(|r| (*r).to_owned()).collect(),
+            standing: Standing::Project,
         }
     }
 

@@ -106,6 +106,7 @@ impl FromRequestParts<SharedApi> for Parameters {
 #[derive(Clone, Debug)]
 pub(crate) struct Links {
     origin: String,
+    metric_path: String,
     path: String,
 }
 
@@ -113,11 +114,15 @@ impl FromRequestParts<SharedApi> for Links {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &SharedApi) -> Result<Self, Problem> {
+        let told = if api.settings.proxy_headers { forwarded(&parts.headers) } else { Forwarded::default() };
         let origin = match &api.settings.public_url {
             Some(url) => url.as_str().trim_end_matches('/').to_owned(),
-            None => format!("http://{}", host(&parts.headers)),
+            None => {
+                let host = told.host.unwrap_or_else(|| host(&parts.headers).to_owned());
+                format!("{}://{host}{}", told.scheme.unwrap_or("http"), told.prefix.unwrap_or_default())
+            }
         };
-        Ok(Self { origin, path: parts.uri.path().to_owned() })
+        Ok(Self { origin, metric_path: api.settings.metric_path.clone(), path: parts.uri.path().to_owned() })
     }
 }
 
@@ -132,17 +137,72 @@ impl Links {
         url
     }
 
+    /// The URL of a path of the metric API.
+    pub(crate) fn to_metric(&self, segments: &[&str]) -> String {
+        self.to(&self.metric_path, segments)
+    }
+
+    /// The URL of this request to the metric API, without its query.
+    pub(crate) fn here_metric(&self) -> String {
+        self.here(&self.metric_path)
+    }
+
     /// The URL of this request below a face's mount, without its query.
     pub(crate) fn here(&self, mount: &str) -> String {
         format!("{}{mount}{}", self.origin, self.path)
     }
 }
 
+/// What a proxy in front says about the request that it got.
+#[derive(Debug, Default, PartialEq)]
+struct Forwarded {
+    scheme: Option<&'static str>,
+    host: Option<String>,
+    prefix: Option<String>,
+}
+
+/// Reads the first element of `Forwarded` (RFC 7239), or else `X-Forwarded-Proto` and `-Host`; `X-Forwarded-Prefix` in
+/// any case. What does not look like a scheme, host or path is not believed.
+fn forwarded(headers: &HeaderMap) -> Forwarded {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let first = |name: &str| text(name).map(|text| text.split(',').next().unwrap_or("").trim());
+    let (mut scheme, mut host) = (None, None);
+    match first("forwarded") {
+        Some(element) => {
+            for pair in element.split(';') {
+                let Some((name, value)) = pair.split_once('=') else { continue };
+                let value = value.trim().trim_matches('"');
+                match name.trim().to_ascii_lowercase().as_str() {
+                    "proto" => scheme = Some(value),
+                    "host" => host = Some(value),
+                    _ => {}
+                }
+            }
+        }
+        None => (scheme, host) = (first("x-forwarded-proto"), first("x-forwarded-host")),
+    }
+    let is_path = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~');
+    let prefix = text("x-forwarded-prefix").map(|prefix| prefix.trim().trim_end_matches('/'));
+    Forwarded {
+        scheme: scheme.and_then(|scheme| match scheme.to_ascii_lowercase().as_str() {
+            "http" => Some("http"),
+            "https" => Some("https"),
+            _ => None,
+        }),
+        host: host.filter(|host| is_host(host)).map(str::to_owned),
+        prefix: prefix.filter(|prefix| prefix.starts_with('/') && prefix.bytes().all(is_path)).map(str::to_owned),
+    }
+}
+
 /// The `Host` header, if it looks like a host and port.
 fn host(headers: &HeaderMap) -> &str {
     let text = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if is_host(text) { text } else { "localhost" }
+}
+
+fn is_host(text: &str) -> bool {
     let plausible = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b':' | b'-' | b'_' | b'[' | b']');
-    if !text.is_empty() && text.bytes().all(plausible) { text } else { "localhost" }
+    !text.is_empty() && text.bytes().all(plausible)
 }
 
 fn encode_segment(segment: &str) -> String {
@@ -186,5 +246,28 @@ mod tests {
         assert_eq!(host(&headers), "orzo.example:8041");
         headers.insert(header::HOST, "evil/\"><x".parse().expect("a header"));
         assert_eq!(host(&headers), "localhost");
+    }
+
+    #[test]
+    fn a_proxy_is_believed_as_far_as_it_makes_sense() {
+        let told = |headers: &[(&'static str, &str)]| {
+            forwarded(&headers.iter().map(|(n, v)| (n.parse().expect("a name"), v.parse().expect("a value"))).collect())
+        };
+        let expect = |scheme, host: Option<&str>, prefix: Option<&str>| Forwarded {
+            scheme,
+            host: host.map(str::to_owned),
+            prefix: prefix.map(str::to_owned),
+        };
+        assert_eq!(told(&[]), Forwarded::default());
+        assert_eq!(
+            told(&[("forwarded", "for=192.0.2.60;proto=HTTPS;host=\"a:1\", for=x;host=b"), ("x-forwarded-host", "c")]),
+            expect(Some("https"), Some("a:1"), None)
+        );
+        assert_eq!(
+            told(&[("x-forwarded-proto", "https, http"), ("x-forwarded-host", "c"), ("x-forwarded-prefix", "/p/")]),
+            expect(Some("https"), Some("c"), Some("/p"))
+        );
+        let evil = [("x-forwarded-proto", "ftp"), ("x-forwarded-host", "a/b"), ("x-forwarded-prefix", "/<x>")];
+        assert_eq!(told(&evil), Forwarded::default());
     }
 }

@@ -11,6 +11,8 @@ use crate::secrets;
 /// What there is to say.
 pub(super) struct Banner<'a> {
     pub(super) url: &'a Url,
+    /// Where the metric API is.
+    pub(super) metric_path: &'a str,
     pub(super) data_directory: &'a Path,
     /// The generated admin password, if it was generated just now.
     pub(super) password: Option<SecretString>,
@@ -24,9 +26,9 @@ impl Banner<'_> {
     /// Prints it to standard output.
     pub(super) fn print(&self) {
         let url = self.url.as_str().trim_end_matches('/');
-        let openrc = self.data_directory.join("openrc");
+        let (openrc, path) = (self.data_directory.join("openrc"), self.metric_path);
         println!("\n  Orzo {} is running at {url}\n", env!("CARGO_PKG_VERSION"));
-        println!("    identity {url}/identity/v3   metrics {url}/metric   alarms {url}/alarming");
+        println!("    identity {url}/identity/v3   metrics {url}{path}   alarms {url}/alarming");
         println!("    image    {url}/image         compute {url}/compute/v2.1   events {url}/event");
         println!("    health   {url}/readyz        counters {url}/metrics");
         match self.hypervisor {
@@ -44,7 +46,7 @@ impl Banner<'_> {
         println!("\n  Try, in another terminal:\n");
         println!("    source {openrc} && openstack server list --all-projects");
         println!("    source {openrc} && gnocchi measures show --resource-id {server} cpu_util");
-        println!("    source {openrc} && curl -u \"admin:$OS_PASSWORD\" {url}/metric/v1/resource/instance\n");
+        println!("    source {openrc} && curl -u \"admin:$OS_PASSWORD\" {url}{path}/v1/resource/instance\n");
     }
 }
 

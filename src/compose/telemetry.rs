@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use super::{Ground, Stages, health::Health, poison::QuarantinePoison};
 use crate::{
     secrets,
-    settings::{Role, Settings},
+    settings::{CredentialChoice, Role, Settings},
 };
 
 /// How long one connection attempt of a webhook may take.
@@ -80,7 +80,13 @@ async fn open_core(ground: &Ground, definitions: &Definitions) -> anyhow::Result
     };
     let store =
         Store::open(store_settings, rooms.room("store"), clock.clone()).await.context("cannot open the store")?;
-    let index = Index::open(database.clone(), clock.clone(), IndexSettings::default()).await;
+    let defaults = IndexSettings::default();
+    let index_settings = IndexSettings {
+        create_defaults: settings.metrics.make_defaults,
+        page_max: defaults.page_max.max(settings.metrics.limit_max as usize),
+        ..defaults
+    };
+    let index = Index::open(database.clone(), clock.clone(), index_settings).await;
     let index = Arc::new(index.context("cannot open the index")?);
     let engine = Engine::new(
         index,
@@ -120,8 +126,21 @@ impl Telemetry {
     /// The API's routes; none without the store.
     pub(super) fn router(&self, ground: &Ground, session: &Arc<Session>) -> anyhow::Result<Router> {
         let Some(core) = &self.core else { return Ok(Router::new()) };
+        let chosen = &ground.settings.metrics;
+        if chosen.credentials == CredentialChoice::AnyPassword {
+            tracing::warn!(
+                "METRICS ARE OPEN: metrics.credentials is any-password, so everyone who reaches {} is whoever they say, \
+                 the administrator too; this is for running Gnocchi's tests and nothing else",
+                chosen.path
+            );
+        }
         let settings = ApiSettings {
             public_url: ground.settings.server.public_url.clone(),
+            metric_path: chosen.path.clone(),
+            credentials: chosen.credentials()?,
+            cors_origins: chosen.cors_origins.clone(),
+            proxy_headers: chosen.proxy_headers,
+            limit_max: chosen.limit_max,
             metrics_access: match ground.settings.server.metrics_public {
                 true => MetricsAccess::Everyone,
                 false => MetricsAccess::Loopback,

@@ -13,7 +13,7 @@ use super::{
     fields::Fields,
 };
 use crate::{
-    METRIC_MOUNT, SharedApi,
+    SharedApi,
     authenticate::Asker,
     policy,
     problem::Problem,
@@ -47,7 +47,7 @@ pub(super) async fn create(
     let defaults = &api.index().settings().default_aggregation_methods;
     let policy = ArchivePolicy::new(name, back_window(&fields)?.unwrap_or(0), definition(&fields)?, methods, defaults)?;
     api.index().create_archive_policy(&policy).await?;
-    Ok(created(&links.to(METRIC_MOUNT, &["v1", "archive_policy", name]), policy_json(&policy)))
+    Ok(created(&links.to_metric(&["v1", "archive_policy", name]), policy_json(&policy)))
 }
 
 pub(super) async fn update(
@@ -101,7 +101,7 @@ pub(super) async fn create_rule(
         archive_policy_name: fields.required_name("archive_policy_name")?.to_owned(),
     };
     api.index().create_archive_policy_rule(&rule).await?;
-    Ok(created(&links.to(METRIC_MOUNT, &["v1", "archive_policy_rule", &rule.name]), rule_json(&rule)))
+    Ok(created(&links.to_metric(&["v1", "archive_policy_rule", &rule.name]), rule_json(&rule)))
 }
 
 pub(super) async fn rename_rule(

@@ -18,7 +18,7 @@ use super::{
     views::{metric_created, metric_full, metric_row},
 };
 use crate::{
-    METRIC_MOUNT, SharedApi,
+    SharedApi,
     authenticate::Asker,
     parameters::{Paging, Parameters},
     policy,
@@ -68,7 +68,7 @@ pub(super) async fn list(
     let mut response = ok(metrics.iter().map(metric_row).collect::<Vec<_>>().into());
     if let (true, Some(last)) = (metrics.len() >= paging.limit as usize, metrics.last()) {
         let order = if paging.sorts.is_empty() { vec![ORDER.to_owned()] } else { paging.sorts.clone() };
-        let link = paging.next_link(&links.here(METRIC_MOUNT), &parameters, &order, &last.id.to_string());
+        let link = paging.next_link(&links.here_metric(), &parameters, &order, &last.id.to_string());
         set(&mut response, header::LINK, &link);
     }
     Ok(response)
@@ -96,7 +96,7 @@ pub(super) async fn create(
         new.resource_id = Some(resource.id);
     }
     let metric = api.index().create_metric(&new).await?;
-    let location = links.to(METRIC_MOUNT, &["v1", "metric", &metric.id.to_string()]);
+    let location = links.to_metric(&["v1", "metric", &metric.id.to_string()]);
     Ok(created(&location, metric_created(&metric)))
 }
 

@@ -15,7 +15,7 @@ use super::{
     fields::Fields,
 };
 use crate::{
-    METRIC_MOUNT, SharedApi,
+    SharedApi,
     authenticate::Asker,
     policy,
     problem::Problem,
@@ -58,7 +58,7 @@ pub(super) async fn create(
     }
     let kind = ResourceType::new(name, attributes)?;
     api.index().create_resource_type(&kind).await?;
-    Ok(created(&links.to(METRIC_MOUNT, &["v1", "resource_type", name]), type_json(&kind)))
+    Ok(created(&links.to_metric(&["v1", "resource_type", name]), type_json(&kind)))
 }
 
 pub(super) async fn update(

@@ -18,7 +18,7 @@ use super::{
     views::Shown,
 };
 use crate::{
-    METRIC_MOUNT, SharedApi,
+    SharedApi,
     authenticate::Asker,
     filter,
     parameters::{Paging, Parameters},
@@ -59,7 +59,7 @@ pub(super) async fn create(
         })
         .await?;
     let shown = Shown::of_type(&api, &kind, false).await?;
-    let location = links.to(METRIC_MOUNT, &["v1", "resource", &kind, &resource.id.to_string()]);
+    let location = links.to_metric(&["v1", "resource", &kind, &resource.id.to_string()]);
     Ok(with_tags(created(&location, shown.resource(&resource)), &resource))
 }
 
@@ -266,7 +266,7 @@ fn with_link(
             true => ORDER.iter().map(|&sort| sort.to_owned()).collect(),
             false => paging.sorts.clone(),
         };
-        let link = paging.next_link(&links.here(METRIC_MOUNT), parameters, &order, &marker);
+        let link = paging.next_link(&links.here_metric(), parameters, &order, &marker);
         set(&mut response, header::LINK, &link);
     }
     response

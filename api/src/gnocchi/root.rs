@@ -5,20 +5,19 @@ use orzo_index::policy::all_methods;
 use serde_json::{Map, Value, json};
 
 use super::answer::ok;
-use crate::{
-    METRIC_MOUNT, SharedApi, authenticate::Asker, parameters::Parameters, policy, problem::Problem, request::Links,
-};
+use crate::{SharedApi, authenticate::Asker, parameters::Parameters, policy, problem::Problem, request::Links};
 
 /// The Gnocchi whose API this is. Clients read it: Ceilometer wants the same major and at least 4.2.0.
 const BUILD: &str = "4.7.1";
 /// Collections below `/v1`, sorted; a client counts on the order.
-const COLLECTIONS: [&str; 11] = [
+const COLLECTIONS: [&str; 12] = [
     "aggregates",
     "aggregation",
     "archive_policy",
     "archive_policy_rule",
     "batch",
     "capabilities",
+    "influxdb",
     "metric",
     "resource",
     "resource_type",
@@ -32,7 +31,7 @@ pub(super) async fn versions(links: Links) -> Response {
         "build": BUILD,
         "versions": [{
             "status": "CURRENT",
-            "links": [{"rel": "self", "href": format!("{}/", links.to(METRIC_MOUNT, &["v1"]))}],
+            "links": [{"rel": "self", "href": format!("{}/", links.to_metric(&["v1"]))}],
             "id": "v1.0",
             "updated": "2015-03-19",
         }],
@@ -41,9 +40,9 @@ pub(super) async fn versions(links: Links) -> Response {
 
 /// `GET /v1`.
 pub(super) async fn version(links: Links) -> Response {
-    let mut hrefs = vec![json!({"rel": "self", "href": links.to(METRIC_MOUNT, &["v1"])})];
+    let mut hrefs = vec![json!({"rel": "self", "href": links.to_metric(&["v1"])})];
     for name in COLLECTIONS {
-        hrefs.push(json!({"rel": name, "href": links.to(METRIC_MOUNT, &["v1", name])}));
+        hrefs.push(json!({"rel": name, "href": links.to_metric(&["v1", name])}));
     }
     ok(json!({"version": "1.0", "links": hrefs}))
 }
@@ -71,7 +70,7 @@ pub(super) async fn resource_collections(
 ) -> Result<Response, Problem> {
     let mut answer = Map::new();
     for kind in api.index().resource_types().await? {
-        answer.insert(kind.name.clone(), links.to(METRIC_MOUNT, &["v1", "resource", &kind.name]).into());
+        answer.insert(kind.name.clone(), links.to_metric(&["v1", "resource", &kind.name]).into());
     }
     Ok(ok(Value::Object(answer)))
 }

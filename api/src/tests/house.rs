@@ -110,6 +110,7 @@ fn guest(name: &str) -> Option<Caller> {
         project_name: project.map(str::to_owned),
         user_domain_id: Some("default".to_owned()),
         roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        standing: orzo_model::Standing::Project,
     })
 }
 

@@ -128,7 +128,7 @@ impl Identity {
             keys: KeyRing::open(database.clone(), clock.clone()).await?,
             passwords: Passwords::new().await.map_err(CloudError::of)?,
             throttle: Throttle::new(clock.clone()),
-            catalog: Catalog::new(&settings.base_url, &settings.region),
+            catalog: Catalog::new(&settings.base_url, &settings.region, &settings.metric_path),
             notices: Notices::new(settings.base_url.host_str().unwrap_or("localhost")),
             token_ttl: Duration::from_secs(settings.token_ttl_s),
             room: rooms.room("cloud.identity"),
@@ -368,6 +368,7 @@ impl Principal {
             project_name: self.project.as_ref().map(|project| project.name.clone()),
             user_domain_id: Some(DOMAIN_ID.to_owned()),
             roles: self.roles.iter().map(|role| role.name.to_lowercase()).collect(),
+            standing: orzo_model::Standing::Project,
         }
     }
 

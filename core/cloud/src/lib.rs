@@ -40,6 +40,8 @@ pub struct CloudSettings {
     pub base_url: Url,
     /// Name of the only region.
     pub region: String,
+    /// Where the metric API is, below `base_url`.
+    pub metric_path: String,
     /// Images and instance disks live below it.
     pub data_directory: PathBuf,
     /// How long a token is valid.
@@ -66,6 +68,7 @@ impl CloudSettings {
         Self {
             base_url,
             region: "RegionOne".to_owned(),
+            metric_path: "/metric".to_owned(),
             data_directory,
             token_ttl_s: 3600,
             admin_password: None,

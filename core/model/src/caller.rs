@@ -15,6 +15,20 @@ pub struct Caller {
     pub user_domain_id: Option<String>,
     /// Role names, lower case, implied roles included.
     pub roles: Vec<String>,
+    /// What owns the things it makes, and how far it may look.
+    pub standing: Standing,
+}
+
+/// How a caller owns things.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// A user of an identity service, working in a project: colleagues see the project's things.
+    #[default]
+    Project,
+    /// A bare name without projects: owns what it makes, and sees nothing else.
+    Name,
+    /// A bare name where everyone may read everything (Gnocchi's basic mode).
+    OpenName,
 }
 
 /// How far a read may look. Enforced below the query, in the index and the scan.
@@ -24,6 +38,8 @@ pub enum Scope {
     All,
     /// A tenant: what belongs to this project, or was created by it.
     Project(String),
+    /// A bare name: what was created under it.
+    Creator(String),
     /// A credential without a project: nothing.
     Nothing,
 }
@@ -44,17 +60,35 @@ impl Caller {
         self.roles.iter().any(|r| r == role)
     }
 
-    /// Gnocchi's `creator` for things this caller makes in keystone mode: `<user>:<project>`.
+    /// A caller that is only a name, as Gnocchi's basic and remote-user modes know them; `admin` is the administrator.
+    pub fn named(name: &str, standing: Standing) -> Self {
+        Self {
+            user_id: name.to_owned(),
+            user_name: name.to_owned(),
+            project_id: None,
+            project_name: None,
+            user_domain_id: None,
+            roles: if name == "admin" { vec!["admin".to_owned()] } else { Vec::new() },
+            standing,
+        }
+    }
+
+    /// Gnocchi's `creator` for things this caller makes: `<user>:<project>`, or the bare name.
     pub fn creator(&self) -> String {
-        format!("{}:{}", self.user_id, self.project_id.as_deref().unwrap_or(""))
+        match self.standing {
+            Standing::Project => format!("{}:{}", self.user_id, self.project_id.as_deref().unwrap_or("")),
+            Standing::Name | Standing::OpenName => self.user_id.clone(),
+        }
     }
 
     /// How far this caller's reads may look.
     pub fn scope(&self) -> Scope {
-        match &self.project_id {
+        match (self.standing, &self.project_id) {
             _ if self.is_admin() => Scope::All,
-            Some(project) => Scope::Project(project.clone()),
-            None => Scope::Nothing,
+            (Standing::OpenName, _) => Scope::All,
+            (Standing::Name, _) => Scope::Creator(self.user_id.clone()),
+            (Standing::Project, Some(project)) => Scope::Project(project.clone()),
+            (Standing::Project, None) => Scope::Nothing,
         }
     }
 }

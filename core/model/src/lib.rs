@@ -36,7 +36,7 @@ pub mod rooms;
 pub mod sample;
 pub mod time;
 
-pub use caller::{Caller, Scope};
+pub use caller::{Caller, Scope, Standing};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use doors::{GroupRead, MeasureReader, ReadError, Receipt, ResourceRead, SampleSink, SinkError};
 pub use event::{Event, Trait, TraitValue};

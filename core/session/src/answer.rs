@@ -1,6 +1,6 @@
 //! What the identity service answers, read by pure functions: tokens, callers, catalogs, messages.
 
-use orzo_model::{Caller, Timestamp};
+use orzo_model::{Caller, Standing, Timestamp};
 use secrecy::SecretString;
 use serde_json::Value;
 use url::Url;
@@ -59,6 +59,7 @@ pub(crate) fn caller_of(token: &Value) -> Result<Caller, String> {
         project_name: text(&token["project"]["name"]),
         user_domain_id: text(&user["domain"]["id"]),
         roles,
+        standing: Standing::Project,
     })
 }
 

@@ -30,13 +30,18 @@ pub(crate) async fn advance(transaction: &mut Transaction<'_>, name: &str, by: u
     Ok(before)
 }
 
-/// Adds ` AND ...` so that only what `scope` may see is left: what its project owns or has created (Gnocchi's rule).
-pub(crate) fn push_scope(scope: &Scope, creator_column: &str, owner_column: &str, sql: &mut Sql) {
+/// Adds ` AND ...` so that only what `scope` may see is left: what its project owns (`r.project_id`) or has created
+/// (Gnocchi's rule). `table` has the columns of the creator.
+pub(crate) fn push_scope(scope: &Scope, table: &str, sql: &mut Sql) {
     match scope {
         Scope::All => {}
         Scope::Project(project) => {
             let place = sql.bind(project.as_str());
-            sql.push(&format!(" AND ({creator_column} = {place} OR {owner_column} = {place})"));
+            sql.push(&format!(" AND ({table}.created_by_project_id = {place} OR r.project_id = {place})"));
+        }
+        Scope::Creator(name) => {
+            let place = sql.bind(name.as_str());
+            sql.push(&format!(" AND {table}.creator = {place}"));
         }
         Scope::Nothing => {
             sql.push(" AND 1 = 0");

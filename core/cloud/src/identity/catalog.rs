@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
 
-/// Type (what clients ask for), name, path below the base URL.
+/// Type (what clients ask for), name, path below the base URL (that of the metrics can be set).
 const SERVICES: &[(&str, &str, &str)] = &[
     ("identity", "keystone", "/identity/v3"),
     ("image", "glance", "/image"),
@@ -24,11 +24,20 @@ const INTERFACES: &[&str] = &["public", "internal", "admin"];
 pub(crate) struct Catalog {
     base: String,
     region: String,
+    metric_path: String,
 }
 
 impl Catalog {
-    pub(crate) fn new(base_url: &Url, region: &str) -> Self {
-        Self { base: base_url.as_str().trim_end_matches('/').to_owned(), region: region.to_owned() }
+    pub(crate) fn new(base_url: &Url, region: &str, metric_path: &str) -> Self {
+        Self {
+            base: base_url.as_str().trim_end_matches('/').to_owned(),
+            region: region.to_owned(),
+            metric_path: metric_path.to_owned(),
+        }
+    }
+
+    fn url_of(&self, kind: &str, path: &str) -> String {
+        format!("{}{}", self.base, if kind == "metric" { &self.metric_path } else { path })
     }
 
     /// URL of identity's own things.
@@ -45,7 +54,7 @@ impl Catalog {
         let service = |(kind, name, path): &(&str, &str, &str)| {
             let endpoint = |interface: &&str| {
                 json!({"id": id_of(kind, interface), "interface": interface, "region": self.region,
-                       "region_id": self.region, "url": format!("{}{path}", self.base)})
+                       "region_id": self.region, "url": self.url_of(kind, path)})
             };
             let endpoints: Vec<Value> = INTERFACES.iter().map(endpoint).collect();
             json!({"id": id_of(kind, ""), "type": kind, "name": name, "endpoints": endpoints})
@@ -70,7 +79,7 @@ impl Catalog {
                 let id = id_of(kind, interface);
                 let link = self.identity_url(&format!("/endpoints/{id}"));
                 json!({"id": id, "service_id": id_of(kind, ""), "interface": interface, "region": self.region,
-                       "region_id": self.region, "url": format!("{}{path}", self.base), "enabled": true,
+                       "region_id": self.region, "url": self.url_of(kind, path), "enabled": true,
                        "links": {"self": link}})
             })
         };
@@ -89,11 +98,12 @@ mod tests {
 
     #[test]
     fn every_service_has_three_interfaces_below_the_base_url() {
-        let catalog = Catalog::new(&Url::parse("http://h:8041/").expect("a URL"), "RegionOne");
+        let catalog = Catalog::new(&Url::parse("http://h:8041/").expect("a URL"), "RegionOne", "/gnocchi");
         let services = catalog.in_token();
         let types: Vec<_> = services.as_array().expect("a list").iter().map(|s| s["type"].clone()).collect();
         assert_eq!(types, ["identity", "image", "compute", "metric", "alarming", "metering", "event", "rating"]);
         assert_eq!(services[3]["name"], "gnocchi");
+        assert_eq!(services[3]["endpoints"][0]["url"], "http://h:8041/gnocchi");
         assert_eq!(services[2]["endpoints"][0]["url"], "http://h:8041/compute/v2.1");
         assert_eq!(catalog.endpoints().len(), 24);
         assert_eq!(catalog.services()[0]["id"], catalog.endpoints()[0]["service_id"]);

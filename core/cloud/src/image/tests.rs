@@ -59,6 +59,7 @@ pub(crate) fn asker(user: &str, project: &str, roles: &[&str]) -> Asker {
             project_name: Some(format!("{project}-name")),
             user_domain_id: Some("default".to_owned()),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            standing: orzo_model::Standing::Project,
         },
         request_id: Some("req-test".to_owned()),
     }

@@ -223,6 +223,10 @@ fn push_scope(scope: &Scope, sql: &mut Sql) {
             let place = sql.bind(project.as_str());
             sql.push(" AND e.project_id = ").push(&place);
         }
+        Scope::Creator(user) => {
+            let place = sql.bind(user.as_str());
+            sql.push(" AND e.user_id = ").push(&place);
+        }
         Scope::Nothing => {
             sql.push(" AND 1 = 0");
         }

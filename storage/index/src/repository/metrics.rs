@@ -210,7 +210,7 @@ impl Index {
             found
                 .push(" FROM index_metrics m LEFT JOIN index_resources r ON r.id = m.resource_id WHERE m.id = ")
                 .push(&place);
-            push_scope(&query.scope, "m.created_by_project_id", "r.project_id", &mut found);
+            push_scope(&query.scope, "m", &mut found);
             let row = self.database.query_one(&found.text, &found.values).await?.ok_or_else(invalid)?;
             let cells: Vec<Value> =
                 keys.iter().enumerate().map(|(place, key)| key.cell(&row, &format!("k{place}"))).collect();
@@ -284,7 +284,7 @@ impl Index {
 
 fn push_conditions(query: &MetricQuery, sql: &mut Sql) {
     sql.push(if query.deleted { " WHERE m.status = 'delete'" } else { " WHERE m.status = 'active'" });
-    push_scope(&query.scope, "m.created_by_project_id", "r.project_id", sql);
+    push_scope(&query.scope, "m", sql);
     for (column, value) in [
         ("m.name", &query.name),
         ("m.unit", &query.unit),

@@ -278,7 +278,7 @@ async fn read_resource(
     let mut sql = Sql::new(format!("SELECT {RESOURCE_COLUMNS} FROM {CURRENT} r WHERE r.id = "));
     let place = sql.bind(id.to_string());
     sql.push(&place);
-    push_scope(scope, "r.created_by_project_id", "r.project_id", &mut sql);
+    push_scope(scope, "r", &mut sql);
     let row = tx.query_one(&sql.text, &sql.values).await?.ok_or_else(|| no_resource(id))?;
     let resource = resource_of(&row)?;
     if resource_type != "generic" {

@@ -112,7 +112,7 @@ impl Index {
             let place = sql.bind(kind.name.as_str());
             sql.push(" AND r.type = ").push(&place);
         }
-        push_scope(&query.scope, "r.created_by_project_id", "r.project_id", sql);
+        push_scope(&query.scope, "r", sql);
         if !query.filter.is_everything() {
             let context = Context {
                 kind,
@@ -151,7 +151,7 @@ impl Index {
         let source = if query.history { EVERY_REVISION } else { CURRENT };
         let (id, revision) = (sql.bind(id.to_string()), sql.bind(revision));
         sql.push(&format!(" FROM {source} r WHERE r.id = {id} AND r.revision = {revision}"));
-        push_scope(&query.scope, "r.created_by_project_id", "r.project_id", &mut sql);
+        push_scope(&query.scope, "r", &mut sql);
         if kind.name != "generic" {
             let place = sql.bind(kind.name.as_str());
             sql.push(" AND r.type = ").push(&place);
