@@ -1,0 +1,154 @@
+"""Random archive policies and random series: the numbers of a world."""
+
+import datetime
+
+GRANULARITIES = [1, 5, 7, 10, 60, 90, 300, 600, 3600, 7200, 86400]
+METHODS = ["mean", "sum", "last", "max", "min", "std", "median", "first", "count"]
+# 2024-02-28, so that a leap day, month ends and week boundaries are near.
+BASE = 1709078400
+
+
+def spell_timespan(random, seconds):
+    """The same timespan in one of the forms that the API takes."""
+    forms = [seconds, float(seconds), str(seconds), f"{seconds}s", f"{seconds} seconds", str(datetime.timedelta(seconds=seconds))]
+    if seconds % 60 == 0:
+        forms += [f"{seconds // 60} minutes", f"{seconds // 60}m", f"{seconds // 60}min"]
+    if seconds % 3600 == 0:
+        forms += [f"{seconds // 3600} hours", f"{seconds // 3600}h", f"{seconds // 3600}:00:00"]
+    if seconds % 86400 == 0:
+        forms += [f"{seconds // 86400} days", f"{seconds // 86400}d"]
+    return random.choice(forms)
+
+
+def method(random):
+    chosen = random.random()
+    if chosen < 0.62:
+        return random.choice(METHODS)
+    if chosen < 0.78:
+        return f"{random.choice([1, 5, 10, 25, 50, 75, 90, 95, 99])}pct"
+    return "rate:" + (random.choice(METHODS) if random.random() < 0.8 else f"{random.randint(1, 99)}pct")
+
+
+class Policy:
+    """One archive policy: the body that makes it, and what a query must know of it."""
+
+    def __init__(self, random, name, granularities=None):
+        self.name = name
+        self.granularities = granularities or random.sample(GRANULARITIES, random.choice([1, 1, 2, 2, 3]))
+        # Long enough for most series, sometimes so short that retention cuts.
+        self.short = random.random() < 0.2
+        definition = []
+        for granularity in self.granularities:
+            points = random.randint(3, 30) if self.short else random.choice([500, 2000, 10000])
+            form = random.random()
+            if form < 0.4:
+                entry = {"granularity": spell_timespan(random, granularity), "points": points}
+            elif form < 0.7:
+                entry = {"granularity": spell_timespan(random, granularity), "timespan": spell_timespan(random, granularity * points)}
+            elif form < 0.8:
+                entry = {"points": points, "timespan": spell_timespan(random, granularity * points)}
+            elif form < 0.9 and not self.short:
+                entry = {"granularity": granularity}
+            else:
+                entry = {"granularity": granularity, "points": points, "timespan": granularity * points}
+            definition.append(entry)
+        self.body = {"name": name, "definition": definition}
+        self.back_window = random.choice([0, 0, 0, 1, 2])
+        if self.back_window or random.random() < 0.5:
+            self.body["back_window"] = self.back_window
+        form = random.random()
+        if form < 0.2:
+            self.methods = ["mean", "min", "max", "sum", "std", "count"]
+        elif form < 0.3:
+            self.body["aggregation_methods"] = ["-mean", "+last", "-std"]
+            self.methods = ["last", "min", "max", "sum", "count"]
+        else:
+            self.methods = sorted({method(random) for _ in range(random.randint(1, 7))} | ({"mean"} if random.random() < 0.8 else set()))
+            self.body["aggregation_methods"] = list(self.methods)
+
+
+def spell_time(random, form, at):
+    """Microseconds since the Epoch in one of the forms that the API takes; one form for a whole list."""
+    seconds, micros = divmod(at, 1000000)
+    if form == "number":
+        return seconds if micros == 0 else at / 1e6
+    if form == "text":
+        return str(seconds) if micros == 0 else repr(at / 1e6)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).replace(microsecond=micros)
+    text = moment.strftime("%Y-%m-%dT%H:%M:%S") + (f".{micros:06d}".rstrip("0") if micros else "")
+    return text.replace("T", " ") if form == "space" else text + {"zulu": "Z", "offset": "+00:00", "plain": ""}[form]
+
+
+def value(random, style, number):
+    match style:
+        case "ramp":
+            return number
+        case "counter":
+            return (number * 37) % 400
+        case "small":
+            return random.randint(0, 5)
+        case "float":
+            return random.uniform(-100, 100)
+        case "large":
+            return random.uniform(1e12, 1e15)
+        case "tiny":
+            return random.uniform(-1e-9, 1e-9)
+        case "constant":
+            return 42.5
+        case "holes":
+            return float("nan") if random.random() < 0.15 else random.uniform(0, 10)
+
+
+class Shape:
+    """How the series of one world lie in time: shared, so that they overlap."""
+
+    def __init__(self, random, granularities):
+        finest = min(granularities)
+        self.start = (BASE + random.choice([0, 0, 7 * finest, 13, 43210, 2 * 86400])) * 1000000
+        self.interval = max(1, int(random.choice([finest, finest, finest // 2, finest / 3, finest * 2, 60])) ) * 1000000
+        self.form = random.choice(["number", "text", "plain", "zulu", "offset", "space"])
+
+    def points(self, random):
+        """One series as a list of (microseconds, value) in the order in which it is written."""
+        count = random.choice([0, 1, 2, 5, 20, 40, 40, 60])
+        jitter = random.random() < 0.3
+        gaps = random.choice([0, 0, 0.1, 0.5])
+        style = random.choice(["ramp", "counter", "small", "float", "float", "large", "tiny", "constant", "holes"])
+        at = self.start + random.choice([0, 0, 0, 3, -5]) * self.interval
+        points = []
+        for number in range(count):
+            moment = at + number * self.interval
+            if jitter:
+                moment += random.randrange(self.interval)
+            if random.random() >= gaps:
+                points.append((moment, value(random, style, number)))
+        if points and random.random() < 0.15:
+            # Written twice in one list: the last one counts.
+            for _ in range(random.randint(1, 3)):
+                points.append((random.choice(points)[0], value(random, style, count)))
+        if random.random() < 0.15:
+            # Late and out of order, but each moment once: which of two equals comes last must not change.
+            moments = {}
+            for moment, number in points:
+                moments[moment] = number
+            points = list(moments.items())
+            random.shuffle(points)
+        return points
+
+    def measures(self, random, points):
+        return [{"timestamp": spell_time(random, self.form, at), "value": number} for at, number in points]
+
+
+def distinct(points):
+    return len({at for at, _ in points}) == len(points)
+
+
+def slices(random, points):
+    """One series in several posts. A moment that is written twice stays in one post: which of two posts
+    Gnocchi's file driver reads first is chance."""
+    if len(points) < 4 or not distinct(points) or random.random() < 0.6:
+        return [points]
+    cuts = sorted(random.sample(range(1, len(points)), random.randint(1, 3)))
+    return [points[first:last] for first, last in zip([0] + cuts, cuts + [len(points)])]
+
+
