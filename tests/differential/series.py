@@ -122,16 +122,7 @@ class Shape:
                 moment += random.randrange(self.interval)
             if random.random() >= gaps:
                 points.append((moment, value(random, style, number)))
-        if points and random.random() < 0.15:
-            # Written twice in one list: the last one counts.
-            for _ in range(random.randint(1, 3)):
-                points.append((random.choice(points)[0], value(random, style, count)))
         if random.random() < 0.15:
-            # Late and out of order, but each moment once: which of two equals comes last must not change.
-            moments = {}
-            for moment, number in points:
-                moments[moment] = number
-            points = list(moments.items())
             random.shuffle(points)
         return points
 
@@ -139,16 +130,23 @@ class Shape:
         return [{"timestamp": spell_time(random, self.form, at), "value": number} for at, number in points]
 
 
-def distinct(points):
-    return len({at for at, _ in points}) == len(points)
-
-
 def slices(random, points):
-    """One series in several posts. A moment that is written twice stays in one post: which of two posts
-    Gnocchi's file driver reads first is chance."""
-    if len(points) < 4 or not distinct(points) or random.random() < 0.6:
+    """One series in several posts."""
+    if len(points) < 4 or random.random() < 0.6:
         return [points]
     cuts = sorted(random.sample(range(1, len(points)), random.randint(1, 3)))
     return [points[first:last] for first, last in zip([0] + cuts, cuts + [len(points)])]
 
 
+def second_writing(random, policy, points, interval):
+    """What is written after the flush: moments again with other values, late ones between them, and new ones. Late only
+    within the last block of the coarsest granularity, where Gnocchi still has the raw points whatever the back window."""
+    if not points:
+        return []
+    last = max(at for at, _ in points)
+    block = max(policy.granularities) * 1000000
+    kept = sorted(at for at, _ in points if at >= last - last % block)
+    moments = set(random.sample(kept, min(len(kept), random.randint(0, 3))))
+    moments |= {random.choice(kept) + random.randrange(max(1, interval)) for _ in range(random.randint(0, 2))}
+    moments |= {last + number * interval for number in range(1, random.randint(1, 6))}
+    return [(at, round(random.uniform(-50, 50), 3)) for at in sorted(moments)]

@@ -9,7 +9,7 @@ import random as random_numbers
 import mistakes
 import queries
 import searches
-from series import Policy, Shape, slices
+from series import Policy, Shape, second_writing, slices
 from step import Step
 
 
@@ -115,15 +115,26 @@ class World:
             yield Step("create a metric", "POST", "/v1/metric", body=body, changes=True, user=self.user, learns=key)
 
     def write(self):
-        """All series, over all the ways in; then the flush that makes them one batch each for Gnocchi."""
+        """All series, over all the ways in; then the flush that makes them one batch each for Gnocchi. In some worlds
+        a second writing follows."""
         random = self.random
+        self.rewritten = random.random() < 0.25
         rounds = {}
+        again = []
         for metric in self.metrics:
             points = self.shape.points(random)
+            if self.rewritten and random.random() < 0.6:
+                again.append((metric, second_writing(random, metric.policy, points, self.shape.interval)))
             for number, part in enumerate(slices(random, points)):
                 rounds.setdefault(number, []).append((metric, self.shape.measures(random, part)))
         for parts in rounds.values():
             yield from self.post(parts)
+        yield from self.flush()
+        if again:
+            yield from self.post([(metric, self.shape.measures(random, points)) for metric, points in again])
+            yield from self.flush()
+
+    def flush(self):
         for policy in self.policies:
             metrics = [metric.placeholder() for metric in self.metrics if metric.policy is policy]
             if metrics:
