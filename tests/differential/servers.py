@@ -33,6 +33,8 @@ class Server:
 
     def __init__(self, name, port, prefix, process):
         self.name, self.port, self.prefix, self.process = name, port, prefix, process
+        # Of the PostgreSQL behind it, if it has one.
+        self.database_port = None
 
     def connect(self):
         return Caller(self)
@@ -89,6 +91,7 @@ def start_gnocchi(directory, metricd=False):
     command = [str(HERE / "gnocchi"), "run", str(directory), str(port), str(database)] + ([] if metricd else ["--without-metricd"])
     process = subprocess.Popen(command, env=environment)
     server = Server("Gnocchi", port, "", process)
+    server.database_port = database
     wait(process, lambda: os.path.exists(os.path.join(directory, "ready")))
     return server
 
