@@ -4,11 +4,13 @@ use std::fmt;
 
 use orzo_model::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use url::Url;
 
 use crate::{
     constraints,
+    fields::{Fields, missing},
+    python,
     rule::{Rule, TYPES},
 };
 
@@ -36,9 +38,13 @@ impl AlarmState {
         }
     }
 
+    /// All, as Aodh spells them.
+    pub(crate) const ALL: [(&str, Self); 3] =
+        [("ok", Self::Ok), ("alarm", Self::Alarm), ("insufficient data", Self::InsufficientData)];
+
     /// From Aodh's spelling.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Alarm, Self::Ok, Self::InsufficientData].into_iter().find(|state| state.as_str() == text)
+        Self::ALL.into_iter().find(|(word, _)| *word == text).map(|(_, state)| state)
     }
 }
 
@@ -62,6 +68,10 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// All, as Aodh spells them.
+    pub(crate) const ALL: [(&str, Self); 3] =
+        [("low", Self::Low), ("moderate", Self::Moderate), ("critical", Self::Critical)];
+
     /// As Aodh spells it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -84,7 +94,6 @@ pub struct TimeConstraint {
     /// Five cron fields.
     pub start: String,
     /// Seconds from each start.
-    #[serde(deserialize_with = "crate::lenient::whole")]
     pub duration: u64,
     /// IANA name; empty is UTC.
     #[serde(default)]
@@ -150,14 +159,35 @@ pub struct AlarmRequest {
     pub user_id: Option<String>,
 }
 
-/// A request that is not an alarm; names the field.
+/// A request that is not an alarm, in the words of Aodh.
 #[derive(Debug, thiserror::Error, PartialEq)]
-#[error("Invalid input for field/attribute {field}. {reason}")]
-pub struct AlarmError {
-    /// Which field.
-    pub field: String,
-    /// What is wrong with it.
-    pub reason: String,
+pub enum AlarmError {
+    /// A field is not what it must be.
+    #[error("Invalid input for field/attribute {field}. Value: '{value}'. {reason}")]
+    Invalid {
+        /// Which field.
+        field: String,
+        /// What was given, as Python prints it; cut when it is long.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Anything else that is wrong.
+    #[error("{0}")]
+    Refused(String),
+    /// Not allowed to this caller (401).
+    #[error("{0}")]
+    Unauthorized(String),
+}
+
+/// Longer values are cut in error texts.
+const SHOWN_CHARACTERS_MAX: usize = 256;
+
+impl AlarmError {
+    pub(crate) fn invalid(field: &str, value: &Value, reason: &str) -> Self {
+        let value = python::text(value).chars().take(SHOWN_CHARACTERS_MAX).collect();
+        Self::Invalid { field: field.to_owned(), value, reason: reason.to_owned() }
+    }
 }
 
 /// Aodh's column is 255 wide.
@@ -175,60 +205,83 @@ const READ_ONLY: [&str; 6] =
 impl AlarmRequest {
     /// Reads the body of POST and PUT. `is_admin` may use `log:` actions.
     pub fn parse(body: &Value, is_admin: bool) -> Result<Self, AlarmError> {
-        let Value::Object(fields) = body else {
-            return Err(wrong("alarm", "expected a JSON object"));
+        let Value::Object(given) = body else {
+            return Err(AlarmError::Refused("Unable to parse the alarm: expected a JSON object".to_owned()));
         };
-        let type_name = match fields.get("type") {
-            Some(Value::String(text)) => text.as_str(),
-            Some(_) => return Err(wrong("type", "expected a string")),
-            None => return Err(wrong("type", "Mandatory field missing.")),
+        let mut known: Vec<&str> = FIELDS.to_vec();
+        known.extend(READ_ONLY);
+        let rule_keys: Vec<String> = TYPES.iter().map(|name| Rule::key(name)).collect();
+        known.extend(rule_keys.iter().map(String::as_str));
+        let fields = Fields::of("alarm", body, &known)?;
+        let type_name = fields.required_text("type")?;
+        let types = TYPES.map(|name| (name, ()));
+        fields.choice("type", &types)?;
+        let rule_key = Rule::key(&type_name);
+        // A PUT of what a GET gave may have the rule keys of other types with null.
+        let set: Vec<&String> =
+            rule_keys.iter().filter(|key| given.get(*key).is_some_and(|rule| !rule.is_null())).collect();
+        let Some(rule) = fields.value(&rule_key) else {
+            return Err(AlarmError::Refused(format!("{rule_key} must be set for {type_name} type alarm")));
         };
-        if !TYPES.contains(&type_name) {
-            return Err(wrong(
-                "type",
-                format!("alarm type `{type_name}` is not served; types are: {}", TYPES.join(", ")),
-            ));
+        if let [first, second, ..] = set[..] {
+            return Err(AlarmError::Refused(format!("{first} and {second} cannot be set at the same time")));
         }
-        let rule_key = Rule::key(type_name);
-        for key in fields.keys() {
-            let known = FIELDS.contains(&key.as_str()) || READ_ONLY.contains(&key.as_str()) || *key == rule_key;
-            // A PUT of what a GET gave has the rule keys of other types with null.
-            let empty = key.ends_with("_rule") && fields[key].is_null();
-            if !known && !empty {
-                return Err(wrong(key, "unknown attribute"));
-            }
-        }
-        let Some(rule) = fields.get(&rule_key) else {
-            return Err(wrong(&rule_key, format!("{rule_key} must be set for {type_name} type alarm")));
-        };
-        let rule = Rule::parse(type_name, rule).map_err(|reason| wrong(&rule_key, reason))?;
-        let name: String = required(fields, "name")?;
+        let rule = Rule::parse(&type_name, rule)?;
+        let name = fields.required_text("name")?;
         if name.is_empty() || name.chars().count() > NAME_CHARS_MAX {
-            return Err(wrong("name", format!("must have 1 to {NAME_CHARS_MAX} characters")));
-        }
-        let time_constraints: Vec<TimeConstraint> = optional(fields, "time_constraints")?.unwrap_or_default();
-        if time_constraints.len() > CONSTRAINTS_MAX {
-            return Err(wrong("time_constraints", format!("at most {CONSTRAINTS_MAX}")));
-        }
-        for constraint in &time_constraints {
-            constraints::check(constraint).map_err(|reason| wrong("time_constraints", reason))?;
+            let reason = format!("Value should have 1 to {NAME_CHARS_MAX} characters");
+            return Err(AlarmError::invalid("name", &json!(name), &reason));
         }
         Ok(Self {
             name,
-            description: optional(fields, "description")?,
-            enabled: optional(fields, "enabled")?.unwrap_or(true),
+            description: fields.text("description")?.filter(|text| !text.is_empty()),
+            enabled: fields.flag("enabled")?.unwrap_or(true),
             rule,
-            ok_actions: actions(fields, "ok_actions", is_admin)?,
-            alarm_actions: actions(fields, "alarm_actions", is_admin)?,
-            insufficient_data_actions: actions(fields, "insufficient_data_actions", is_admin)?,
-            repeat_actions: optional(fields, "repeat_actions")?.unwrap_or(false),
-            time_constraints,
-            severity: optional(fields, "severity")?.unwrap_or_default(),
-            state: optional(fields, "state")?,
-            project_id: optional::<String>(fields, "project_id")?.filter(|id| !id.is_empty()),
-            user_id: optional::<String>(fields, "user_id")?.filter(|id| !id.is_empty()),
+            ok_actions: actions(&fields, "ok_actions", is_admin)?,
+            alarm_actions: actions(&fields, "alarm_actions", is_admin)?,
+            insufficient_data_actions: actions(&fields, "insufficient_data_actions", is_admin)?,
+            repeat_actions: fields.flag("repeat_actions")?.unwrap_or(false),
+            time_constraints: time_constraints(&fields)?,
+            severity: fields.choice("severity", &Severity::ALL)?.unwrap_or_default(),
+            state: fields.choice("state", &AlarmState::ALL)?,
+            project_id: fields.text("project_id")?.filter(|id| !id.is_empty()),
+            user_id: fields.text("user_id")?.filter(|id| !id.is_empty()),
         })
     }
+}
+
+fn time_constraints(fields: &Fields<'_>) -> Result<Vec<TimeConstraint>, AlarmError> {
+    let items = match fields.value("time_constraints") {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(items)) if items.len() <= CONSTRAINTS_MAX => items,
+        Some(Value::Array(_)) => {
+            return Err(AlarmError::Refused(format!("time_constraints count exceeds maximum value {CONSTRAINTS_MAX}")));
+        }
+        Some(other) => return Err(AlarmError::invalid("time_constraints", other, "Value not a valid list")),
+    };
+    let mut constraints: Vec<TimeConstraint> = Vec::new();
+    for item in items {
+        let known = ["name", "description", "start", "duration", "timezone"];
+        let fields = Fields::of("alarm.time_constraints", item, &known)?;
+        let start = fields.required_text("start")?;
+        let duration = fields.whole("duration", 0, constraints::DURATION_MAX_S)?.ok_or_else(|| missing("duration"))?;
+        let given = fields.text("description")?.filter(|text| !text.is_empty());
+        let constraint = TimeConstraint {
+            name: fields.required_text("name")?,
+            description: Some(
+                given.unwrap_or_else(|| format!("Time constraint at {start} lasting for {duration} seconds")),
+            ),
+            start,
+            duration: u64::from(duration),
+            timezone: fields.text("timezone")?.unwrap_or_default(),
+        };
+        constraints::check(&constraint)?;
+        if constraints.iter().any(|other| other.name == constraint.name) {
+            return Err(AlarmError::Refused("Time constraint names must be unique for a given alarm.".to_owned()));
+        }
+        constraints.push(constraint);
+    }
+    Ok(constraints)
 }
 
 const FIELDS: [&str; 14] = [
@@ -299,38 +352,29 @@ impl Action {
             }
             "http" | "https" => Ok(Self::Webhook(url)),
             "log" => Ok(Self::Log),
-            scheme => Err(format!("Unsupported action {scheme}; supported: http, https, log")),
+            _ => Err(format!("Unsupported action {text}")),
         }
     }
 }
 
-fn actions(fields: &Map<String, Value>, field: &str, is_admin: bool) -> Result<Vec<String>, AlarmError> {
-    let actions: Vec<String> = optional(fields, field)?.unwrap_or_default();
+fn actions(fields: &Fields<'_>, field: &str, is_admin: bool) -> Result<Vec<String>, AlarmError> {
+    let mut actions: Vec<String> = Vec::new();
+    for action in fields.texts(field)?.unwrap_or_default() {
+        // Aodh removes repeats, too.
+        if !actions.contains(&action) {
+            actions.push(action);
+        }
+    }
     if actions.len() > ACTIONS_MAX {
-        return Err(wrong(field, format!("{} count exceeds maximum value {ACTIONS_MAX}", actions.len())));
+        return Err(AlarmError::Refused(format!("{field} count exceeds maximum value {ACTIONS_MAX}")));
     }
     for action in &actions {
-        let parsed = Action::parse(action).map_err(|reason| wrong(field, reason))?;
+        let parsed = Action::parse(action).map_err(AlarmError::Refused)?;
         if parsed == Action::Log && !is_admin {
-            return Err(wrong(field, "You are not authorized to create action: log"));
+            return Err(AlarmError::Unauthorized(format!("You are not authorized to create action: {action}")));
         }
     }
     Ok(actions)
-}
-
-fn required<T: for<'de> Deserialize<'de>>(fields: &Map<String, Value>, field: &str) -> Result<T, AlarmError> {
-    optional(fields, field)?.ok_or_else(|| wrong(field, "Mandatory field missing."))
-}
-
-fn optional<T: for<'de> Deserialize<'de>>(fields: &Map<String, Value>, field: &str) -> Result<Option<T>, AlarmError> {
-    match fields.get(field) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => T::deserialize(value).map(Some).map_err(|error| wrong(field, error)),
-    }
-}
-
-fn wrong(field: &str, reason: impl ToString) -> AlarmError {
-    AlarmError { field: field.to_owned(), reason: reason.to_string() }
 }
 
 #[cfg(test)]
@@ -364,9 +408,12 @@ mod tests {
     #[test]
     fn wrong_requests_name_the_field() {
         assert!(refused(|j| j["name"] = json!("")).contains("name"));
-        assert!(refused(|j| j["type"] = json!("lunar")).contains("`lunar` is not served"));
+        assert!(
+            refused(|j| j["type"] = json!("lunar"))
+                .contains("Value: 'lunar'. Value should be one of: combination, composite,")
+        );
         assert!(refused(|j| j["surprise"] = json!(1)).contains("surprise"));
-        assert!(refused(|j| j["alarm_actions"] = json!(["ftp://h/"])).contains("Unsupported action ftp"));
+        assert!(refused(|j| j["alarm_actions"] = json!(["ftp://h/"])).contains("Unsupported action ftp://h/"));
         assert!(refused(|j| j["alarm_actions"] = json!(["http://u:p@h/"])).contains("credentials"));
         assert!(refused(|j| j["ok_actions"] = json!(["log://"])).contains("not authorized"));
         assert!(refused(|j| j["severity"] = json!("dire")).contains("severity"));

@@ -18,7 +18,6 @@ use uuid::Uuid;
 use crate::{
     alarm::{Alarm, AlarmRequest, AlarmState},
     judge::Judgement,
-    rule::Rule,
 };
 
 use history::{Author, change, difference, write_change};
@@ -150,7 +149,7 @@ impl AlarmBook {
         let alarm = Alarm {
             alarm_id: Uuid::new_v4().to_string(),
             name: request.name.clone(),
-            description: request.description.clone().unwrap_or_else(|| description(&request.rule)),
+            description: request.description.clone().unwrap_or_else(|| request.rule.default_description()),
             enabled: request.enabled,
             rule: request.rule.clone(),
             ok_actions: request.ok_actions.clone(),
@@ -247,7 +246,7 @@ impl AlarmBook {
         let now = self.clock.now();
         let mut after = before.clone();
         after.name.clone_from(&request.name);
-        after.description = request.description.clone().unwrap_or_else(|| description(&request.rule));
+        after.description = request.description.clone().unwrap_or_else(|| request.rule.default_description());
         after.enabled = request.enabled;
         after.rule = request.rule.clone();
         after.ok_actions.clone_from(&request.ok_actions);
@@ -449,11 +448,6 @@ fn is_visible(scope: &Scope, alarm: &Alarm) -> bool {
         Scope::Creator(user) => *user == alarm.user_id,
         Scope::Nothing => false,
     }
-}
-
-/// Aodh's default description.
-fn description(rule: &Rule) -> String {
-    format!("{} alarm rule", rule.type_name())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::{
     book::{AlarmBook, BookError},
     constraints,
     judge::judge,
-    rule::Rule,
+    rule::{Rule, Threshold},
 };
 
 /// Alarms taken from the book at once.
@@ -140,7 +140,7 @@ impl Evaluator {
         let last_end = until.floor(width);
         let first_end = self.first_end(&alarm, last_end);
         // One window more than needed: a metric that is polled once a window may have its point just before it.
-        let reach = width * (alarm.rule.threshold().evaluation_periods + 1);
+        let reach = width * (threshold_of(&alarm.rule).map_or(1, |threshold| threshold.alarm_periods()) + 1);
         let measures = match self.read(&alarm.rule, scope_of(&alarm), first_end.minus(reach), last_end).await {
             Ok(measures) => measures,
             Err(ReadError::Unavailable { reason }) => {
@@ -159,7 +159,7 @@ impl Evaluator {
                     .filter(|measure| measure.timestamp >= end.minus(reach) && measure.timestamp < end)
                     .map(|measure| measure.value)
                     .collect();
-                let judgement = judge(alarm.state, &values, alarm.rule.threshold());
+                let judgement = threshold_of(&alarm.rule).and_then(|threshold| judge(alarm.state, &values, threshold));
                 if let Some(judgement) = judgement
                     && is_worth_writing(&alarm, judgement.state)
                 {
@@ -199,7 +199,7 @@ impl Evaluator {
         start: Timestamp,
         stop: Timestamp,
     ) -> Result<Vec<Measure>, ReadError> {
-        let threshold = rule.threshold();
+        let Some(threshold) = threshold_of(rule) else { return Ok(Vec::new()) };
         match rule {
             Rule::Resource(resource) => {
                 let read = ResourceRead {
@@ -213,21 +213,30 @@ impl Evaluator {
                 self.reader.read_resource(&scope, &read).await
             }
             Rule::Group(group) => {
-                let method = &threshold.aggregation_method;
+                let (within, over) = group.methods();
                 let read = GroupRead {
                     metric: group.metric.clone(),
                     resource_type: group.resource_type.clone(),
                     search: group.search().map_err(|error| ReadError::Invalid { reason: error.to_string() })?,
-                    // Aodh: `rate:mean` over the group of `mean` within each metric.
-                    aggregation: method.strip_prefix("rate:").unwrap_or(method).to_owned(),
-                    reaggregation: method.clone(),
+                    aggregation: within.to_owned(),
+                    reaggregation: over.to_owned(),
                     granularity: rule.granularity(),
                     start,
                     stop,
                 };
                 self.reader.read_group(&scope, &read).await
             }
+            _ => Ok(Vec::new()),
         }
+    }
+}
+
+fn threshold_of(rule: &Rule) -> Option<&Threshold> {
+    match rule {
+        Rule::Resource(rule) => Some(&rule.threshold),
+        Rule::Metrics(rule) => Some(&rule.threshold),
+        Rule::Group(rule) => Some(&rule.threshold),
+        _ => None,
     }
 }
 

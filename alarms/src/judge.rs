@@ -58,7 +58,7 @@ pub fn judge(state: AlarmState, values: &[f64], threshold: &Threshold) -> Option
             reason_data: reason_data(Disposition::Unknown, missing, most_recent),
         });
     }
-    let outside = |value: &f64| threshold.comparison_operator.holds(*value, threshold.threshold);
+    let outside = |value: &f64| threshold.condition.comparison_operator.holds(*value, threshold.condition.threshold);
     let all_outside = counted.iter().all(outside);
     let all_inside = !counted.iter().any(outside);
     let unknown = state == AlarmState::InsufficientData;
@@ -97,15 +97,15 @@ mod tests {
     use AlarmState::{Alarm, InsufficientData, Ok};
 
     use super::*;
-    use crate::rule::Comparison;
+    use crate::rule::{Comparison, Condition};
 
     fn above_80(periods: u32) -> Threshold {
         Threshold {
-            comparison_operator: Comparison::Gt,
-            threshold: 80.0,
+            condition: Condition { comparison_operator: Comparison::Gt, threshold: 80.0, clear_threshold: None },
             aggregation_method: "mean".into(),
             evaluation_periods: periods,
             granularity: 60,
+            hold: None,
         }
     }
 

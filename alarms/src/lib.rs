@@ -11,9 +11,11 @@ mod alarm;
 mod book;
 mod constraints;
 mod evaluator;
+mod fields;
 mod judge;
-mod lenient;
 mod notify;
+mod promql;
+mod python;
 mod rule;
 mod webhook;
 
@@ -23,5 +25,8 @@ pub use book::{AlarmBook, AlarmFilter, BookError, Change, ChangeKind, Notice, No
 pub use evaluator::{Evaluator, EvaluatorSettings};
 pub use judge::{Disposition, Judgement, ReasonData, judge};
 pub use notify::{Notifier, NotifierSettings};
-pub use rule::{Comparison, GroupRule, ResourceRule, Rule, Threshold};
+pub use rule::{
+    CombinationRule, Comparison, Composite, Condition, EventQuery, EventRule, GroupRule, MemberHealthRule, MeterQuery,
+    MeterRule, MeterStatistic, MetricsRule, Operator, PrometheusRule, ResourceRule, Rule, TYPES, Threshold,
+};
 pub use webhook::{SigningKey, Webhook};

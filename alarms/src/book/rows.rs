@@ -75,7 +75,7 @@ pub(super) fn alarm_of(row: &Row) -> Result<Alarm, BookError> {
     let time = |column: &str| row.time(column).ok_or_else(|| damaged(column, "is not a time".into()));
     let list = |column: &str| json(row, column).map_err(|error| damaged(column, error));
     let rule = json(row, "rule").map_err(|error| damaged("rule", error))?;
-    let rule = Rule::parse(&row.string("type"), &rule).map_err(|error| damaged("rule", error))?;
+    let rule = Rule::parse(&row.string("type"), &rule).map_err(|error| damaged("rule", error.to_string()))?;
     let state = AlarmState::parse(&row.string("state"));
     Ok(Alarm {
         alarm_id: row.string("alarm_id"),

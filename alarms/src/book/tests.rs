@@ -6,7 +6,10 @@ use orzo_model::{Clock, ManualClock, Timestamp};
 use serde_json::json;
 
 use super::*;
-use crate::judge::{Disposition, ReasonData};
+use crate::{
+    judge::{Disposition, ReasonData},
+    rule::Rule,
+};
 
 pub(crate) fn request(threshold: f64) -> AlarmRequest {
     let body = json!({
@@ -22,6 +25,13 @@ fn to_alarm() -> Judgement {
     let reason_data =
         ReasonData { kind: "threshold".into(), disposition: Disposition::Outside, count: 1, most_recent: Some(95.0) };
     Judgement { state: AlarmState::Alarm, reason: "Transition to alarm".into(), reason_data }
+}
+
+fn threshold_of(alarm: &Alarm) -> f64 {
+    match &alarm.rule {
+        Rule::Resource(rule) => rule.threshold.condition.threshold,
+        other => panic!("unexpected {}", other.type_name()),
+    }
 }
 
 async fn books() -> Vec<(AlarmBook, std::sync::Arc<ManualClock>)> {
@@ -48,7 +58,7 @@ async fn an_alarm_is_written_read_changed_and_deleted_with_its_history() {
         assert_eq!(book.get(&scope, &alarm.alarm_id).await.expect("found"), alarm);
         clock.advance(Duration::from_secs(5));
         let changed = book.update(&alarm, &request(90.0), "u", "p").await.expect("updated");
-        assert_eq!(changed.rule.threshold().threshold, 90.0);
+        assert_eq!(threshold_of(&changed), 90.0);
         let history = book.history(&scope, &alarm.alarm_id, 10).await.expect("history");
         assert_eq!(history.iter().map(|c| c.kind.as_str()).collect::<Vec<_>>(), ["rule change", "creation"]);
         assert!(history[0].detail.contains("90.0") && !history[0].detail.contains("project_id"));
