@@ -13,6 +13,7 @@
 mod banner;
 mod health;
 mod http;
+mod notices;
 mod poison;
 mod telemetry;
 

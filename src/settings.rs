@@ -24,6 +24,8 @@ pub(crate) use keys::{KEYS, example, nearest};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span(pub(crate) Duration);
 
+/// A try must end before its lease does (2 minutes), or two are under way.
+const WEBHOOK_TIMEOUT_MAX: Span = Span::secs(60);
 /// A loop that never waits helps nobody and takes a whole core.
 const INTERVAL_MIN: Span = Span(Duration::from_millis(50));
 /// A token that ends before it can be used locks everybody out, this service too.
@@ -246,6 +248,11 @@ pub(crate) struct AlarmSettings {
     pub(crate) retry_max: Span,
     pub(crate) give_up_after: Span,
     pub(crate) signing_secret: Option<SecretString>,
+    pub(crate) signing_secret_previous: Option<SecretString>,
+    pub(crate) project_quota: i64,
+    pub(crate) user_quota: i64,
+    pub(crate) noauth: bool,
+    pub(crate) evaluation_metrics: bool,
 }
 
 impl Default for ServerSettings {
@@ -418,6 +425,11 @@ impl Default for AlarmSettings {
             retry_max: Span::secs(7200),
             give_up_after: Span::secs(97_200),
             signing_secret: None,
+            signing_secret_previous: None,
+            project_quota: -1,
+            user_quota: -1,
+            noauth: false,
+            evaluation_metrics: false,
         }
     }
 }
@@ -482,6 +494,12 @@ impl Settings {
             bail!("store.head_bytes_max is {}, must be at least {HEAD_BYTES_MIN}", self.store.head_bytes_max);
         }
         self.metrics.check()?;
+        if self.alarms.webhook_timeout.0 > WEBHOOK_TIMEOUT_MAX.0 {
+            bail!("alarms.webhook_timeout is {}, must be at most {WEBHOOK_TIMEOUT_MAX}", self.alarms.webhook_timeout);
+        }
+        if self.alarms.noauth && !self.server.listen.ip().is_loopback() {
+            bail!("alarms.noauth believes whoever asks, so server.listen must be an address of this machine only");
+        }
         orzo_alarms::AllowList::parse(&self.alarms.webhook_allow).context("alarms.webhook_allow")?;
         Ok(())
     }

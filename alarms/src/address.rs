@@ -21,6 +21,9 @@ pub enum AddressError {
     /// User or password in the URL.
     #[error("a webhook URL must not carry credentials")]
     Credentials,
+    /// A port of something else than HTTP.
+    #[error("port {0} is not one for webhooks")]
+    Port(u16),
     /// No host.
     #[error("the webhook URL has no host")]
     NoHost,
@@ -51,7 +54,16 @@ impl AllowList {
     }
 }
 
-/// Checks everything about a URL that needs no resolver: scheme, credentials, and an address written out (the URL
+/// Ports of services that a request could speak to without knowing HTTP (mail, shells, databases): the list that browsers
+/// refuse (WHATWG Fetch, "bad port"), and databases' own.
+const REFUSED_PORTS: &[u16] = &[
+    0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
+    110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531,
+    532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3306, 3659, 4045, 4190,
+    5060, 5061, 5432, 5672, 6000, 6379, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080, 11211, 27017,
+];
+
+/// Checks everything about a URL that needs no resolver: scheme, credentials, port, and an address written out (the URL
 /// parser has turned `2130706433`, `0x7f.1` and the like into one).
 pub(crate) fn check_url(url: &Url, allowed: &AllowList) -> Result<(), AddressError> {
     if !matches!(url.scheme(), "http" | "https") {
@@ -59,6 +71,9 @@ pub(crate) fn check_url(url: &Url, allowed: &AllowList) -> Result<(), AddressErr
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(AddressError::Credentials);
+    }
+    if let Some(port) = url.port().filter(|port| REFUSED_PORTS.contains(port)) {
+        return Err(AddressError::Port(port));
     }
     match url.host() {
         None => Err(AddressError::NoHost),
@@ -81,7 +96,7 @@ pub fn check_address(address: IpAddr, allowed: &AllowList) -> Result<(), Address
     Ok(())
 }
 
-/// The IPv4 address inside a mapped, compatible, NAT64 or 6to4 address.
+/// The IPv4 address inside a mapped, compatible, translated, NAT64, 6to4 or ISATAP address.
 fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(address) = address else { return None };
     let parts = address.segments();
@@ -91,10 +106,12 @@ fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => Some(v4(high, low)),
         // ::a.b.c.d (compatible), but not :: and ::1, which are their own
         [0, 0, 0, 0, 0, 0, high, low] if (high, low) != (0, 0) && (high, low) != (0, 1) => Some(v4(high, low)),
-        // 64:ff9b::a.b.c.d (NAT64) and 64:ff9b:1::/48 (local NAT64)
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => Some(v4(high, low)),
+        // 64:ff9b::a.b.c.d (NAT64)
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
         // 2002:ab:cd::/16 (6to4)
         [0x2002, high, low, ..] => Some(v4(high, low)),
+        // Any prefix with the interface ::[02]00:5efe:a.b.c.d (ISATAP)
+        [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => Some(v4(high, low)),
         _ => None,
     }
 }
@@ -106,23 +123,23 @@ fn is_refused_v4(address: Ipv4Addr) -> bool {
         || address.is_link_local()
         || address.is_multicast()
         || address.is_broadcast()
+        || address.is_documentation()
         || a == 0
         || a >= 240
         || (a == 100 && (64..128).contains(&b)) // carrier-grade NAT
         || (a == 192 && b == 0 && c == 0) // protocol assignments
+        || (a == 192 && b == 88 && c == 99) // relays of 6to4
         || (a == 198 && (18..20).contains(&b)) // benchmarks
 }
 
+/// Only what IANA has given out as global unicast is let through, and of that not what is special.
 fn is_refused_v6(address: Ipv6Addr) -> bool {
-    let first = address.segments()[0];
-    address.is_loopback()
-        || address.is_unspecified()
-        || address.is_multicast()
-        || (first & 0xfe00) == 0xfc00 // unique local
-        || (first & 0xffc0) == 0xfe80 // link local
-        || (first & 0xffc0) == 0xfec0 // site local, retired
-        || (first == 0x2001 && address.segments()[1] == 0) // Teredo: a tunnel into anywhere
-        || (first == 0x100 && address.segments()[1..4] == [0, 0, 0]) // discard
+    let [first, second, ..] = address.segments();
+    let is_global = (first & 0xe000) == 0x2000;
+    !is_global
+        || (first == 0x2001 && second < 0x0200) // Teredo, benchmarks, ORCHID and the like: tunnels and no machines
+        || (first == 0x2001 && second == 0x0db8) // documentation
+        || (first == 0x3fff && second < 0x1000) // documentation
 }
 
 #[cfg(test)]
@@ -177,9 +194,14 @@ mod tests {
             let url = Url::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert!(check_url(&url, &AllowList::default()).is_err(), "{text} got through as {url}");
         }
-        for text in
-            ["http://93.184.216.34/", "https://[2606:2800:220:1::1]/", "http://8.8.8.8/", "https://example.org/"]
-        {
+        for text in [
+            "http://93.184.216.34/",
+            "https://[2606:2800:220:1::1]/",
+            "http://[64:ff9b::808:808]/",
+            "http://8.8.8.8:8080/",
+            "http://8.8.8.8/",
+            "https://example.org/",
+        ] {
             let url = Url::parse(text).expect(text);
             assert_eq!(check_url(&url, &AllowList::default()), Ok(()), "{text}");
         }

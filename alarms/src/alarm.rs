@@ -5,11 +5,11 @@ use std::fmt;
 use orzo_model::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use url::Url;
 
 use crate::{
     constraints,
     fields::{Fields, missing},
+    notify::action::{Action, ActionError, scrubbed},
     python,
     rule::{Rule, TYPES},
 };
@@ -100,15 +100,6 @@ pub struct TimeConstraint {
     pub timezone: String,
 }
 
-/// Where a notice goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// POST to this URL.
-    Webhook(Url),
-    /// A line in the log; for administrators only.
-    Log,
-}
-
 /// An alarm as it is kept.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // the names are Aodh's, explained in its API
@@ -194,8 +185,6 @@ impl AlarmError {
 const NAME_CHARS_MAX: usize = 255;
 /// Enough for every receiver a person could mean; each is a request per transition.
 const ACTIONS_MAX: usize = 32;
-/// Longer URLs break on the way.
-const URL_BYTES_MAX: usize = 2048;
 /// More windows than a week has quarter hours are a mistake.
 const CONSTRAINTS_MAX: usize = 64;
 /// Fields that a client sends back from what it was shown; they are ours to set.
@@ -310,9 +299,9 @@ impl Alarm {
             "description": self.description,
             "enabled": self.enabled,
             "type": self.rule.type_name(),
-            "ok_actions": self.ok_actions,
-            "alarm_actions": self.alarm_actions,
-            "insufficient_data_actions": self.insufficient_data_actions,
+            "ok_actions": shown(&self.ok_actions),
+            "alarm_actions": shown(&self.alarm_actions),
+            "insufficient_data_actions": shown(&self.insufficient_data_actions),
             "repeat_actions": self.repeat_actions,
             "time_constraints": self.time_constraints,
             "project_id": self.project_id,
@@ -338,23 +327,9 @@ impl Alarm {
     }
 }
 
-impl Action {
-    /// Reads an action URL.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if text.len() > URL_BYTES_MAX {
-            return Err(format!("an action is longer than {URL_BYTES_MAX} bytes"));
-        }
-        let url = Url::parse(text).map_err(|error| format!("Unable to parse action {text}: {error}"))?;
-        match url.scheme() {
-            "http" | "https" if url.host().is_none() => Err(format!("Unable to parse action {text}: no host")),
-            "http" | "https" if !url.username().is_empty() || url.password().is_some() => {
-                Err("an action URL must not carry credentials".into())
-            }
-            "http" | "https" => Ok(Self::Webhook(url)),
-            "log" => Ok(Self::Log),
-            _ => Err(format!("Unsupported action {text}")),
-        }
-    }
+/// Actions as anybody may read them: without the ids of trusts.
+fn shown(actions: &[String]) -> Vec<String> {
+    actions.iter().map(|action| scrubbed(action)).collect()
 }
 
 fn actions(fields: &Fields<'_>, field: &str, is_admin: bool) -> Result<Vec<String>, AlarmError> {
@@ -369,10 +344,10 @@ fn actions(fields: &Fields<'_>, field: &str, is_admin: bool) -> Result<Vec<Strin
         return Err(AlarmError::Refused(format!("{field} count exceeds maximum value {ACTIONS_MAX}")));
     }
     for action in &actions {
-        let parsed = Action::parse(action).map_err(AlarmError::Refused)?;
-        if parsed == Action::Log && !is_admin {
-            return Err(AlarmError::Unauthorized(format!("You are not authorized to create action: {action}")));
-        }
+        Action::check(action, is_admin).map_err(|error| match error {
+            ActionError::NotAllowed { .. } => AlarmError::Unauthorized(error.to_string()),
+            _ => AlarmError::Refused(error.to_string()),
+        })?;
     }
     Ok(actions)
 }

@@ -22,7 +22,7 @@ use crate::{
 
 use history::{Author, change, difference, write_change};
 pub use history::{Change, ChangeKind};
-pub use notices::{Notice, NoticeState};
+pub use notices::{Notice, NoticeFilter, NoticeState, Setback};
 use notices::{notice, write_notice};
 use rows::{COLUMNS, alarm_of, values_of};
 
@@ -134,6 +134,7 @@ impl AlarmBook {
     /// Opens the book, making its tables if needed.
     pub async fn open(database: Database, clock: SharedClock) -> Result<Self, BookError> {
         database.migrate("alarms", MIGRATIONS).await?;
+        database.migrate("alarms.notices", notices::MIGRATIONS).await?;
         Ok(Self { database, clock })
     }
 

@@ -17,16 +17,21 @@ mod notify;
 mod promql;
 mod python;
 mod rule;
+mod signature;
 mod webhook;
 
 pub use address::{AddressError, AllowList, check_address};
-pub use alarm::{Action, Alarm, AlarmError, AlarmRequest, AlarmState, Severity, TimeConstraint};
-pub use book::{AlarmBook, AlarmFilter, BookError, Change, ChangeKind, Notice, NoticeState};
+pub use alarm::{Alarm, AlarmError, AlarmRequest, AlarmState, Severity, TimeConstraint};
+pub use book::{AlarmBook, AlarmFilter, BookError, Change, ChangeKind, Notice, NoticeFilter, NoticeState, Setback};
 pub use evaluator::{Evaluator, EvaluatorSettings};
 pub use judge::{Disposition, Judgement, ReasonData, judge};
-pub use notify::{Notifier, NotifierSettings};
+pub use notify::{
+    CloudDoor, CloudRequest, Deliverer, DoorError, Failure, Notifier, NotifierSettings, Outcome, TopicDoor,
+    action::{Action, ActionError, Trust, ZaqarQueue, scrubbed, with_trust},
+};
 pub use rule::{
     CombinationRule, Comparison, Composite, Condition, EventQuery, EventRule, GroupRule, MemberHealthRule, MeterQuery,
     MeterRule, MeterStatistic, MetricsRule, Operator, PrometheusRule, ResourceRule, Rule, TYPES, Threshold,
 };
-pub use webhook::{SigningKey, Webhook};
+pub use signature::SigningKeys;
+pub use webhook::Webhook;

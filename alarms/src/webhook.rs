@@ -1,94 +1,84 @@
-//! One try to deliver a notice by HTTP: Aodh's body, the headers of the Standard Webhooks convention.
+//! One try to deliver by HTTP: JSON with the headers of the Standard Webhooks convention.
 //!
-//! The name is resolved here, every address is checked, and the connection goes to an address that was checked, so
-//! that a name that changes its address in between leads nowhere. Redirects are not followed; the answer's body is
-//! not read.
+//! The name is resolved here, once, every address is checked, and the connection goes to an address that was checked,
+//! so that a name that changes its address in between leads nowhere. Certificates are always verified, redirects are
+//! not followed; the answer's body is not read. It knows no notices and no alarms.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use hmac::{Hmac, KeyInit, Mac};
-use orzo_model::SharedClock;
+use async_trait::async_trait;
+use chrono::DateTime;
+use orzo_model::{SharedClock, Timestamp};
 use reqwest::{
     Client, StatusCode,
     dns::{Addrs, Name, Resolve, Resolving},
     header,
 };
 use secrecy::{ExposeSecret, SecretString};
-use sha2::Sha256;
 use url::Url;
 
 use crate::{
     address::{AllowList, check_address, check_url},
-    book::Notice,
+    notify::outcome::{Failure, Outcome, RETRY_AFTER_MAX},
+    signature::SigningKeys,
 };
 
-/// Longer waits that a receiver asks for are cut: a day of silence is as good as gone.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(86_400);
+/// How names become addresses.
+#[async_trait]
+pub(crate) trait Lookup: Send + Sync + 'static {
+    /// All addresses of a name.
+    async fn addresses(&self, name: &str) -> std::io::Result<Vec<IpAddr>>;
+}
 
-/// The key that signs notices; receivers hold the same.
-#[derive(Clone)]
-pub struct SigningKey(SecretString);
-
-/// Sends notices to webhooks.
+/// Sends letters to webhooks.
 #[derive(Clone)]
 pub struct Webhook {
     client: Client,
     allowed: Arc<AllowList>,
-    key: SigningKey,
+    keys: SigningKeys,
     clock: SharedClock,
 }
 
-/// How a try ended.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Outcome {
-    /// 2xx.
-    Delivered,
-    /// Anything that may be better later.
-    Failed {
-        /// In words; without the URL's query, which may hold a secret.
-        reason: String,
-        /// What the receiver asked for.
-        retry_after: Option<Duration>,
-    },
-    /// It will never be better: 410, or an address that is refused.
-    Hopeless {
-        /// In words.
-        reason: String,
-    },
-}
-
-impl SigningKey {
-    /// From the settings: text, or `whsec_` and base64.
-    pub fn new(secret: SecretString) -> Self {
-        Self(secret)
-    }
-
-    /// `v1,<base64 of HMAC-SHA256(key, "id.timestamp.body")>`.
-    fn sign(&self, id: &str, timestamp: i64, body: &str) -> String {
-        let text = self.0.expose_secret();
-        let key = text
-            .strip_prefix("whsec_")
-            .and_then(|encoded| STANDARD.decode(encoded).ok())
-            .unwrap_or_else(|| text.as_bytes().to_vec());
-        let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes keys of any length");
-        mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
-        format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
-    }
+/// What is sent.
+#[derive(Debug)]
+pub(crate) struct Letter<'a> {
+    /// The same on every try.
+    pub(crate) id: &'a str,
+    /// Whose keys sign it.
+    pub(crate) project_id: &'a str,
+    /// JSON text.
+    pub(crate) body: &'a str,
+    /// `X-Auth-Token`, for receivers that ask for one.
+    pub(crate) token: Option<&'a SecretString>,
 }
 
 impl Webhook {
     /// A sender with deadlines for the connection and for the whole try.
     pub fn new(
         allowed: AllowList,
-        key: SigningKey,
+        keys: SigningKeys,
         connect_timeout: Duration,
         timeout: Duration,
         clock: SharedClock,
     ) -> Result<Self, reqwest::Error> {
+        Self::with_lookup(allowed, keys, connect_timeout, timeout, clock, Arc::new(SystemLookup))
+    }
+
+    pub(crate) fn with_lookup(
+        allowed: AllowList,
+        keys: SigningKeys,
+        connect_timeout: Duration,
+        timeout: Duration,
+        clock: SharedClock,
+        lookup: Arc<dyn Lookup>,
+    ) -> Result<Self, reqwest::Error> {
         let allowed = Arc::new(allowed);
         let client = Client::builder()
-            .dns_resolver(Arc::new(GuardedResolver { allowed: allowed.clone() }))
+            .dns_resolver(Arc::new(GuardedResolver { allowed: allowed.clone(), lookup }))
             .redirect(reqwest::redirect::Policy::none())
             // A proxy from the environment would resolve names behind our back.
             .no_proxy()
@@ -96,27 +86,48 @@ impl Webhook {
             .timeout(timeout)
             .user_agent(concat!("orzo/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client, allowed, key, clock })
+        Ok(Self { client, allowed, keys, clock })
+    }
+
+    /// The keys that sign.
+    pub fn keys(&self) -> &SigningKeys {
+        &self.keys
     }
 
     /// One try.
-    pub(crate) async fn send(&self, url: &Url, notice: &Notice) -> Outcome {
+    pub(crate) async fn send(&self, url: &Url, letter: &Letter<'_>) -> Outcome {
         if let Err(error) = check_url(url, &self.allowed) {
-            return Outcome::Hopeless { reason: error.to_string() };
+            return Outcome::hopeless(Failure::NoConnection, error);
         }
-        let timestamp = self.clock.now().secs();
-        let request = self
+        let now = self.clock.now();
+        let signature = self.keys.signature(letter.project_id, letter.id, now.secs(), letter.body);
+        let mut request = self
             .client
             .post(url.clone())
             .header(header::CONTENT_TYPE, "application/json")
-            .header("x-openstack-request-id", format!("req-{}", notice.notice_id))
-            .header("webhook-id", &notice.notice_id)
-            .header("webhook-timestamp", timestamp.to_string())
-            .header("webhook-signature", self.key.sign(&notice.notice_id, timestamp, &notice.body))
-            .body(notice.body.clone());
+            .header("x-openstack-request-id", format!("req-{}", letter.id))
+            .header("webhook-id", letter.id)
+            .header("webhook-timestamp", now.secs().to_string())
+            .header("webhook-signature", signature)
+            .body(letter.body.to_owned());
+        if let Some(token) = letter.token {
+            let Ok(mut value) = header::HeaderValue::from_str(token.expose_secret()) else {
+                return Outcome::hopeless(Failure::NoTrust, "the token is no header value");
+            };
+            value.set_sensitive(true);
+            request = request.header("x-auth-token", value);
+        }
         match request.send().await {
-            Ok(response) => outcome_of(response.status(), retry_after(response.headers())),
-            Err(error) => Outcome::Failed { reason: reason_of(error), retry_after: None },
+            Ok(response) => outcome_of(response.status(), retry_after(response.headers(), now)),
+            Err(error) => {
+                // A connection that was made and then broke is not the same as none.
+                let failure = match () {
+                    () if error.is_timeout() => Failure::NoAnswer,
+                    () if error.is_connect() => Failure::NoConnection,
+                    () => Failure::NoAnswer,
+                };
+                Outcome::failed(failure, reason_of(error))
+            }
         }
     }
 }
@@ -126,14 +137,23 @@ fn outcome_of(status: StatusCode, retry_after: Option<Duration>) -> Outcome {
         return Outcome::Delivered;
     }
     if status == StatusCode::GONE {
-        return Outcome::Hopeless { reason: "the receiver answered 410: it is gone for good".into() };
+        return Outcome::hopeless(Failure::Gone, "the receiver answered 410: it is gone for good");
     }
-    Outcome::Failed { reason: format!("the receiver answered {}", status.as_u16()), retry_after }
+    let reason = format!("the receiver answered {}", status.as_u16());
+    Outcome::Failed { failure: Failure::NotAccepted, reason, retry_after }
 }
 
-fn retry_after(headers: &header::HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+/// Seconds, or a date (RFC 9110), cut to what is reasonable.
+fn retry_after(headers: &header::HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = DateTime::parse_from_rfc2822(text).ok()?;
+            Timestamp::from_secs(date.timestamp()).since(now)
+        }
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
 }
 
 /// The chain of causes, without the URL.
@@ -151,46 +171,36 @@ fn reason_of(error: reqwest::Error) -> String {
     reason
 }
 
-/// Resolves with the system's resolver and lets only allowed addresses through. One refused address refuses the name:
-/// an honest receiver has none.
+/// The system's resolver.
+struct SystemLookup;
+
+#[async_trait]
+impl Lookup for SystemLookup {
+    async fn addresses(&self, name: &str) -> std::io::Result<Vec<IpAddr>> {
+        Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect())
+    }
+}
+
+/// Lets only allowed addresses through. One refused address refuses the name: an honest receiver has none.
 struct GuardedResolver {
     allowed: Arc<AllowList>,
+    lookup: Arc<dyn Lookup>,
 }
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let allowed = self.allowed.clone();
+        let (allowed, lookup) = (self.allowed.clone(), self.lookup.clone());
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found = lookup.addresses(name.as_str()).await?;
             for address in &found {
-                check_address(address.ip(), &allowed)?;
+                check_address(*address, &allowed)?;
             }
-            let addresses: Addrs = Box::new(found.into_iter());
+            // The port is the URL's; reqwest puts it in.
+            let addresses: Addrs = Box::new(found.into_iter().map(|address| SocketAddr::new(address, 0)));
             Ok(addresses)
         })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_signature_is_that_of_the_standard_webhooks_convention() {
-        // The convention's own example.
-        let key = SigningKey::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned().into());
-        assert_eq!(
-            key.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#),
-            "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
-        );
-    }
-
-    #[test]
-    fn only_a_2xx_is_delivered() {
-        assert_eq!(outcome_of(StatusCode::NO_CONTENT, None), Outcome::Delivered);
-        for status in [StatusCode::FOUND, StatusCode::BAD_REQUEST, StatusCode::INTERNAL_SERVER_ERROR] {
-            assert!(matches!(outcome_of(status, None), Outcome::Failed { .. }), "{status}");
-        }
-        assert!(matches!(outcome_of(StatusCode::GONE, None), Outcome::Hopeless { .. }));
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use orzo_agents::{
     publish::{BusOutlet, Publisher},
 };
 use orzo_alarms::{
-    AlarmBook, AllowList, Evaluator, EvaluatorSettings, Notifier, NotifierSettings, SigningKey, Webhook,
+    AlarmBook, AllowList, Deliverer, Evaluator, EvaluatorSettings, Notifier, NotifierSettings, SigningKeys, Webhook,
 };
 use orzo_api::{ApiParts, ApiSettings, BatchDoor, MetricsAccess};
 use orzo_bus::{Records, batch, topic};
@@ -27,7 +27,12 @@ use orzo_session::Session;
 use orzo_store::{Store, StoreSettings};
 use tokio::sync::Notify;
 
-use super::{Ground, Stages, health::Health, poison::QuarantinePoison};
+use super::{
+    Ground, Stages,
+    health::Health,
+    notices::{CloudServices, Topics},
+    poison::QuarantinePoison,
+};
 use crate::{
     secrets,
     settings::{CredentialChoice, Role, Settings},
@@ -39,8 +44,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const STORE_LOOK: Duration = Duration::from_millis(500);
 /// How often the points of deleted metrics are removed.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
-/// How often delivered notices are looked through for old ones.
-const TIDY_INTERVAL: Duration = Duration::from_secs(3600);
+/// How often old notices are removed, and trusts ended that no alarm uses any more.
+const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The rooms that this process has.
 pub(super) struct Telemetry {
@@ -55,19 +60,20 @@ struct Core {
     collector: Arc<Collector>,
     quarantine: Arc<Quarantine>,
     book: AlarmBook,
+    deliverer: Arc<Deliverer>,
 }
 
 /// Opens what the roles need.
-pub(super) async fn open(ground: &Ground, _session: &Arc<Session>) -> anyhow::Result<Telemetry> {
+pub(super) async fn open(ground: &Ground, session: &Arc<Session>) -> anyhow::Result<Telemetry> {
     let definitions = Arc::new(read_definitions(&ground.settings)?);
     let core = match ground.settings.has(Role::Api) {
-        true => Some(open_core(ground, &definitions).await?),
+        true => Some(open_core(ground, session, &definitions).await?),
         false => None,
     };
     Ok(Telemetry { definitions, core })
 }
 
-async fn open_core(ground: &Ground, definitions: &Definitions) -> anyhow::Result<Core> {
+async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Definitions) -> anyhow::Result<Core> {
     let Ground { settings, clock, rooms, database, bus, .. } = ground;
     let directory = &settings.server.data_directory;
     let store_settings = StoreSettings {
@@ -119,7 +125,27 @@ async fn open_core(ground: &Ground, definitions: &Definitions) -> anyhow::Result
         clock.clone(),
     ));
     let book = AlarmBook::open(database.clone(), clock.clone()).await.context("cannot open the alarm book")?;
-    Ok(Core { store, engine, collector, quarantine, book })
+    let deliverer = open_deliverer(ground, session)?;
+    Ok(Core { store, engine, collector, quarantine, book, deliverer })
+}
+
+/// What tries to deliver a notice: the loop's tries and the test calls of the API go through the same.
+fn open_deliverer(ground: &Ground, session: &Arc<Session>) -> anyhow::Result<Arc<Deliverer>> {
+    let Ground { settings, clock, bus, .. } = ground;
+    let chosen = &settings.alarms;
+    let secret = match &chosen.signing_secret {
+        Some(secret) => secret.clone(),
+        None => secrets::kept(&settings.server.data_directory.join("webhook.secret"))?,
+    };
+    let webhook = Webhook::new(
+        AllowList::parse(&chosen.webhook_allow)?,
+        SigningKeys::new(secret, chosen.signing_secret_previous.clone()),
+        CONNECT_TIMEOUT,
+        chosen.webhook_timeout.0,
+        clock.clone(),
+    )?;
+    let cloud = Arc::new(CloudServices(session.clone()));
+    Ok(Deliverer::new(webhook, Some(cloud), Some(Arc::new(Topics(bus.clone()))), clock.clone()))
 }
 
 impl Telemetry {
@@ -309,17 +335,6 @@ fn start_alarms(ground: &Ground, stages: &Stages, core: &Core) -> anyhow::Result
         wake.clone(),
     );
     stages.readers.tasks.spawn(evaluator.run(stages.readers.stop.clone()));
-    let secret = match &chosen.signing_secret {
-        Some(secret) => secret.clone(),
-        None => secrets::kept(&settings.server.data_directory.join("webhook.secret"))?,
-    };
-    let webhook = Webhook::new(
-        AllowList::parse(&chosen.webhook_allow)?,
-        SigningKey::new(secret),
-        CONNECT_TIMEOUT,
-        chosen.webhook_timeout.0,
-        clock.clone(),
-    )?;
     let notifier_settings = NotifierSettings {
         backoff_first_ms: millis(chosen.retry_first.0),
         backoff_max_ms: millis(chosen.retry_max.0),
@@ -327,7 +342,7 @@ fn start_alarms(ground: &Ground, stages: &Stages, core: &Core) -> anyhow::Result
         ..NotifierSettings::default()
     };
     let notifier =
-        Notifier::new(core.book.clone(), webhook, notifier_settings, clock.clone(), rooms.room("notices"), wake);
+        Notifier::new(core.book.clone(), core.deliverer.clone(), notifier_settings, rooms.room("notices"), wake);
     stages.readers.tasks.spawn(notifier.clone().run(stages.readers.stop.clone()));
     let (clock, stop) = (clock.clone(), stages.readers.stop.clone());
     stages.readers.tasks.spawn(async move {
@@ -338,6 +353,11 @@ fn start_alarms(ground: &Ground, stages: &Stages, core: &Core) -> anyhow::Result
             }
             if let Err(error) = notifier.tidy().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "old notices were not removed");
+            }
+            match notifier.end_trusts().await {
+                Ok(0) => {}
+                Ok(trusts) => tracing::info!(trusts, "trusts that no alarm uses any more are ended"),
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "unused trusts were not ended"),
             }
         }
     });

@@ -82,7 +82,12 @@ pub(crate) const KEYS: &[Key] = &[
     set("alarms.retry_first", r#""5s""#, "First wait after a failed delivery; doubles, with jitter."),
     set("alarms.retry_max", r#""2h""#, "Longest wait between deliveries."),
     set("alarms.give_up_after", r#""27h""#, "A notice that was not accepted for so long is parked."),
-    unset("alarms.signing_secret", r#""whsec_BASE64""#, "Key of the webhook-signature header; generated in the data directory if unset."),
+    unset("alarms.signing_secret", r#""whsec_BASE64""#, "Each project's key of the webhook-signature header is made from it; generated in the data directory if unset."),
+    unset("alarms.signing_secret_previous", r#""whsec_BASE64""#, "The key before; while it is set, notices carry both signatures."),
+    set("alarms.project_quota", "-1", "Alarms that a project may have, unless its own quota says otherwise; -1: any number."),
+    set("alarms.user_quota", "-1", "Alarms that a user may have; -1: any number."),
+    set("alarms.noauth", "false", "The alarm API believes X-User-Id, X-Project-Id and X-Roles (Aodh's noauth); only on a loopback address."),
+    set("alarms.evaluation_metrics", "false", "Whether /v2/metrics tells how often each alarm was evaluated to which state."),
 ];
 
 /// The key that a person may have meant.

@@ -3,9 +3,10 @@
 use orzo_database::{Row, Value};
 use orzo_model::Timestamp;
 
-use super::{BookError, Change, Notice};
+use super::{BookError, Change, Notice, NoticeState, notices::receiver_of};
 use crate::{
     alarm::{Alarm, AlarmState},
+    notify::Failure,
     rule::Rule,
 };
 
@@ -122,15 +123,23 @@ pub(super) fn change_of(row: &Row) -> Change {
 }
 
 pub(super) fn notice_of(row: &Row) -> Notice {
+    let action = row.string("action");
+    // Written before receivers were.
+    let receiver = Some(row.string("receiver")).filter(|receiver| !receiver.is_empty());
     Notice {
         notice_id: row.string("notice_id"),
         alarm_id: row.string("alarm_id"),
         project_id: row.string("project_id"),
-        action: row.string("action"),
+        receiver: receiver.unwrap_or_else(|| receiver_of(&action)),
+        action,
         body: row.string("body"),
+        state: NoticeState::parse(&row.string("state")).unwrap_or(NoticeState::Waiting),
         created_at: row.time("created_at").unwrap_or(Timestamp::EPOCH),
+        replayed_at: row.time("replayed_at"),
         attempts: row.int("attempts").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
         next_at: row.time("next_at").unwrap_or(Timestamp::EPOCH),
+        failure: row.text("failure").and_then(|text| Failure::parse(&text)),
         last_error: row.text("last_error"),
+        is_receiver_gone: false,
     }
 }

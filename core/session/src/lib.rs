@@ -9,6 +9,7 @@
 
 mod answer;
 mod cache;
+mod trusts;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use url::Url;
 
-pub use crate::answer::joined;
+pub use crate::{answer::joined, trusts::ServiceRequest};
 use crate::{
     answer::{Issued, caller_of, read_token},
     cache::Verdicts,
@@ -315,8 +316,7 @@ impl Session {
             return Err(refused.error.clone());
         }
         let credentials = &self.credentials;
-        let identity =
-            password_identity(&credentials.username, &credentials.user_domain, credentials.password.expose_secret());
+        let identity = self.own_identity();
         let scope = project_scope(&credentials.project, &credentials.project_domain);
         let asked = self.ask_for_token(json!({"auth": {"identity": identity, "scope": scope}})).await?;
         let Some(issued) = asked else {
@@ -332,6 +332,12 @@ impl Session {
         *self.current.write() = Some(issued.clone());
         tracing::debug!(username = credentials.username, expires_at = %issued.expires_at, "token renewed");
         Ok(issued)
+    }
+
+    /// What we show to prove who we are.
+    fn own_identity(&self) -> Value {
+        let own = &self.credentials;
+        password_identity(&own.username, &own.user_domain, own.password.expose_secret())
     }
 
     fn usable(&self) -> Option<Arc<Issued>> {
