@@ -8,16 +8,23 @@
 //! ```
 //!
 //! Stopping goes against the stream: first nothing new comes in (HTTP, agents, cloud), then what is under way is
-//! finished (collector, listener), then alarms, and the store closes last.
+//! finished (collector, listener), then alarms, and the store closes last. All of it together takes `server.drain` at
+//! most.
 
 mod banner;
 mod health;
 mod http;
 mod notices;
 mod poison;
+mod stages;
 mod telemetry;
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use axum::Router;
@@ -30,8 +37,10 @@ use orzo_session::{Credentials, Session};
 use prometheus::Registry;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{net::TcpListener, signal::unix::SignalKind};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use url::Url;
+
+use stages::Stages;
 
 use crate::{
     secrets,
@@ -54,33 +63,6 @@ struct Ground {
     url: Url,
     /// This machine's name in samples.
     host: String,
-}
-
-/// The loops of a process, in the order in which they are stopped.
-struct Stages {
-    /// What brings new things in.
-    sources: Stage,
-    /// What finishes what was brought.
-    sinks: Stage,
-    /// Alarms and what else only reads.
-    readers: Stage,
-}
-
-/// Loops that stop together.
-#[derive(Default)]
-struct Stage {
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
-
-impl Stage {
-    async fn end(&self, name: &str, limit: Duration) {
-        self.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {
-            tracing::warn!(stage = name, "did not end in time");
-        }
-    }
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -107,7 +89,7 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let host = settings.agents.host_name.clone().unwrap_or_else(orzo_agents::host::hostname);
     let ground = Ground { settings, clock, rooms, database, bus, url, host };
 
-    let stages = Stages { sources: Stage::default(), sinks: Stage::default(), readers: Stage::default() };
+    let stages = Stages::default();
     let hypervisor = open_hypervisor(&ground).await?;
     let cloud = match ground.settings.has(Role::Cloud) {
         true => {
@@ -125,7 +107,8 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     }
     router = router.merge(telemetry.router(&ground, &session)?);
     let drain = ground.settings.server.drain.0;
-    stages.sources.tasks.spawn(http::serve(listener, router, stages.sources.stop.clone(), drain));
+    let requests_drain = stages::share(drain, stages::SOURCES_SHARE);
+    stages.sources.tasks.spawn(http::serve(listener, router, stages.sources.stop.clone(), requests_drain));
 
     telemetry.start_sinks(&ground, &stages)?;
     if let Some(cloud) = &cloud {
@@ -168,12 +151,15 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
         // What it could not write it must not guess at: only a new start, which reads the disk again, recovers.
         Some(reason) => tracing::error!(reason, "the store has closed itself; stopping, start again to recover"),
     }
-    stages.sources.end("sources", drain).await;
-    stages.sinks.end("sinks", drain).await;
-    stages.readers.end("readers", drain).await;
-    ground.bus.close().await;
-    telemetry.close().await?;
-    ground.database.close().await;
+    let stopping = stages::Stopping::begin(ground.clock.clone(), drain);
+    stages.end(&stopping).await;
+    let closed = stopping.close(async {
+        ground.bus.close().await;
+        telemetry.close().await?;
+        ground.database.close().await;
+        anyhow::Ok(())
+    });
+    closed.await?;
     tracing::info!("stopped");
     match failure {
         None => Ok(()),
@@ -280,16 +266,18 @@ async fn open_session(ground: &Ground, cloud: Option<&Cloud>, address: SocketAdd
             .await
             .context("cannot make this service's own account")?;
     }
+    // Of a service elsewhere we hear nothing: what it revokes counts when the cached verdict has run out.
+    let revision = cloud.filter(|_| settings.url.is_none()).map(|cloud| cloud.identity().revision());
     let auth_url = settings.url.clone().map_or_else(|| identity_url(address), Ok)?;
-    session_of(ground, auth_url, &settings.username, password, &settings.project)
+    session_of(ground, auth_url, (&settings.username, password), &settings.project, revision.unwrap_or_default())
 }
 
 fn session_of(
     ground: &Ground,
     auth_url: Url,
-    username: &str,
-    password: SecretString,
+    (username, password): (&str, SecretString),
     project: &str,
+    revision: Arc<AtomicU64>,
 ) -> anyhow::Result<Arc<Session>> {
     let settings = &ground.settings.identity;
     let credentials = Credentials {
@@ -301,7 +289,7 @@ fn session_of(
         project_domain: settings.project_domain.clone(),
     };
     let client = reqwest::Client::builder().timeout(SERVICE_TIMEOUT).build()?;
-    Ok(Session::new(credentials, client, ground.clock.clone()))
+    Ok(Session::with_revision(credentials, client, ground.clock.clone(), revision))
 }
 
 /// The embedded identity service, by the way of this machine and not by that of its clients.
@@ -326,7 +314,7 @@ async fn make_demo_servers(ground: &Ground, cloud: &Cloud, address: SocketAddr) 
     // Nobody logs in with it; the account is there because servers have an owner.
     let password = secrets::kept(&ground.settings.server.data_directory.join("demo.secret"))?;
     cloud.ensure_user("demo", &password, "demo", &["member"]).await?;
-    let session = session_of(ground, identity_url(address)?, "demo", password, "demo")?;
+    let session = session_of(ground, identity_url(address)?, ("demo", password), "demo", cloud.identity().revision())?;
     let token = session.token().await?;
     let caller = session.validate(token.expose_secret()).await?.context("the demo account is not valid")?;
     let asker = Asker { caller, request_id: None };

@@ -39,5 +39,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     settings.check()?;
     log::start(&settings.log)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(compose::serve(settings))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(compose::serve(settings));
+    // A blocking call that hangs, such as one into libvirt, must not hold a stop that is over.
+    runtime.shutdown_background();
+    outcome
 }

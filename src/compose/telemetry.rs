@@ -28,10 +28,11 @@ use orzo_store::{Store, StoreSettings};
 use tokio::sync::Notify;
 
 use super::{
-    Ground, Stages,
+    Ground,
     health::Health,
     notices::{CloudServices, Topics},
     poison::QuarantinePoison,
+    stages::Stages,
 };
 use crate::{
     secrets,

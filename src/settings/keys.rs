@@ -28,7 +28,7 @@ pub(crate) const KEYS: &[Key] = &[
     unset("server.public_url", r#""https://cloud.example.org""#, "How clients reach it, if not by `listen`; the catalog's URLs are made from it."),
     set("server.data_directory", r#""orzo-data""#, "Everything that is kept on disk is below it."),
     set("server.roles", r#"["cloud", "agents", "collector", "alarms", "api"]"#, "What this process does."),
-    set("server.drain", r#""30s""#, "How long a stop may take to finish what was begun."),
+    set("server.drain", r#""30s""#, "How long a stop may take in all to finish what was begun."),
     set("server.metrics_public", "false", "Whether /metrics answers others than this machine and operators."),
     set("log.level", r#""info""#, "error, warn, info, debug or trace; or a filter such as `orzo_collector=debug,info`."),
     set("log.format", r#""text""#, "text or json."),

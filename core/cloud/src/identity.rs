@@ -12,6 +12,7 @@ mod assignments;
 mod authenticate;
 mod bootstrap;
 mod catalog;
+mod collection;
 mod credentials;
 mod discovery;
 mod fields;
@@ -27,7 +28,15 @@ mod token;
 mod tokens;
 mod users;
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -76,6 +85,16 @@ pub struct Identity {
     notices: Notices,
     token_ttl: Duration,
     room: Room,
+    revision: Arc<AtomicU64>,
+}
+
+/// Raises the revision when it is dropped: also when the request that changes something is given up on its way.
+struct Raise<'a>(&'a AtomicU64);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
 }
 
 /// A verified token: whose, where, and with which roles.
@@ -132,6 +151,7 @@ impl Identity {
             notices: Notices::new(settings.base_url.host_str().unwrap_or("localhost")),
             token_ttl: Duration::from_secs(settings.token_ttl_s),
             room: rooms.room("cloud.identity"),
+            revision: Arc::default(),
             database,
             clock,
             outbox,
@@ -155,6 +175,12 @@ impl Identity {
     /// Who sends this request, by its `X-Auth-Token`; 401 if nobody valid.
     pub async fn authenticate_request(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         Ok(self.principal(headers).await?.caller())
+    }
+
+    /// Raised after every change that this process makes to users, projects, roles, credentials and revocations, before
+    /// it is answered: who remembers what was true about a token asks again when it differs.
+    pub fn revision(&self) -> Arc<AtomicU64> {
+        self.revision.clone()
     }
 
     /// Seals new tokens with a new key from now on; tokens sealed before stay valid until the key after next.
@@ -307,6 +333,15 @@ impl Identity {
         &self,
         body: impl for<'t> FnMut(&'t mut Transaction<'_>) -> InTransaction<'t, T>,
     ) -> Result<T, ApiError> {
+        let _raise = Raise(&self.revision);
+        self.record(body).await
+    }
+
+    /// As [`Self::change`], for what changes nothing but the outbox.
+    async fn record<T>(
+        &self,
+        body: impl for<'t> FnMut(&'t mut Transaction<'_>) -> InTransaction<'t, T>,
+    ) -> Result<T, ApiError> {
         let outcome = self.database.transact(body).await?;
         self.outbox.wake();
         Ok(outcome)
@@ -328,7 +363,7 @@ impl Identity {
     /// Records one notification on its own.
     async fn tell_alone(&self, notification: Notification) -> Result<(), ApiError> {
         let now = self.clock.now();
-        self.change(|tx| {
+        self.record(|tx| {
             let notification = notification.clone();
             Box::pin(async move { Ok(record(tx, now, &notification).await?) })
         })

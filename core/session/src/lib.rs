@@ -11,7 +11,10 @@ mod answer;
 mod cache;
 mod trusts;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use orzo_model::{Caller, SharedClock, Timestamp};
 use parking_lot::RwLock;
@@ -36,7 +39,8 @@ const RENEW_BEFORE: Duration = Duration::from_secs(120);
 const RENEW_AFTER_SHARE: f64 = 0.5;
 /// After the identity service refused our own credentials we ask again only so late: it counts failures.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
-/// How long a verdict about someone's token may be used again: a revoked token works at most so long.
+/// How long a verdict about someone's token may be used again. With an identity service in another process a revoked
+/// token works at most so long; with one in the same process it is refused at once (see [`Session::with_revision`]).
 pub const VERDICT_TTL: Duration = Duration::from_secs(5);
 
 /// Who this service is.
@@ -149,15 +153,16 @@ struct Answer {
 impl Session {
     /// A session; nothing is sent before it is needed. The client carries TLS settings; deadlines are set here.
     pub fn new(credentials: Credentials, client: reqwest::Client, clock: SharedClock) -> Arc<Self> {
-        Self::with_verdict_ttl(credentials, client, clock, VERDICT_TTL)
+        Self::with_revision(credentials, client, clock, Arc::default())
     }
 
-    /// As [`Self::new`], with another life of cached verdicts; zero asks every time.
-    pub fn with_verdict_ttl(
+    /// As [`Self::new`], for an identity service in the same process: whoever revokes something there raises
+    /// `revision`, and no verdict from before is used again.
+    pub fn with_revision(
         credentials: Credentials,
         client: reqwest::Client,
         clock: SharedClock,
-        verdict_ttl: Duration,
+        revision: Arc<AtomicU64>,
     ) -> Arc<Self> {
         let identity = answer::versioned(&credentials.auth_url);
         Arc::new(Self {
@@ -166,7 +171,7 @@ impl Session {
             client,
             current: RwLock::new(None),
             renewing: tokio::sync::Mutex::new(None),
-            verdicts: Verdicts::new(clock.clone(), verdict_ttl),
+            verdicts: Verdicts::new(clock.clone(), VERDICT_TTL, revision),
             clock,
         })
     }

@@ -169,6 +169,19 @@ async fn verdicts_on_tokens_are_cached_for_a_few_seconds_only() {
 }
 
 #[tokio::test]
+async fn no_verdict_is_used_after_the_revision_was_raised() {
+    let (keystone, clock, foreign) = keystone().await;
+    let revision = Arc::new(AtomicU64::new(7));
+    let (credentials, client) = (foreign.credentials.clone(), reqwest::Client::new());
+    let session = Session::with_revision(credentials, client, clock, revision.clone());
+    for (raised, asked) in [(0, 1), (0, 1), (1, 2), (0, 2)] {
+        revision.fetch_add(raised, SeqCst);
+        session.validate("good").await.expect("asked").expect("valid");
+        assert_eq!(keystone.validated.load(SeqCst), asked);
+    }
+}
+
+#[tokio::test]
 async fn a_password_gives_a_caller_in_the_asked_or_the_only_project() {
     let (keystone, _, session) = keystone().await;
     for _ in 0..2 {

@@ -13,11 +13,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Identity, LIST_MAX, Principal, domain,
+    Identity, LIST_MAX, Principal,
+    collection::{Columns, Filter, Kind},
+    domain,
     fields::Fields,
-    projects,
     roles::{BUILT_IN, implied_by},
-    tables::{self, DOMAIN_ID, new_id},
+    tables::{self, DOMAIN_ID},
 };
 use crate::{
     http::{ApiError, JsonBody},
@@ -46,21 +47,47 @@ struct Filters {
     domain_id: Option<String>,
 }
 
+struct Roles;
+
+impl Kind for Roles {
+    const ONE: &'static str = "role";
+    const MANY: &'static str = "roles";
+    const TABLE: &'static str = "identity_roles";
+    const COLUMNS: &'static str = "*";
+    // Services compare role names without case: `Admin` must not be somebody's second `admin`.
+    const NAME_TAKEN: &'static str = "lower(name) = lower($1)";
+
+    fn shown(identity: &Identity, row: &Row) -> Value {
+        shown(identity, row)
+    }
+
+    fn check_changeable(row: &Row) -> Result<(), ApiError> {
+        if !row.flag("built_in") {
+            return Ok(());
+        }
+        let message = format!("Role {} is immutable: the services' policies depend on it.", row.string("name"));
+        Err(ApiError::new(StatusCode::FORBIDDEN, message))
+    }
+
+    /// Whoever had the role loses it, and the tokens made with it.
+    async fn release(tx: &mut Transaction<'_>, id: &str) -> Result<(), ApiError> {
+        let sql = "SELECT user_id, target_id FROM identity_assignments WHERE role_id = $1";
+        for holder in tx.query(sql, &[id.into()]).await? {
+            tables::revoke_assignment(tx, &holder.string("user_id"), &holder.string("target_id")).await?;
+        }
+        Ok(())
+    }
+}
+
 async fn list(
     State(identity): State<Arc<Identity>>,
     principal: Principal,
     Query(filters): Query<Filters>,
 ) -> Result<Json<Value>, ApiError> {
     principal.must_be_admin_or_service("identity:list_roles")?;
-    let mut sql = "SELECT * FROM identity_roles WHERE 1 = 1".to_owned();
-    let values = projects::filter(&mut sql, filters.name, None);
-    let rows = match filters.domain_id {
-        // Roles of a domain: there are none.
-        Some(_) => Vec::new(),
-        None => identity.database.query(&format!("{sql} ORDER BY name LIMIT {}", LIST_MAX + 1), &values).await?,
-    };
-    let found = rows.iter().map(|row| shown(&identity, row)).collect();
-    Ok(Json(identity.list("roles", "/roles", found)))
+    // Roles of a domain: there are none.
+    let filter = Filter { name: filters.name, enabled: None, is_elsewhere: filters.domain_id.is_some() };
+    identity.list_kind::<Roles>(filter).await
 }
 
 async fn show(
@@ -69,8 +96,7 @@ async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     principal.must_be_admin_or_service("identity:get_role")?;
-    let row = tables::role(&mut &identity.database, &id).await?.ok_or_else(|| ApiError::not_found("role", &id))?;
-    Ok(Json(json!({"role": shown(&identity, &row)})))
+    identity.show_kind::<Roles>(&id).await
 }
 
 async fn create(
@@ -80,29 +106,15 @@ async fn create(
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     principal.must_be_admin("identity:create_role")?;
     let fields = Fields::of(body, "role")?;
-    let name = fields.required_name(NAME_CHARS_MAX)?;
-    let description = fields.text("description", 255)?;
     if fields.get("domain_id").is_some() {
         return Err(fields.wrong("domain_id", "is given, and roles of one domain are not part of this cloud"));
     }
-    let id = new_id();
-    let row = identity
-        .change(|tx| {
-            let (identity, principal) = (identity.clone(), principal.clone());
-            let (id, name, description) = (id.clone(), name.clone(), description.clone());
-            Box::pin(async move {
-                check_name(tx, &name, &id).await?;
-                tx.execute(
-                    "INSERT INTO identity_roles (id, name, description, built_in) VALUES ($1, $2, $3, 0)",
-                    &[id.as_str().into(), name.into(), description.into()],
-                )
-                .await?;
-                identity.tell(tx, &principal, "created", "role", &id).await?;
-                tables::role(tx, &id).await?.ok_or_else(|| ApiError::not_found("role", &id))
-            })
-        })
-        .await?;
-    Ok((StatusCode::CREATED, Json(json!({"role": shown(&identity, &row)}))))
+    let columns: Columns = vec![
+        ("name", fields.required_name(NAME_CHARS_MAX)?.into()),
+        ("description", fields.text("description", NAME_CHARS_MAX)?.into()),
+        ("built_in", false.into()),
+    ];
+    identity.create_kind::<Roles>(&principal, columns).await
 }
 
 async fn update(
@@ -114,57 +126,24 @@ async fn update(
     principal.must_be_admin("identity:update_role")?;
     let fields = Fields::of(body, "role")?;
     let name = fields.name(NAME_CHARS_MAX)?;
-    let description = fields.text("description", 255)?;
-    let row = identity
-        .change(|tx| {
-            let (identity, principal, fields, id) = (identity.clone(), principal.clone(), fields.clone(), id.clone());
-            let (name, description) = (name.clone(), description.clone());
-            Box::pin(async move {
-                let before = changeable(tx, &id).await?;
-                if let Some(name) = &name {
-                    check_name(tx, name, &id).await?;
-                }
-                let description = if fields.has("description") { description } else { before.text("description") };
-                tx.execute(
-                    "UPDATE identity_roles SET name = $2, description = $3 WHERE id = $1",
-                    &[id.as_str().into(), name.unwrap_or_else(|| before.string("name")).into(), description.into()],
-                )
-                .await?;
-                identity.tell(tx, &principal, "updated", "role", &id).await?;
-                tables::role(tx, &id).await?.ok_or_else(|| ApiError::not_found("role", &id))
-            })
-        })
-        .await?;
-    Ok(Json(json!({"role": shown(&identity, &row)})))
+    let description = fields.text("description", NAME_CHARS_MAX)?;
+    let edit = move |_: &Row| {
+        let mut columns: Columns = name.clone().map(|name| ("name", name.into())).into_iter().collect();
+        if fields.has("description") {
+            columns.push(("description", description.clone().into()));
+        }
+        Ok(columns)
+    };
+    identity.update_kind::<Roles>(&principal, &id, edit).await
 }
 
-/// Whoever had the role loses it, and the tokens made with it.
 async fn remove(
     State(identity): State<Arc<Identity>>,
     principal: Principal,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     principal.must_be_admin("identity:delete_role")?;
-    identity
-        .change(|tx| {
-            let (identity, principal, id) = (identity.clone(), principal.clone(), id.clone());
-            Box::pin(async move {
-                changeable(tx, &id).await?;
-                let holders = tx
-                    .query(
-                        "SELECT user_id, target_id FROM identity_assignments WHERE role_id = $1",
-                        &[id.as_str().into()],
-                    )
-                    .await?;
-                for holder in holders {
-                    tables::revoke_assignment(tx, &holder.string("user_id"), &holder.string("target_id")).await?;
-                }
-                tx.execute("DELETE FROM identity_roles WHERE id = $1", &[id.as_str().into()]).await?;
-                Ok(identity.tell(tx, &principal, "deleted", "role", &id).await?)
-            })
-        })
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+    identity.remove_kind::<Roles>(&principal, &id).await
 }
 
 /// Which role implies which: fixed here.
@@ -340,31 +319,6 @@ async fn check_parties(tx: &mut Transaction<'_>, [target, user, role]: &[String;
         return Err(ApiError::not_found("project", target));
     }
     Ok(())
-}
-
-async fn check_name(tx: &mut Transaction<'_>, name: &str, own_id: &str) -> Result<(), ApiError> {
-    let row = tx
-        .query_one(
-            "SELECT id FROM identity_roles WHERE lower(name) = lower($1) AND id <> $2",
-            &[name.into(), own_id.into()],
-        )
-        .await?;
-    match row {
-        // Services compare role names without case: `Admin` must not be somebody's second `admin`.
-        Some(_) => Err(ApiError::conflict(format!("There is a role named {name} already."))),
-        None => Ok(()),
-    }
-}
-
-async fn changeable(tx: &mut Transaction<'_>, id: &str) -> Result<Row, ApiError> {
-    let row = tables::role(tx, id).await?.ok_or_else(|| ApiError::not_found("role", id))?;
-    match row.flag("built_in") {
-        true => Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            format!("Role {} is immutable: the services' policies depend on it.", row.string("name")),
-        )),
-        false => Ok(row),
-    }
 }
 
 fn shown(identity: &Identity, row: &Row) -> Value {

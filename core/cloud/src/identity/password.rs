@@ -1,12 +1,10 @@
 //! Passwords and secrets: Argon2id, on a few threads of their own, and as slow for who does not exist.
 
+#[cfg(test)]
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
@@ -86,6 +84,7 @@ impl Passwords {
     }
 
     /// Hashes computed so far, to keep or to compare.
+    #[cfg(test)]
     pub(crate) fn hashes(&self) -> u64 {
         self.hashers.taken.load(Ordering::Relaxed)
     }
@@ -135,6 +134,7 @@ type Job = Box<dyn FnOnce() + Send>;
 struct Hashers {
     jobs: mpsc::Sender<Job>,
     /// Jobs so far.
+    #[cfg(test)]
     taken: AtomicU64,
 }
 
@@ -155,7 +155,11 @@ impl Hashers {
             };
             std::thread::Builder::new().name("passwords".into()).spawn(work).map_err(failed)?;
         }
-        Ok(Self { jobs, taken: AtomicU64::new(0) })
+        Ok(Self {
+            jobs,
+            #[cfg(test)]
+            taken: AtomicU64::new(0),
+        })
     }
 
     /// Does the work on one of the threads, unless nobody waits for it any more when its turn comes.
@@ -169,6 +173,7 @@ impl Hashers {
                 let _ = done.send(work());
             }
         };
+        #[cfg(test)]
         self.taken.fetch_add(1, Ordering::Relaxed);
         self.jobs.send(Box::new(job)).map_err(failed)?;
         result.await.map_err(failed)?

@@ -8,14 +8,15 @@ use axum::{
     http::StatusCode,
     routing::get,
 };
-use orzo_database::{Row, Value as Cell};
+use orzo_database::{Row, Transaction, Value as Cell};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Identity, LIST_MAX, Principal,
+    Identity, Principal,
+    collection::{Columns, Filter, Kind, is_elsewhere, is_true, raised},
     fields::{Fields, extra_of},
-    tables::{self, DOMAIN_ID, new_id},
+    tables::DOMAIN_ID,
 };
 use crate::http::{ApiError, JsonBody};
 
@@ -39,21 +40,42 @@ struct Filters {
     is_domain: Option<String>,
 }
 
+struct Projects;
+
+impl Kind for Projects {
+    const ONE: &'static str = "project";
+    const MANY: &'static str = "projects";
+    const TABLE: &'static str = "identity_projects";
+    const COLUMNS: &'static str = "*";
+
+    fn shown(identity: &Identity, row: &Row) -> Value {
+        shown(identity, row)
+    }
+
+    /// Assignments and application credentials go with the project; its tokens end because there is no such project.
+    async fn release(tx: &mut Transaction<'_>, id: &str) -> Result<(), ApiError> {
+        let one: [Cell; 1] = [id.into()];
+        for sql in [
+            "DELETE FROM identity_assignments WHERE target_id = $1",
+            "DELETE FROM identity_assignment_revisions WHERE target_id = $1",
+            "UPDATE identity_users SET default_project_id = NULL WHERE default_project_id = $1",
+        ] {
+            tx.execute(sql, &one).await?;
+        }
+        Ok(())
+    }
+}
+
 async fn list(
     State(identity): State<Arc<Identity>>,
     principal: Principal,
     Query(filters): Query<Filters>,
 ) -> Result<Json<Value>, ApiError> {
     principal.must_be_admin_or_service("identity:list_projects")?;
-    let mut sql = "SELECT * FROM identity_projects WHERE 1 = 1".to_owned();
-    let values = filter(&mut sql, filters.name, filters.enabled.as_deref());
     let wants_domains = filters.is_domain.as_deref().is_some_and(is_true);
-    let rows = match wants_domains || is_elsewhere(&filters.domain_id) || is_elsewhere(&filters.parent_id) {
-        true => Vec::new(),
-        false => identity.database.query(&format!("{sql} ORDER BY name LIMIT {}", LIST_MAX + 1), &values).await?,
-    };
-    let found = rows.iter().map(|row| shown(&identity, row)).collect();
-    Ok(Json(identity.list("projects", "/projects", found)))
+    let is_elsewhere = [filters.domain_id, filters.parent_id].iter().any(|id| is_elsewhere(id.as_deref()));
+    let (name, enabled) = (filters.name, filters.enabled);
+    identity.list_kind::<Projects>(Filter { name, enabled, is_elsewhere: wants_domains || is_elsewhere }).await
 }
 
 async fn show(
@@ -64,9 +86,7 @@ async fn show(
     if principal.project.as_ref().is_none_or(|project| project.id != id) {
         principal.must_be_admin_or_service("identity:get_project")?;
     }
-    let row =
-        tables::project(&mut &identity.database, &id).await?.ok_or_else(|| ApiError::not_found("project", &id))?;
-    Ok(Json(json!({"project": shown(&identity, &row)})))
+    identity.show_kind::<Projects>(&id).await
 }
 
 async fn create(
@@ -76,33 +96,16 @@ async fn create(
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     principal.must_be_admin("identity:create_project")?;
     let fields = Fields::of(body, "project")?;
-    let name = fields.required_name(NAME_CHARS_MAX)?;
     check_domain(&fields)?;
     check_flat(&fields)?;
-    let description = fields.text("description", DESCRIPTION_CHARS_MAX)?.unwrap_or_default();
-    let enabled = fields.flag("enabled")?.unwrap_or(true);
-    let extra = fields.extra(KNOWN, "{}")?;
-    let id = new_id();
-    let row = identity
-        .change(|tx| {
-            let (identity, principal) = (identity.clone(), principal.clone());
-            let (id, name, description, extra) = (id.clone(), name.clone(), description.clone(), extra.clone());
-            Box::pin(async move {
-                if tables::project_named(tx, &name).await?.is_some() {
-                    return Err(name_taken(&name));
-                }
-                tx.execute(
-                    "INSERT INTO identity_projects (id, name, description, enabled, extra, revision) \
-                     VALUES ($1, $2, $3, $4, $5, 0)",
-                    &[id.as_str().into(), name.into(), description.into(), enabled.into(), extra.into()],
-                )
-                .await?;
-                identity.tell(tx, &principal, "created", "project", &id).await?;
-                tables::project(tx, &id).await?.ok_or_else(|| ApiError::not_found("project", &id))
-            })
-        })
-        .await?;
-    Ok((StatusCode::CREATED, Json(json!({"project": shown(&identity, &row)}))))
+    let columns: Columns = vec![
+        ("name", fields.required_name(NAME_CHARS_MAX)?.into()),
+        ("description", fields.text("description", DESCRIPTION_CHARS_MAX)?.unwrap_or_default().into()),
+        ("enabled", fields.flag("enabled")?.unwrap_or(true).into()),
+        ("extra", fields.extra(KNOWN, "{}")?.into()),
+        ("revision", 0i64.into()),
+    ];
+    identity.create_kind::<Projects>(&principal, columns).await
 }
 
 async fn update(
@@ -118,65 +121,26 @@ async fn update(
     check_flat(&fields)?;
     let description = fields.text("description", DESCRIPTION_CHARS_MAX)?;
     let enabled = fields.flag("enabled")?;
-    let row = identity
-        .change(|tx| {
-            let (identity, principal, fields, id) = (identity.clone(), principal.clone(), fields.clone(), id.clone());
-            let (name, description) = (name.clone(), description.clone());
-            Box::pin(async move {
-                let missing = || ApiError::not_found("project", &id);
-                let before = tables::project(tx, &id).await?.ok_or_else(missing)?;
-                if let Some(name) = &name
-                    && tables::project_named(tx, name).await?.is_some_and(|other| other.string("id") != id)
-                {
-                    return Err(name_taken(name));
-                }
-                let extra = fields.extra(KNOWN, &before.string("extra"))?;
-                let is_disabled = before.flag("enabled") && enabled == Some(false);
-                tx.execute(
-                    "UPDATE identity_projects SET name = $2, description = $3, enabled = $4, extra = $5, \
-                     revision = revision + $6 WHERE id = $1",
-                    &[
-                        id.as_str().into(),
-                        name.unwrap_or_else(|| before.string("name")).into(),
-                        description.unwrap_or_else(|| before.string("description")).into(),
-                        enabled.unwrap_or_else(|| before.flag("enabled")).into(),
-                        extra.into(),
-                        is_disabled.into(),
-                    ],
-                )
-                .await?;
-                identity.tell(tx, &principal, "updated", "project", &id).await?;
-                tables::project(tx, &id).await?.ok_or_else(missing)
-            })
-        })
-        .await?;
-    Ok(Json(json!({"project": shown(&identity, &row)})))
+    let edit = move |before: &Row| {
+        let mut columns: Columns = vec![("extra", fields.extra(KNOWN, &before.string("extra"))?.into())];
+        columns.extend(name.clone().map(|name| ("name", name.into())));
+        columns.extend(description.clone().map(|description| ("description", description.into())));
+        columns.extend(enabled.map(|enabled| ("enabled", enabled.into())));
+        if before.flag("enabled") && enabled == Some(false) {
+            columns.push(raised(before));
+        }
+        Ok(columns)
+    };
+    identity.update_kind::<Projects>(&principal, &id, edit).await
 }
 
-/// Assignments and application credentials go with the project; its tokens end because there is no such project.
 async fn remove(
     State(identity): State<Arc<Identity>>,
     principal: Principal,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     principal.must_be_admin("identity:delete_project")?;
-    identity
-        .change(|tx| {
-            let (identity, principal, id) = (identity.clone(), principal.clone(), id.clone());
-            Box::pin(async move {
-                let one: [Cell; 1] = [id.as_str().into()];
-                if tx.execute("DELETE FROM identity_projects WHERE id = $1", &one).await? == 0 {
-                    return Err(ApiError::not_found("project", &id));
-                }
-                tx.execute("DELETE FROM identity_assignments WHERE target_id = $1", &one).await?;
-                tx.execute("DELETE FROM identity_assignment_revisions WHERE target_id = $1", &one).await?;
-                tx.execute("UPDATE identity_users SET default_project_id = NULL WHERE default_project_id = $1", &one)
-                    .await?;
-                Ok(identity.tell(tx, &principal, "deleted", "project", &id).await?)
-            })
-        })
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+    identity.remove_kind::<Projects>(&principal, &id).await
 }
 
 /// Projects in which a user has a role; only the enabled ones for someone who wants to work in them.
@@ -190,25 +154,6 @@ pub(super) async fn of_user(identity: &Identity, user_id: &str, enabled_only: bo
         )
         .await?;
     Ok(rows.iter().map(|row| shown(identity, row)).collect())
-}
-
-/// Adds the filters that users, projects and roles share; their values, in order.
-pub(super) fn filter(sql: &mut String, name: Option<String>, enabled: Option<&str>) -> Vec<Cell> {
-    let mut values: Vec<Cell> = Vec::new();
-    if let Some(name) = name {
-        values.push(name.into());
-        sql.push_str(&format!(" AND name = ${}", values.len()));
-    }
-    if let Some(enabled) = enabled {
-        values.push(is_true(enabled).into());
-        sql.push_str(&format!(" AND enabled = ${}", values.len()));
-    }
-    values
-}
-
-/// Whether a filter names a domain that is not here. Aodh sends an empty one when it has none to name.
-pub(super) fn is_elsewhere(domain: &Option<String>) -> bool {
-    domain.as_deref().is_some_and(|domain| !domain.is_empty() && domain != DOMAIN_ID)
 }
 
 /// There is one domain; whatever is made belongs to it.
@@ -232,10 +177,6 @@ fn check_flat(fields: &Fields) -> Result<(), ApiError> {
     }
 }
 
-fn is_true(text: &str) -> bool {
-    !["0", "false", "no", "off"].contains(&text.to_ascii_lowercase().as_str())
-}
-
 fn shown(identity: &Identity, row: &Row) -> Value {
     let id = row.string("id");
     let mut project = extra_of(row);
@@ -250,10 +191,4 @@ fn shown(identity: &Identity, row: &Row) -> Value {
     project.insert("links".to_owned(), json!({"self": identity.catalog.identity_url(&format!("/projects/{id}"))}));
     project.insert("id".to_owned(), json!(id));
     Value::Object(project)
-}
-
-fn name_taken(name: &str) -> ApiError {
-    ApiError::conflict(format!(
-        "Conflict occurred attempting to store project - there is a project named {name} already."
-    ))
 }

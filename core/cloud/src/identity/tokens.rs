@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    EXPIRED_WINDOW, Identity, Principal, authenticate::AuthBody, domain, projects, tables::DOMAIN_ID, text,
+    EXPIRED_WINDOW, Identity, Principal, Raise, authenticate::AuthBody, domain, projects, tables::DOMAIN_ID, text,
     token::TokenScope,
 };
 use crate::http::{ApiError, JsonBody, RequestContext};
@@ -73,6 +73,7 @@ async fn revoke(
     }
     let audit = text(subject.payload.audit);
     let kept_until = subject.payload.expires_at.plus(EXPIRED_WINDOW);
+    let _raise = Raise(&identity.revision);
     identity
         .database
         .execute(

@@ -8,16 +8,17 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use orzo_database::Row;
+use orzo_database::{Row, Transaction};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Identity, LIST_MAX, Principal,
+    Identity, Principal,
+    collection::{Columns, Filter, Kind, is_elsewhere, raised},
     fields::{Fields, extra_of},
     password, projects,
-    tables::{self, DOMAIN_ID, new_id},
+    tables::{self, DOMAIN_ID},
 };
 use crate::http::{ApiError, JsonBody};
 
@@ -42,20 +43,34 @@ struct Filters {
     domain_id: Option<String>,
 }
 
+struct Users;
+
+impl Kind for Users {
+    const ONE: &'static str = "user";
+    const MANY: &'static str = "users";
+    const TABLE: &'static str = "identity_users";
+    const COLUMNS: &'static str = tables::USER_COLUMNS;
+
+    fn shown(identity: &Identity, row: &Row) -> Value {
+        shown(identity, row)
+    }
+
+    /// Assignments and application credentials go with the user, by their keys; its tokens end because there is no such
+    /// user.
+    async fn release(_: &mut Transaction<'_>, _: &str) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
 async fn list(
     State(identity): State<Arc<Identity>>,
     principal: Principal,
     Query(filters): Query<Filters>,
 ) -> Result<Json<Value>, ApiError> {
     principal.must_be_admin_or_service("identity:list_users")?;
-    let mut sql = format!("SELECT {} FROM identity_users WHERE 1 = 1", tables::USER_COLUMNS);
-    let values = projects::filter(&mut sql, filters.name, filters.enabled.as_deref());
-    let rows = match projects::is_elsewhere(&filters.domain_id) {
-        true => Vec::new(),
-        false => identity.database.query(&format!("{sql} ORDER BY name LIMIT {}", LIST_MAX + 1), &values).await?,
-    };
-    let found = rows.iter().map(|row| shown(&identity, row)).collect();
-    Ok(Json(identity.list("users", "/users", found)))
+    let Filters { name, enabled, domain_id } = filters;
+    let is_elsewhere = is_elsewhere(domain_id.as_deref());
+    identity.list_kind::<Users>(Filter { name, enabled, is_elsewhere }).await
 }
 
 async fn show(
@@ -64,8 +79,7 @@ async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     principal.must_be_user_or_admin(&id, "identity:get_user")?;
-    let row = tables::user(&mut &identity.database, &id).await?.ok_or_else(|| ApiError::not_found("user", &id))?;
-    Ok(Json(json!({"user": shown(&identity, &row)})))
+    identity.show_kind::<Users>(&id).await
 }
 
 async fn create(
@@ -75,44 +89,16 @@ async fn create(
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     principal.must_be_admin("identity:create_user")?;
     let fields = Fields::of(body, "user")?;
-    let name = fields.required_name(NAME_CHARS_MAX)?;
     projects::check_domain(&fields)?;
-    let enabled = fields.flag("enabled")?.unwrap_or(true);
-    let default_project = fields.text("default_project_id", 64)?;
-    let extra = fields.extra(KNOWN, "{}")?;
-    let hash = match fields.text("password", usize::MAX)? {
-        Some(password) => Some(identity.new_hash(password).await?),
-        None => None,
-    };
-    let id = new_id();
-    let row = identity
-        .change(|tx| {
-            let (identity, principal) = (identity.clone(), principal.clone());
-            let (id, name, extra, hash) = (id.clone(), name.clone(), extra.clone(), hash.clone());
-            let default_project = default_project.clone();
-            Box::pin(async move {
-                if tables::user_named(tx, &name).await?.is_some() {
-                    return Err(name_taken(&name));
-                }
-                tx.execute(
-                    "INSERT INTO identity_users (id, name, password_hash, enabled, default_project_id, extra, revision) \
-                     VALUES ($1, $2, $3, $4, $5, $6, 0)",
-                    &[
-                        id.as_str().into(),
-                        name.into(),
-                        hash.into(),
-                        enabled.into(),
-                        default_project.into(),
-                        extra.into(),
-                    ],
-                )
-                .await?;
-                identity.tell(tx, &principal, "created", "user", &id).await?;
-                tables::user(tx, &id).await?.ok_or_else(|| ApiError::not_found("user", &id))
-            })
-        })
-        .await?;
-    Ok((StatusCode::CREATED, Json(json!({"user": shown(&identity, &row)}))))
+    let mut columns: Columns = vec![
+        ("name", fields.required_name(NAME_CHARS_MAX)?.into()),
+        ("enabled", fields.flag("enabled")?.unwrap_or(true).into()),
+        ("default_project_id", fields.text("default_project_id", 64)?.into()),
+        ("extra", fields.extra(KNOWN, "{}")?.into()),
+        ("revision", 0i64.into()),
+    ];
+    columns.push(("password_hash", identity.hash_of(&fields).await?.into()));
+    identity.create_kind::<Users>(&principal, columns).await
 }
 
 async fn update(
@@ -127,68 +113,30 @@ async fn update(
     projects::check_domain(&fields)?;
     let enabled = fields.flag("enabled")?;
     let default_project = fields.text("default_project_id", 64)?;
-    let hash = match fields.text("password", usize::MAX)? {
-        Some(password) => Some(identity.new_hash(password).await?),
-        None => None,
+    let hash = identity.hash_of(&fields).await?;
+    let edit = move |before: &Row| {
+        let mut columns: Columns = vec![("extra", fields.extra(KNOWN, &before.string("extra"))?.into())];
+        columns.extend(name.clone().map(|name| ("name", name.into())));
+        columns.extend(enabled.map(|enabled| ("enabled", enabled.into())));
+        columns.extend(hash.clone().map(|hash| ("password_hash", hash.into())));
+        if fields.has("default_project_id") {
+            columns.push(("default_project_id", default_project.clone().into()));
+        }
+        if hash.is_some() || before.flag("enabled") && enabled == Some(false) {
+            columns.push(raised(before));
+        }
+        Ok(columns)
     };
-    let row = identity
-        .change(|tx| {
-            let (identity, principal, fields, id) = (identity.clone(), principal.clone(), fields.clone(), id.clone());
-            let (name, hash, default_project) = (name.clone(), hash.clone(), default_project.clone());
-            Box::pin(async move {
-                let missing = || ApiError::not_found("user", &id);
-                let before = tables::user(tx, &id).await?.ok_or_else(missing)?;
-                if let Some(name) = &name
-                    && tables::user_named(tx, name).await?.is_some_and(|other| other.string("id") != id)
-                {
-                    return Err(name_taken(name));
-                }
-                let extra = fields.extra(KNOWN, &before.string("extra"))?;
-                let is_disabled = before.flag("enabled") && enabled == Some(false);
-                let revokes = hash.is_some() || is_disabled;
-                let default_project =
-                    if fields.has("default_project_id") { default_project } else { before.text("default_project_id") };
-                tx.execute(
-                    "UPDATE identity_users SET name = $2, password_hash = $3, enabled = $4, default_project_id = $5, \
-                     extra = $6, revision = revision + $7 WHERE id = $1",
-                    &[
-                        id.as_str().into(),
-                        name.unwrap_or_else(|| before.string("name")).into(),
-                        hash.or_else(|| before.text("password_hash")).into(),
-                        enabled.unwrap_or_else(|| before.flag("enabled")).into(),
-                        default_project.into(),
-                        extra.into(),
-                        revokes.into(),
-                    ],
-                )
-                .await?;
-                identity.tell(tx, &principal, "updated", "user", &id).await?;
-                tables::user(tx, &id).await?.ok_or_else(missing)
-            })
-        })
-        .await?;
-    Ok(Json(json!({"user": shown(&identity, &row)})))
+    identity.update_kind::<Users>(&principal, &id, edit).await
 }
 
-/// Assignments and application credentials go with the user; its tokens end because there is no such user.
 async fn remove(
     State(identity): State<Arc<Identity>>,
     principal: Principal,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     principal.must_be_admin("identity:delete_user")?;
-    identity
-        .change(|tx| {
-            let (identity, principal, id) = (identity.clone(), principal.clone(), id.clone());
-            Box::pin(async move {
-                if tx.execute("DELETE FROM identity_users WHERE id = $1", &[id.as_str().into()]).await? == 0 {
-                    return Err(ApiError::not_found("user", &id));
-                }
-                Ok(identity.tell(tx, &principal, "deleted", "user", &id).await?)
-            })
-        })
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+    identity.remove_kind::<Users>(&principal, &id).await
 }
 
 #[derive(Deserialize)]
@@ -259,6 +207,14 @@ async fn list_groups(
 }
 
 impl Identity {
+    /// The hash of the password in a body, if there is one.
+    async fn hash_of(&self, fields: &Fields) -> Result<Option<String>, ApiError> {
+        match fields.text("password", usize::MAX)? {
+            Some(password) => Ok(Some(self.new_hash(password).await?)),
+            None => Ok(None),
+        }
+    }
+
     async fn new_hash(&self, password: String) -> Result<String, ApiError> {
         password::check_length(&password)?;
         self.passwords.hash(&SecretString::from(password)).await
@@ -279,8 +235,4 @@ fn shown(identity: &Identity, row: &Row) -> Value {
     user.insert("links".to_owned(), json!({"self": identity.catalog.identity_url(&format!("/users/{id}"))}));
     user.insert("id".to_owned(), json!(id));
     Value::Object(user)
-}
-
-fn name_taken(name: &str) -> ApiError {
-    ApiError::conflict(format!("Conflict occurred attempting to store user - there is a user named {name} already."))
 }

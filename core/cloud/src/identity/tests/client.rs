@@ -23,14 +23,10 @@ async fn served() -> (Arc<Identity>, Url, tempfile::TempDir) {
     (identity, base.join("/identity").expect("a URL"), directory)
 }
 
-#[tokio::test]
-async fn our_own_session_logs_in_validates_and_checks_passwords() {
-    // Another test of this process may have installed it.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let (identity, auth_url, _directory) = served().await;
+/// The session of a service in the same process.
+async fn session_of(identity: &Identity, auth_url: Url) -> Arc<Session> {
     let password = SecretString::from("service password");
     identity.ensure_user("orzo", &password, "service", &["admin", "service"]).await.expect("made");
-    identity.ensure_user("ann", &SecretString::from(PASSWORD), "demo", &["member"]).await.expect("made");
     let credentials = Credentials {
         auth_url,
         username: "orzo".to_owned(),
@@ -39,7 +35,56 @@ async fn our_own_session_logs_in_validates_and_checks_passwords() {
         project: "service".to_owned(),
         project_domain: "Default".to_owned(),
     };
-    let session = Session::new(credentials, reqwest::Client::new(), SystemClock::shared());
+    Session::with_revision(credentials, reqwest::Client::new(), SystemClock::shared(), identity.revision())
+}
+
+#[tokio::test]
+async fn what_is_revoked_counts_at_once_in_the_same_process() {
+    // Another test of this process may have installed it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (identity, auth_url, _directory) = served().await;
+    let session = session_of(&identity, auth_url.clone()).await;
+    let password = |text: &str| SecretString::from(text);
+    let ann = identity.ensure_user("ann", &password(PASSWORD), "demo", &["member"]).await.expect("made");
+    let client = reqwest::Client::new();
+    let log_in = |secret: &'static str| {
+        let request = client.post(format!("{auth_url}/v3/auth/tokens")).json(&json!({"auth": {"identity":
+            {"methods": ["password"], "password": {"user": {"id": ann, "password": secret}}}}}));
+        async move {
+            let answer = request.send().await.expect("answered");
+            answer.headers()["x-subject-token"].to_str().expect("text").to_owned()
+        }
+    };
+    let [revoked, old] = [log_in(PASSWORD).await, log_in(PASSWORD).await];
+    for token in [&revoked, &old] {
+        assert!(session.validate(token).await.expect("asked").is_some());
+    }
+    let before = identity.revision().load(Ordering::Acquire);
+    let request = client.delete(format!("{auth_url}/v3/auth/tokens"));
+    let answer = request.header("x-auth-token", &revoked).header("x-subject-token", &revoked).send().await;
+    assert_eq!(answer.expect("answered").status().as_u16(), 204);
+    assert_eq!(session.validate(&revoked).await.expect("asked"), None, "its verdict was remembered a moment ago");
+    assert!(session.validate(&old).await.expect("asked").is_some());
+
+    assert!(session.check_password("ann", PASSWORD, Some("demo")).await.expect("asked").is_some());
+    identity.ensure_user("ann", &password("another password"), "demo", &["member"]).await.expect("changed");
+    assert_eq!(session.validate(&old).await.expect("asked"), None);
+    assert_eq!(session.check_password("ann", PASSWORD, Some("demo")).await.expect("asked"), None);
+
+    // What only logs in or looks leaves the verdicts as they are.
+    let after = identity.revision().load(Ordering::Acquire);
+    assert!(after > before);
+    log_in("another password").await;
+    assert_eq!(identity.revision().load(Ordering::Acquire), after);
+}
+
+#[tokio::test]
+async fn our_own_session_logs_in_validates_and_checks_passwords() {
+    // Another test of this process may have installed it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (identity, auth_url, _directory) = served().await;
+    let session = session_of(&identity, auth_url).await;
+    identity.ensure_user("ann", &SecretString::from(PASSWORD), "demo", &["member"]).await.expect("made");
     let metric = session.endpoint("metric").await.expect("in the catalog");
     assert!(metric.path().ends_with("/metric"));
     let token = session.token().await.expect("a token");
