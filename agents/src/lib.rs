@@ -13,6 +13,7 @@
 pub mod central;
 pub mod compute;
 pub mod host;
+pub mod metrics;
 pub mod notifications;
 pub mod polling;
 pub mod pollsters;

@@ -2,7 +2,7 @@
 //!
 //! `settings → hypervisor, host → agents → publisher (RabbitMQ or Orzo's API, spool on disk)`
 //!
-//! One thread, beside libvirt's own and those for files. No columnar code, no query engine, no web server.
+//! One thread, beside libvirt's own and those for files. No columnar code, no query engine, no web framework.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -19,6 +19,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use orzo_agents::{
     compute::{ComputeAgent, bench::bench},
     host::{HostAgent, HostReader, hostname},
+    metrics::Metrics,
     polling::Polling,
     publish::{BusOutlet, DRAIN_WAIT_MAX, HttpOutlet, Outlet, Publisher},
     settings::{
@@ -191,7 +192,13 @@ async fn compute(settings: AgentSettings) -> anyhow::Result<()> {
     // Fails only if a provider is installed already, and then there is one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let clock = SystemClock::shared();
-    let rooms = Rooms::new(&prometheus::Registry::new());
+    let registry = prometheus::Registry::new();
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    let rooms = Rooms::new(&registry);
+    let metrics = match settings.metrics.listen {
+        Some(address) => Some(Metrics::listen(address, registry, clock.clone()).await?),
+        None => None,
+    };
     let host = if settings.host.is_empty() { hostname() } else { settings.host.clone() };
     let polling = polling(&settings.polling)?;
     let publish = &settings.publish;
@@ -208,6 +215,11 @@ async fn compute(settings: AgentSettings) -> anyhow::Result<()> {
         let (publisher, stop) = (publisher.clone(), stop_publishing.clone());
         async move { publisher.run(stop).await }
     });
+    if let Some(metrics) = metrics {
+        tracing::info!(address = %metrics.address()?, "/metrics and /healthz are answered");
+        // Until the very end, so that also the handing over can be watched.
+        tokio::spawn(metrics.run(stop_publishing.clone()));
+    }
     let agents = TaskTracker::new();
     if settings.host_meters.enabled {
         let reader = HostReader::below(&settings.host_meters.root);

@@ -5,7 +5,7 @@
 
 mod destination;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de};
@@ -34,6 +34,8 @@ pub struct AgentSettings {
     pub api: ApiSettings,
     /// How samples are handed over.
     pub publish: PublishSettings,
+    /// What the agent tells about itself.
+    pub metrics: MetricsSettings,
 }
 
 /// Guests.
@@ -125,6 +127,15 @@ pub struct PublishSettings {
     /// How long the agent may take to hand over what it has when it is told to stop.
     #[serde(deserialize_with = "duration")]
     pub drain_wait: Duration,
+}
+
+/// What the agent tells about itself.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsSettings {
+    /// Address and port of `/metrics` and `/healthz`; empty: not told.
+    #[serde(deserialize_with = "socket_address")]
+    pub listen: Option<SocketAddr>,
 }
 
 impl Default for ComputeSettings {
@@ -244,6 +255,16 @@ fn web_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>
     }
 }
 
+/// `127.0.0.1:9741` or `[::1]:9741`; `None` if empty.
+fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = || de::Error::custom(format!("`{text}` is not an address and port such as \"127.0.0.1:9741\""));
+    text.parse().map(Some).map_err(|_| wrong())
+}
+
 fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -267,7 +288,7 @@ mod tests {
         let example = AgentSettings::parse("example.toml", EXAMPLE).unwrap();
         assert_eq!(format!("{example:?}"), format!("{:?}", AgentSettings::default()));
         let keys = EXAMPLE.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
-        assert_eq!(keys, 22, "a new setting belongs into the example");
+        assert_eq!(keys, 23, "a new setting belongs into the example");
     }
 
     #[test]
@@ -299,6 +320,10 @@ mod tests {
         for wrong in ["ftp://orzo", "orzo", "http://"] {
             assert!(AgentSettings::parse("a", &format!("[api]\nauth_url = '{wrong}'\n")).is_err(), "{wrong}");
         }
+        let listen = |text: &str| AgentSettings::parse("a", &format!("[metrics]\nlisten = '{text}'\n"));
+        assert_eq!(listen("[::1]:9741").unwrap().metrics.listen.map(|address| address.port()), Some(9741));
+        let error = listen("9741").unwrap_err();
+        assert_eq!(error.to_string(), "a:2: `9741` is not an address and port such as \"127.0.0.1:9741\"");
     }
 
     #[test]
