@@ -94,10 +94,15 @@ impl Bus for InProcessBus {
     }
 
     async fn subscribe(&self, queue: &QueueSpec, prefetch: u16) -> Result<Box<dyn Subscription>, BusError> {
-        self.declare(queue).await?;
+        let consumer = {
+            let mut state = self.shared.state.lock();
+            state.declare(queue)?;
+            state.queues.get_mut(&queue.name).map(Queue::join).unwrap_or_default()
+        };
         Ok(Box::new(InProcessSubscription {
             shared: self.shared.clone(),
             queue: queue.name.clone(),
+            consumer,
             prefetch: usize::from(prefetch.max(1)),
             unacknowledged: Arc::default(),
         }))
@@ -154,10 +159,9 @@ impl State {
                 self.queues.insert(spec.name.clone(), Queue::new(spec.clone()));
             }
         }
-        if let (QueueKind::Quorum, Some(dead)) = (spec.kind, dead_queue(&spec.name)) {
-            self.queues
-                .entry(dead.clone())
-                .or_insert_with(|| Queue::new(QueueSpec { name: dead, bindings: vec![], ..spec.clone() }));
+        if let Some(dead) = dead_queue(&spec.name).filter(|_| spec.kind.is_quorum()) {
+            let spec = QueueSpec { name: dead.clone(), kind: QueueKind::Quorum, bindings: vec![], ..spec.clone() };
+            self.queues.entry(dead).or_insert_with(|| Queue::new(spec));
         }
         Ok(())
     }
@@ -198,7 +202,7 @@ impl State {
         let deliveries = taken.redeliveries + 1;
         let limit = queue.spec.delivery_limit;
         let dead = match queue.spec.kind {
-            QueueKind::Quorum if !again || deliveries >= limit => dead_queue(name),
+            kind if kind.is_quorum() && (!again || deliveries >= limit) => dead_queue(name),
             // A classic queue of oslo has no dead-letter exchange: what is rejected for good is gone.
             QueueKind::OsloClassic if !again => {
                 queue.finish(&taken, &set_aside);
@@ -230,6 +234,7 @@ impl State {
 struct InProcessSubscription {
     shared: Arc<Shared>,
     queue: String,
+    consumer: u64,
     prefetch: usize,
     unacknowledged: Arc<Mutex<usize>>,
 }
@@ -249,7 +254,7 @@ impl Subscription for InProcessSubscription {
                 }
                 let mut unacknowledged = self.unacknowledged.lock();
                 if *unacknowledged < self.prefetch {
-                    let taken = state.queues.get_mut(&self.queue).and_then(Queue::take);
+                    let taken = state.queues.get_mut(&self.queue).and_then(|queue| queue.take(self.consumer));
                     if let Some(taken) = taken {
                         *unacknowledged += 1;
                         drop(unacknowledged);
@@ -260,6 +265,15 @@ impl Subscription for InProcessSubscription {
             }
             changed.await;
         }
+    }
+}
+
+impl Drop for InProcessSubscription {
+    fn drop(&mut self) {
+        if let Some(queue) = self.shared.state.lock().queues.get_mut(&self.queue) {
+            queue.leave(self.consumer);
+        }
+        self.shared.changed.notify_waiters();
     }
 }
 

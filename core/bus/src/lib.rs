@@ -45,9 +45,19 @@ pub struct Message {
 pub enum QueueKind {
     /// Replicated and fsynced before the confirm; durable exchange. All of our own queues.
     Quorum,
+    /// As [`Self::Quorum`], for one consumer at a time: of several the broker chooses one, and another one when that is
+    /// gone (RabbitMQ's single active consumer). For shards: who dies hands over, and no two work on one series.
+    QuorumSingleActive,
     /// What oslo.messaging declares by default: classic, not durable, exchange not durable. Only for compatibility
     /// with real services' `notifications.*` queues.
     OsloClassic,
+}
+
+impl QueueKind {
+    /// Durable, with a delivery limit and a dead-letter queue.
+    pub fn is_quorum(self) -> bool {
+        matches!(self, Self::Quorum | Self::QuorumSingleActive)
+    }
 }
 
 /// A queue and what is routed to it.

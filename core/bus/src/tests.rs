@@ -255,6 +255,41 @@ async fn consumers_compete(make: MakeBus) {
     bus.close().await;
 }
 
+async fn of_a_shards_consumers_one_is_active_and_the_next_takes_over(make: MakeBus) {
+    let Some(bus) = make(WAIT) else { return };
+    let names = Names::new();
+    let queue = QueueSpec { kind: QueueKind::QuorumSingleActive, ..names.queue("shard", "k") };
+    let mut first = bus.subscribe(&queue, 2).await.unwrap();
+    while bus.declare(&queue).await.is_err() {}
+    let published = publish(&bus, names.message("k", "a"));
+    // Now it is the active one: a subscription consumes from its first wait on.
+    next(&mut first).await.receipt.ack().await.unwrap();
+    published.await.unwrap().unwrap();
+    let mut second = bus.subscribe(&queue, 2).await.unwrap();
+    assert!(nothing_comes(&mut second).await);
+    let mut published = Vec::new();
+    for name in ["b", "c", "d", "e"] {
+        published.push(publish(&bus, names.message("k", name)));
+    }
+    let in_hand = [next(&mut first).await, next(&mut first).await];
+    // Its hands are full, two more wait: still they are not another's.
+    assert!(nothing_comes(&mut second).await);
+    // It dies with both; the other has all four.
+    drop(first);
+    drop(in_hand);
+    let mut bodies = std::collections::BTreeSet::new();
+    while bodies.len() < 4 {
+        let delivery = next(&mut second).await;
+        bodies.insert(body(&delivery));
+        delivery.receipt.ack().await.unwrap();
+    }
+    assert_eq!(bodies, ["b", "c", "d", "e"].map(str::to_owned).into());
+    for published in published {
+        published.await.unwrap().unwrap();
+    }
+    bus.close().await;
+}
+
 async fn prefetch_bounds_what_is_in_hand(make: MakeBus) {
     let Some(bus) = make(WAIT) else { return };
     let names = Names::new();
@@ -398,6 +433,7 @@ on_both_buses!(
     a_message_rejected_for_good_is_set_aside_at_once,
     what_no_queue_takes_is_an_error_also_among_many,
     consumers_compete,
+    of_a_shards_consumers_one_is_active_and_the_next_takes_over,
     prefetch_bounds_what_is_in_hand,
     a_full_queue_says_so,
     a_closed_bus_says_so,

@@ -42,7 +42,7 @@ pub fn samples_key(shard: u16) -> String {
 pub fn samples_queue(shard: u16) -> QueueSpec {
     QueueSpec {
         name: format!("orzo.samples.{shard}"),
-        kind: QueueKind::Quorum,
+        kind: QueueKind::QuorumSingleActive,
         bindings: vec![(ORZO_EXCHANGE.to_owned(), samples_key(shard))],
         delivery_limit: SAMPLE_DELIVERIES_MAX,
         length_max: SAMPLE_BATCHES_MAX,

@@ -1,14 +1,14 @@
 //! One queue of the in-process bus, and what a publisher waits for. No waiting happens here but on a confirmation.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
 use tokio::sync::watch;
 
 use super::topic;
-use crate::{Message, QueueSpec};
+use crate::{Message, QueueKind, QueueSpec};
 
 /// How it ended for the publisher.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,11 +68,22 @@ pub(super) struct Queue {
     waiting: HashMap<u64, Vec<Arc<Confirmation>>>,
     numbers: HashMap<String, u64>,
     next_number: u64,
+    /// Consumers in the order in which they came; where only one is active, it is the first.
+    consumers: VecDeque<u64>,
+    next_consumer: u64,
 }
 
 impl Queue {
     pub(super) fn new(spec: QueueSpec) -> Self {
-        Self { spec, ready: BTreeMap::new(), waiting: HashMap::new(), numbers: HashMap::new(), next_number: 0 }
+        Self {
+            spec,
+            ready: BTreeMap::new(),
+            waiting: HashMap::new(),
+            numbers: HashMap::new(),
+            next_number: 0,
+            consumers: VecDeque::new(),
+            next_consumer: 0,
+        }
     }
 
     pub(super) fn bind(&mut self, bindings: &[(String, String)]) {
@@ -116,7 +127,24 @@ impl Queue {
         self.ready.insert(number, Taken { number, message, redeliveries: 0 });
     }
 
-    pub(super) fn take(&mut self) -> Option<Taken> {
+    /// A consumer comes; its number.
+    pub(super) fn join(&mut self) -> u64 {
+        let consumer = self.next_consumer;
+        self.next_consumer += 1;
+        self.consumers.push_back(consumer);
+        consumer
+    }
+
+    /// A consumer goes; if it was the active one, the next is.
+    pub(super) fn leave(&mut self, consumer: u64) {
+        self.consumers.retain(|other| *other != consumer);
+    }
+
+    /// The next message, if this consumer may have it.
+    pub(super) fn take(&mut self, consumer: u64) -> Option<Taken> {
+        if self.spec.kind == QueueKind::QuorumSingleActive && self.consumers.front() != Some(&consumer) {
+            return None;
+        }
         self.ready.pop_first().map(|(_, taken)| taken)
     }
 

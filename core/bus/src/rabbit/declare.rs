@@ -19,8 +19,8 @@ const NOT_FOUND: u16 = 404;
 
 /// Declares the queue, its dead-letter queue, its exchanges and bindings.
 pub(super) async fn declare(shared: &Shared, link: &Link, spec: &QueueSpec) -> Result<(), BusError> {
-    if let (QueueKind::Quorum, Some(dead)) = (spec.kind, dead_queue(&spec.name)) {
-        declare_queue(shared, link, &dead, spec.kind, quorum_arguments(DEAD_LETTERS_MAX)).await?;
+    if let Some(dead) = dead_queue(&spec.name).filter(|_| spec.kind.is_quorum()) {
+        declare_queue(shared, link, &dead, QueueKind::Quorum, quorum_arguments(DEAD_LETTERS_MAX)).await?;
     }
     declare_queue(shared, link, &spec.name, spec.kind, arguments(spec)).await?;
     for (exchange, routing_key) in &spec.bindings {
@@ -56,21 +56,23 @@ pub(super) async fn exchange_exists(link: &Link, exchange: &str) -> Result<bool,
 
 /// A quorum queue that never drops: it refuses when full, and hands dead letters on only when they are safe.
 fn arguments(spec: &QueueSpec) -> FieldTable {
-    match (spec.kind, dead_queue(&spec.name)) {
+    if !spec.kind.is_quorum() {
         // As oslo.messaging declares: no arguments.
-        (QueueKind::OsloClassic, _) => FieldTable::default(),
-        (QueueKind::Quorum, None) => quorum_arguments(spec.length_max),
-        (QueueKind::Quorum, Some(dead)) => {
-            let mut table = quorum_arguments(spec.length_max);
-            // RabbitMQ counts failed deliveries and acts when they exceed the limit, so a limit of n - 1 means n
-            // deliveries in all.
-            table.insert("x-delivery-limit".into(), AMQPValue::LongUInt(spec.delivery_limit.saturating_sub(1)));
-            table.insert("x-dead-letter-exchange".into(), text(""));
-            table.insert("x-dead-letter-routing-key".into(), text(&dead));
-            table.insert("x-dead-letter-strategy".into(), text("at-least-once"));
-            table
-        }
+        return FieldTable::default();
     }
+    let mut table = quorum_arguments(spec.length_max);
+    if spec.kind == QueueKind::QuorumSingleActive {
+        table.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+    }
+    if let Some(dead) = dead_queue(&spec.name) {
+        // RabbitMQ counts failed deliveries and acts when they exceed the limit, so a limit of n - 1 means n deliveries
+        // in all.
+        table.insert("x-delivery-limit".into(), AMQPValue::LongUInt(spec.delivery_limit.saturating_sub(1)));
+        table.insert("x-dead-letter-exchange".into(), text(""));
+        table.insert("x-dead-letter-routing-key".into(), text(&dead));
+        table.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+    }
+    table
 }
 
 fn quorum_arguments(length_max: u32) -> FieldTable {
@@ -90,7 +92,7 @@ async fn declare_queue(
 ) -> Result<(), BusError> {
     // A refused declaration closes its channel, so each has one of its own.
     let channel = link.channel().await?;
-    let options = QueueDeclareOptions { durable: kind == QueueKind::Quorum, ..Default::default() };
+    let options = QueueDeclareOptions { durable: kind.is_quorum(), ..Default::default() };
     match answered(channel.queue_declare(short(name)?, options, arguments)).await {
         Ok(_) => Ok(()),
         Err(error) if reply_code(&error).is_some_and(|code| NOT_ALLOWED.contains(&code)) => {
@@ -109,7 +111,7 @@ async fn declare_exchange(shared: &Shared, link: &Link, name: &str, kind: QueueK
         return Ok(());
     }
     let channel = link.channel().await?;
-    let options = ExchangeDeclareOptions { durable: kind == QueueKind::Quorum, ..Default::default() };
+    let options = ExchangeDeclareOptions { durable: kind.is_quorum(), ..Default::default() };
     let declared =
         answered(channel.exchange_declare(short(name)?, ExchangeKind::Topic, options, FieldTable::default())).await;
     match declared {

@@ -100,17 +100,55 @@ async fn every_message_survives(bus: Arc<dyn Bus>, trouble: impl Future<Output =
     consumer.await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cut_wires_lose_nothing() {
-    let Ok(url) = std::env::var("ORZO_TEST_AMQP") else { return };
-    let _alive = BROKER.read().await;
-    let mut url = url::Url::parse(&url).unwrap();
+/// A bus whose wire can be cut.
+async fn wired(url: &str) -> (Arc<dyn Bus>, Wire) {
+    let mut url = url::Url::parse(url).unwrap();
     let broker = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5672));
     let wire = Wire::to(broker).await;
     url.set_host(Some("127.0.0.1")).unwrap();
     url.set_port(Some(wire.address.port())).unwrap();
     let bus = RabbitBus::connect_with(url.as_str(), settings(WAIT), SystemClock::shared()).unwrap();
-    let bus: Arc<dyn Bus> = Arc::new(bus);
+    (Arc::new(bus), wire)
+}
+
+/// A delivery tag counts from one on every channel: an acknowledgement by an old one would hit another message, or
+/// cost the new channel.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receipt_of_a_broken_connection_acknowledges_nothing_on_the_next_one() {
+    let Ok(url) = std::env::var("ORZO_TEST_AMQP") else { return };
+    let _alive = BROKER.read().await;
+    let (bus, wire) = wired(&url).await;
+    let names = Names::new();
+    let queue = names.queue("q", "k");
+    let mut subscription = bus.subscribe(&queue, 10).await.unwrap();
+    while bus.declare(&queue).await.is_err() {}
+    for name in ["a", "b"] {
+        bus.publish(names.message("k", name)).await.unwrap();
+    }
+    let (first, second) = (next(&mut subscription).await, next(&mut subscription).await);
+    wire.cut();
+    // Both come again, on another channel, with the same tags.
+    let again = [next(&mut subscription).await, next(&mut subscription).await];
+    first.receipt.ack().await.unwrap();
+    second.receipt.reject(false).await.unwrap();
+    assert!(again.iter().all(|delivery| delivery.redeliveries > 0));
+    // The old answers took nothing away: unanswered, both come once more, and the channel still stands.
+    drop(again);
+    let mut bodies = BTreeSet::new();
+    while bodies.len() < 2 {
+        let delivery = next(&mut subscription).await;
+        bodies.insert(body(&delivery));
+        delivery.receipt.ack().await.unwrap();
+    }
+    assert!(nothing_comes(&mut subscription).await);
+    bus.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_wires_lose_nothing() {
+    let Ok(url) = std::env::var("ORZO_TEST_AMQP") else { return };
+    let _alive = BROKER.read().await;
+    let (bus, wire) = wired(&url).await;
     every_message_survives(bus, async move {
         for _ in 0..10 {
             tokio::time::sleep(Duration::from_millis(200)).await;
