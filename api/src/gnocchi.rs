@@ -68,7 +68,8 @@ pub(crate) fn router() -> Router<SharedApi> {
             "/v1/resource/{type}/{id}/metric/{name}/measures",
             get(measures::show_of_resource).post(measures::add_of_resource),
         )
-        .route("/v1/search/resource/{type}", post(resources::search))
+        // Nothing is there to be read, as in Gnocchi, which knows no such path.
+        .route("/v1/search/resource/{type}", post(resources::search).get(crate::front::no_route))
         .route("/v1/batch/metrics/measures", post(batch::by_metric))
         .route("/v1/batch/resources/metrics/measures", post(batch::by_resource))
         .route("/v1/aggregates", post(aggregates::compute))

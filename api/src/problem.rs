@@ -11,6 +11,8 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::wire::write_json;
+
 /// A refused request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Problem {
@@ -84,7 +86,8 @@ impl IntoResponse for Problem {
             return self.status.into_response();
         }
         let title = self.status.canonical_reason().unwrap_or("Error");
-        let body = json!({"code": self.status.as_u16(), "title": title, "description": self.description}).to_string();
+        let mut body = String::new();
+        write_json(&json!({"code": self.status.as_u16(), "title": title, "description": self.description}), &mut body);
         let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -153,8 +156,14 @@ fn html(problem: &Problem) -> Response {
         Value::Null => String::new(),
         other => other.to_string(),
     };
+    // What a person reads first; those who scrape pages look for these sentences.
+    let sentence = match problem.status {
+        StatusCode::FORBIDDEN => "Access was denied to this resource.",
+        StatusCode::NOT_FOUND => "The resource could not be found.",
+        _ => "",
+    };
     let page = format!(
-        "<html>\n <head>\n  <title>{title}</title>\n </head>\n <body>\n  <h1>{title}</h1>\n  <br /><br />\n{}\n </body>\n</html>\n",
+        "<html>\n <head>\n  <title>{title}</title>\n </head>\n <body>\n  <h1>{title}</h1>\n  {sentence}<br /><br />\n{}\n </body>\n</html>\n",
         escape(&message)
     );
     let mut response = (problem.status, [(header::CONTENT_TYPE, "text/html; charset=UTF-8")], page).into_response();
@@ -164,13 +173,13 @@ fn html(problem: &Problem) -> Response {
     response
 }
 
+/// In the text of an element only `&` and `<` mean something; Gnocchi's texts have a bare `>`.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             c => out.push(c),
         }
@@ -216,6 +225,6 @@ mod tests {
 
     #[test]
     fn html_cannot_carry_markup_from_the_request() {
-        assert_eq!(escape("<script>\"&"), "&lt;script&gt;&quot;&amp;");
+        assert_eq!(escape("<script>\"&"), "&lt;script>&quot;&amp;");
     }
 }

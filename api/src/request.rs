@@ -24,6 +24,9 @@ impl FromRequest<SharedApi> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &SharedApi) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ""));
+        }
         match OptionalJsonBody::from_request(request, api).await?.0 {
             Some(value) => Ok(Self(value)),
             None => Err(undecodable("Expected object or value")),
@@ -38,7 +41,7 @@ impl FromRequest<SharedApi> for OptionalJsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &SharedApi) -> Result<Self, Problem> {
-        let is_json = content_type(request.headers()) == Some("application/json".to_owned());
+        let is_json = is_json(request.headers());
         let bytes = body_bytes(request.into_body()).await?;
         if bytes.is_empty() {
             return Ok(Self(None));
@@ -62,6 +65,10 @@ impl FromRequest<SharedApi> for PatchBody {
         }
         decode(&body_bytes(request.into_body()).await?).map(Self)
     }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    content_type(headers).as_deref() == Some("application/json")
 }
 
 /// The media type of the body, lower case, without its parameters.

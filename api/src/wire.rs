@@ -48,7 +48,7 @@ impl Tree {
 
     fn write(&self, out: &mut String) {
         match self {
-            Self::Json(value) => out.push_str(&value.to_string()),
+            Self::Json(value) => write_json(value, out),
             Self::Measures(rows) => {
                 out.push('[');
                 for (index, row) in rows.iter().enumerate() {
@@ -61,7 +61,7 @@ impl Tree {
                 out.push('{');
                 for (index, (name, part)) in parts.iter().enumerate() {
                     out.push_str(if index == 0 { "" } else { ", " });
-                    out.push_str(&Value::from(name.as_str()).to_string());
+                    write_text(name, out);
                     out.push_str(": ");
                     part.write(out);
                 }
@@ -77,6 +77,61 @@ impl Tree {
             }
         }
     }
+}
+
+/// JSON as Python writes it, which clients' tests compare as text: `", "` and `": "` between things, ASCII only.
+pub(crate) fn write_json(value: &Value, out: &mut String) {
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(truth) => out.push_str(if *truth { "true" } else { "false" }),
+        Value::Number(number) => {
+            let _ = write!(out, "{number}");
+        }
+        Value::String(text) => write_text(text, out),
+        Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                write_json(item, out);
+            }
+            out.push(']');
+        }
+        Value::Object(fields) => {
+            out.push('{');
+            for (index, (name, field)) in fields.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                write_text(name, out);
+                out.push_str(": ");
+                write_json(field, out);
+            }
+            out.push('}');
+        }
+    }
+}
+
+fn write_text(text: &str, out: &mut String) {
+    out.push('"');
+    let mut rest = text;
+    // Most texts need no escapes and are copied whole.
+    while let Some(at) = rest.find(|c: char| c == '"' || c == '\\' || !(' '..='~').contains(&c)) {
+        out.push_str(&rest[..at]);
+        let c = rest[at..].chars().next().unwrap_or_default();
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+        }
+        rest = &rest[at + c.len_utf8()..];
+    }
+    out.push_str(rest);
+    out.push('"');
 }
 
 fn write_row(row: &Row, out: &mut String) {
@@ -161,6 +216,16 @@ mod tests {
                  [{time}, 60.0, 1e22], [{time}, 60.0, -0.0]]}}"
             )
         );
+    }
+
+    #[test]
+    fn json_is_written_as_python_writes_it() {
+        let value = serde_json::json!({"a\"\\": [1, -2.5, null, true], "é😀\n\u{1}": {}});
+        assert_eq!(
+            Tree::Json(value.clone()).to_text(),
+            r#"{"a\"\\": [1, -2.5, null, true], "\u00e9\ud83d\ude00\n\u0001": {}}"#
+        );
+        assert_eq!(serde_json::from_str::<Value>(&Tree::Json(value.clone()).to_text()).expect("JSON"), value);
     }
 
     #[test]

@@ -185,7 +185,7 @@ fn definition(fields: &Fields<'_>) -> Result<Vec<PolicyItem>, Problem> {
     for (item, path) in fields.list("definition")?.unwrap_or_default() {
         let item = Fields::at(item, path)?;
         item.only(&["granularity", "points", "timespan"])?;
-        let points = match item.get("points") {
+        let points: Option<i64> = match item.get("points") {
             // The command line client sends texts.
             Some(Value::String(text)) => {
                 Some(text.trim().parse::<i64>().map_err(|_| item.value_problem("expected int", "points"))?)
@@ -196,6 +196,9 @@ fn definition(fields: &Fields<'_>) -> Result<Vec<PolicyItem>, Problem> {
             Some(Value::Null) | None => None,
             Some(_) => return Err(item.value_problem("expected int", "points")),
         };
+        if points.is_some_and(|points| points < 1) {
+            return Err(item.value_problem("value must be at least 1", "points"));
+        }
         let span = |name: &str| if item.get(name) == Some(&Value::Null) { Ok(None) } else { item.span(name) };
         items.push(PolicyItem::new(span("granularity")?, points, span("timespan")?)?);
     }

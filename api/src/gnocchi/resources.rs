@@ -39,6 +39,7 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     policy::has_project(&caller)?;
     let fields = Fields::of(&body)?;
+    let metrics = metrics(&fields, "metrics")?.unwrap_or_default();
     let id = fields.required_text("id")?;
     if id.contains('/') {
         return Err(fields.value_problem("'/' is not supported in resource id", "id"));
@@ -55,7 +56,7 @@ pub(super) async fn create(
             started_at: time(&fields, "started_at", now)?.flatten(),
             ended_at: time(&fields, "ended_at", now)?.flatten(),
             attributes: attributes(&fields),
-            metrics: metrics(&fields, "metrics")?.unwrap_or_default(),
+            metrics,
         })
         .await?;
     let shown = Shown::of_type(&api, &kind, false).await?;
@@ -80,12 +81,14 @@ pub(super) async fn update(
     State(api): State<SharedApi>,
     Path((kind, id)): Path<(String, String)>,
     headers: HeaderMap,
-    JsonBody(body): JsonBody,
+    body: Result<JsonBody, Problem>,
 ) -> Result<Response, Problem> {
     let scope = policy::service_scope(&caller);
     let old = find(&api, &caller, &scope, &kind, &id).await?;
     policy::creator_or_service(&caller, &old.creator)?;
     precondition::check(&headers, old.id, old.revision_start, false)?;
+    // What is not there is said before what is wrong with the body.
+    let JsonBody(body) = body?;
     let fields = Fields::of(&body)?;
     if fields.get("id").is_some() {
         return Err(fields.problem("extra keys not allowed", "id"));

@@ -45,7 +45,7 @@ async fn a_handler_that_panics_is_one_answer_and_not_the_end() {
     let house = House::build().await;
     let (status, text) = send(&house, "/collector/v1/batches", "service", "panic").await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(text.contains("\"code\":500") && !text.contains("a decoder that breaks"), "{text}");
+    assert!(text.contains("\"code\": 500") && !text.contains("a decoder that breaks"), "{text}");
     let (status, _) = send(&house, "/collector/v1/batches", "service", "three samples").await;
     assert_eq!(status, StatusCode::OK);
 }

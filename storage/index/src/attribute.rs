@@ -164,6 +164,17 @@ impl ResourceType {
 }
 
 impl AttributeKind {
+    /// Its name in Gnocchi's form.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::String { .. } => "string",
+            Self::Uuid => "uuid",
+            Self::Number { .. } => "number",
+            Self::Bool => "bool",
+            Self::Datetime => "datetime",
+        }
+    }
+
     /// The value in its stored form, or what is wrong with it (voluptuous' words, which clients match).
     pub fn check(&self, value: &Value) -> Result<Value, String> {
         match self {
@@ -180,10 +191,10 @@ impl AttributeKind {
             }
             Self::Uuid => match value.as_str().and_then(|text| uuid::Uuid::parse_str(text).ok()) {
                 Some(id) => Ok(Value::String(id.to_string())),
-                None => Err("not a valid value".into()),
+                None => Err("badly formed hexadecimal UUID string".into()),
             },
             Self::Number { min, max } => {
-                let number = value.as_f64().ok_or("expected a number")?;
+                let number = value.as_f64().ok_or("expected Real")?;
                 if let Some(min) = min.filter(|min| number < *min) {
                     return Err(format!("value must be at least {min}"));
                 }

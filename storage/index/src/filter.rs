@@ -102,7 +102,7 @@ impl Filter {
     /// Reads the JSON form.
     pub fn parse(json: &Value) -> Result<Self, IndexError> {
         let mut terms = 0;
-        parse(json, 0, &mut terms)
+        parse(json, &[], 0, &mut terms)
     }
 
     /// `attribute = value`, the commonest search.
@@ -116,76 +116,101 @@ impl Filter {
     }
 }
 
-fn invalid(reason: impl Into<String>) -> IndexError {
-    IndexError::invalid_input(reason, &[])
+/// Something is wrong at a place of the search: `["and", "0", "="]`.
+fn invalid(reason: impl Into<String>, path: &[&str]) -> IndexError {
+    let mut reason = reason.into();
+    for (place, step) in path.iter().enumerate() {
+        reason.push_str(if place == 0 { " @ data" } else { "" });
+        match step.parse::<usize>() {
+            Ok(index) => reason.push_str(&format!("[{index}]")),
+            Err(_) => reason.push_str(&format!("['{step}']")),
+        }
+    }
+    IndexError::invalid_input(reason, path)
 }
 
-fn parse(json: &Value, depth: usize, terms: &mut usize) -> Result<Filter, IndexError> {
+/// `path` leads to `json`.
+fn parse(json: &Value, path: &[&str], depth: usize, terms: &mut usize) -> Result<Filter, IndexError> {
     *terms += 1;
     if depth > DEPTH_MAX || *terms > TERMS_MAX {
-        return Err(invalid(format!("a search may have {DEPTH_MAX} levels and {TERMS_MAX} terms at most")));
+        return Err(invalid(format!("a search may have {DEPTH_MAX} levels and {TERMS_MAX} terms at most"), &[]));
     }
-    let object = json.as_object().ok_or_else(|| invalid("expected a dictionary"))?;
+    let below_a_key = path.last().is_some_and(|step| step.parse::<usize>().is_err());
+    let words = if below_a_key { "expected a dictionary for dictionary value" } else { "expected a dictionary" };
+    let object = json.as_object().ok_or_else(|| invalid(words, path))?;
     let mut entries = object.iter();
     let Some((name, inner)) = entries.next() else { return Ok(Filter::Everything) };
     if entries.next().is_some() {
-        return Err(invalid("only one operator is allowed in each dictionary"));
+        return Err(invalid("only one operator is allowed in each dictionary", path));
     }
-    let list = |inner: &Value, terms: &mut usize| -> Result<Vec<Filter>, IndexError> {
-        let items = inner
-            .as_array()
-            .ok_or_else(|| invalid(format!("expected a list for dictionary value @ data['{name}']")))?;
+    let at =
+        |steps: &[&'_ str]| path.iter().copied().chain(steps.iter().copied()).map(str::to_owned).collect::<Vec<_>>();
+    let here = |steps: &[&str], reason: &str| {
+        let steps = at(steps);
+        invalid(reason, &steps.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let list = |terms: &mut usize| -> Result<Vec<Filter>, IndexError> {
+        let items = inner.as_array().ok_or_else(|| here(&[name], "expected a list for dictionary value"))?;
         if items.is_empty() {
-            return Err(invalid(format!("length of value must be at least 1 for dictionary value @ data['{name}']")));
+            return Err(here(&[name], "length of value must be at least 1 for dictionary value"));
         }
-        items.iter().map(|item| parse(item, depth + 1, terms)).collect()
+        let mut parts = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            let steps = at(&[name, &index.to_string()]);
+            parts.push(parse(item, &steps.iter().map(String::as_str).collect::<Vec<_>>(), depth + 1, terms)?);
+        }
+        Ok(parts)
+    };
+    let operand = || {
+        let object = inner.as_object().ok_or_else(|| here(&[name], "expected a dictionary for dictionary value"))?;
+        let mut entries = object.iter();
+        match (entries.next(), entries.next()) {
+            (Some((attribute, value)), None) => Ok((attribute.as_str(), value)),
+            _ => Err(here(&[name], "length of value must be 1 for dictionary value")),
+        }
     };
     match name.as_str() {
-        "and" | "∧" => Ok(Filter::And(list(inner, terms)?)),
-        "or" | "∨" => Ok(Filter::Or(list(inner, terms)?)),
-        "not" => Ok(Filter::Not(Box::new(parse(inner, depth + 1, terms)?))),
+        "and" | "∧" => Ok(Filter::And(list(terms)?)),
+        "or" | "∨" => Ok(Filter::Or(list(terms)?)),
+        "not" => {
+            let steps = at(&[name]);
+            let inner = parse(inner, &steps.iter().map(String::as_str).collect::<Vec<_>>(), depth + 1, terms)?;
+            Ok(Filter::Not(Box::new(inner)))
+        }
         "like" => {
-            let (attribute, value) = operand(name, inner)?;
-            let pattern =
-                value.as_str().ok_or_else(|| invalid(format!("expected str @ data['like']['{attribute}']")))?;
-            if pattern.chars().count() > PATTERN_MAX {
-                let reason =
-                    format!("a pattern may have {PATTERN_MAX} characters at most @ data['like']['{attribute}']");
-                return Err(invalid(reason));
+            let (attribute, value) = operand()?;
+            let problem = |reason: &str| here(&[name, attribute], reason);
+            if attribute == "id" {
+                // Ids are transformed before they are compared, so that a pattern of one means nothing.
+                return Err(problem("value must not be one of ['id']"));
             }
-            Ok(Filter::Like { attribute, pattern: pattern.to_owned() })
+            let pattern = value.as_str().ok_or_else(|| problem("expected str for dictionary value"))?;
+            if pattern.chars().count() > PATTERN_MAX {
+                return Err(problem(&format!("a pattern may have {PATTERN_MAX} characters at most")));
+            }
+            Ok(Filter::Like { attribute: attribute.to_owned(), pattern: pattern.to_owned() })
         }
         "in" => {
-            let (attribute, value) = operand(name, inner)?;
-            let values = value.as_array().filter(|values| !values.is_empty()).ok_or_else(|| {
-                invalid(format!("length of value must be at least 1 for dictionary value @ data['in']['{attribute}']"))
-            })?;
+            let (attribute, value) = operand()?;
+            let values =
+                value.as_array().ok_or_else(|| here(&[name, attribute], "expected a list for dictionary value"))?;
+            if values.is_empty() {
+                return Err(here(&[name, attribute], "length of value must be at least 1 for dictionary value"));
+            }
             *terms += values.len();
             if *terms > TERMS_MAX {
-                return Err(invalid(format!("a search may have {TERMS_MAX} terms at most")));
+                return Err(invalid(format!("a search may have {TERMS_MAX} terms at most"), &[]));
             }
-            Ok(Filter::In { attribute, values: values.clone() })
+            Ok(Filter::In { attribute: attribute.to_owned(), values: values.clone() })
         }
         other => {
-            let comparison =
-                Comparison::of(other).ok_or_else(|| invalid(format!("extra keys not allowed @ data['{other}']")))?;
-            let (attribute, value) = operand(name, inner)?;
+            let comparison = Comparison::of(other).ok_or_else(|| here(&[name], "extra keys not allowed"))?;
+            let (attribute, value) = operand()?;
             if value.is_array() || value.is_object() {
-                return Err(invalid(format!("expected a value @ data['{name}']['{attribute}']")));
+                return Err(here(&[name, attribute], "expected str for dictionary value"));
             }
-            Ok(Filter::Compare { comparison, attribute, value: value.clone() })
+            Ok(Filter::Compare { comparison, attribute: attribute.to_owned(), value: value.clone() })
         }
-    }
-}
-
-fn operand<'a>(name: &str, inner: &'a Value) -> Result<(String, &'a Value), IndexError> {
-    let mut entries = inner
-        .as_object()
-        .ok_or_else(|| invalid(format!("expected a dictionary for dictionary value @ data['{name}']")))?
-        .iter();
-    match (entries.next(), entries.next()) {
-        (Some((attribute, value)), None) => Ok((attribute.clone(), value)),
-        _ => Err(invalid(format!("length of value must be 1 for dictionary value @ data['{name}']"))),
     }
 }
 

@@ -155,7 +155,7 @@ impl ArchivePolicy {
         };
         for (old, new) in sorted(&self.definition).into_iter().zip(sorted(&definition)) {
             if old != new {
-                let width = python_float(new as f64 / 1e6);
+                let width = python_float(old as f64 / 1e6);
                 return Err(refuse(format!("{width} granularity interval was changed")));
             }
         }
@@ -373,7 +373,7 @@ mod tests {
         let text = policy.with_definition(vec![item(1, 60)], 0).expect_err("dropped").to_string();
         assert_eq!(text, "Archive policy a does not support change: Cannot add or drop granularities");
         let text = policy.with_definition(vec![item(2, 60), item(60, 60)], 0).expect_err("changed").to_string();
-        assert_eq!(text, "Archive policy a does not support change: 2.0 granularity interval was changed");
+        assert_eq!(text, "Archive policy a does not support change: 1.0 granularity interval was changed");
         let twice = ArchivePolicy::new("a", 0, vec![item(60, 1), item(60, 2)], None, &defaults());
         assert_eq!(twice.expect_err("twice").to_string(), "More than one archive policy uses granularity `60.0'");
     }

@@ -100,8 +100,11 @@ impl Engine {
         settings: EngineSettings,
     ) -> Result<Self, QueryError> {
         let engine = Self { index, store, definitions, room, clock, settings };
-        engine.make_policies().await?;
-        engine.make_types().await?;
+        // Whoever wants an empty index wants nothing of the definitions in it either.
+        if engine.index.settings().create_defaults {
+            engine.make_policies().await?;
+            engine.make_types().await?;
+        }
         Ok(engine)
     }
 

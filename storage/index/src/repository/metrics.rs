@@ -413,7 +413,8 @@ pub(crate) async fn attach_metrics(
                            WHERE id = $3 AND creator = $4 AND status = 'active'";
                 let values = [resource_id.to_string().into(), name.into(), id.to_string().into(), creator.into()];
                 if tx.execute(sql, &values).await? == 0 {
-                    return Err(no_metric(*id));
+                    // The request is about the resource, which is there: its body is wrong.
+                    return Err(IndexError::refused(no_metric(*id).to_string()));
                 }
             }
         }

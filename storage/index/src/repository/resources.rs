@@ -36,6 +36,11 @@ pub(crate) const CURRENT: &str = "(SELECT id, type, original_resource_id, creato
      created_by_project_id, project_id, user_id, started_at, ended_at, revision_start, attributes, \
      -1 AS revision, CAST(NULL AS BIGINT) AS revision_end FROM index_resources)";
 
+/// Past revisions as a table with the same columns.
+pub(crate) const PAST: &str = "(SELECT id, type, original_resource_id, creator, created_by_user_id, \
+     created_by_project_id, project_id, user_id, started_at, ended_at, revision_start, attributes, \
+     revision, revision_end FROM index_resource_history)";
+
 /// A thing that is measured, at one revision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resource {
@@ -86,7 +91,9 @@ pub fn resource_uuid(text: &str, creator: &str) -> Result<Uuid, IndexError> {
         return Err(IndexError::refused("'/' is not supported in resource id"));
     }
     if text.chars().count() > RESOURCE_ID_CHARACTERS_MAX {
-        let text = format!("transformable resource id >{RESOURCE_ID_CHARACTERS_MAX} max allowed characters");
+        let text = format!(
+            "transformable resource id >{RESOURCE_ID_CHARACTERS_MAX} max allowed characters for dictionary value"
+        );
         return Err(IndexError::refused(text));
     }
     if text.is_empty() {

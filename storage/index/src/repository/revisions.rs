@@ -10,7 +10,7 @@ use crate::{IndexError, ResourceType, sql::inserts};
 
 pub(crate) const ATTRIBUTE_COLUMNS: &[&str] = &["resource_id", "revision", "name", "text", "number"];
 
-/// The searchable rows of a resource's current attributes.
+/// The searchable rows of a resource's attributes at its revision.
 pub(crate) fn attribute_rows(resource: &Resource, kind: &ResourceType) -> Vec<Vec<Value>> {
     let mut rows = Vec::new();
     for (name, value) in &resource.attributes {
@@ -19,7 +19,7 @@ pub(crate) fn attribute_rows(resource: &Resource, kind: &ResourceType) -> Vec<Ve
         if text.is_some() || number.is_some() {
             rows.push(vec![
                 resource.id.to_string().into(),
-                (-1i64).into(),
+                resource.revision.into(),
                 name.as_str().into(),
                 Value::Text(text),
                 Value::Real(number),

@@ -6,7 +6,7 @@ use orzo_database::{Row, Transaction, Value};
 
 use super::{
     policies::to_json,
-    resources::{CURRENT, RESOURCE_COLUMNS, resource_of},
+    resources::{CURRENT, PAST, RESOURCE_COLUMNS, resource_of},
 };
 use crate::{Attribute, Index, IndexError, ResourceType, sql::transact};
 
@@ -71,17 +71,21 @@ impl Index {
                 if let Some(old) = old
                     && std::mem::discriminant(&old.kind) != std::mem::discriminant(&addition.attribute.kind)
                 {
-                    let reason = format!("type change of attribute '{attribute}' is not supported");
-                    return Err(IndexError::invalid_input(reason, &["attributes", attribute, "type"]));
+                    return Err(IndexError::refused(format!(
+                        "Type update is not available yet. Changing {} to {} for attribute {attribute} of resource {name}",
+                        old.kind.name(),
+                        addition.attribute.kind.name()
+                    )));
                 }
                 let fill = addition.fill.as_ref().map(|fill| addition.attribute.kind.check(fill)).transpose();
-                let fill =
-                    fill.map_err(|reason| IndexError::invalid_input(reason, &["attributes", attribute, "options"]))?;
+                let unusable = |reason: &str| {
+                    IndexError::refused(format!(
+                        "Invalid input: Option 'fill' of resource attribute {attribute} is invalid: {reason}"
+                    ))
+                };
+                let fill = fill.map_err(|reason| unusable(&reason))?;
                 if fill.is_none() && addition.attribute.required && !was_there {
-                    let reason = format!(
-                        "must have `options.fill` to add a required attribute @ data['attributes']['{attribute}']"
-                    );
-                    return Err(IndexError::invalid_input(reason, &["attributes", attribute]));
+                    return Err(unusable("must not be empty if required=True"));
                 }
                 if let Some(fill) = fill {
                     fills.push((attribute.clone(), fill));
@@ -120,39 +124,46 @@ impl Index {
     }
 }
 
-/// Applies a type's change to its resources, current revisions only.
+/// Applies a type's change to its resources and their history: what is removed was never there, and a fill value is
+/// what the attribute always was.
 async fn rewrite_attributes(
     tx: &mut Transaction<'_>,
     kind: &ResourceType,
     removed: &[String],
     fills: &[(String, serde_json::Value)],
 ) -> Result<(), IndexError> {
-    let sql = format!("SELECT {RESOURCE_COLUMNS} FROM {CURRENT} r WHERE r.type = $1");
-    for row in tx.query(&sql, &[kind.name.as_str().into()]).await? {
-        let mut resource = resource_of(&row)?;
-        for name in removed {
-            resource.attributes.remove(name);
+    for name in removed {
+        let sql = "DELETE FROM index_attributes WHERE name = $1 AND resource_id IN \
+                   (SELECT id FROM index_resources WHERE type = $2)";
+        tx.execute(sql, &[name.as_str().into(), kind.name.as_str().into()]).await?;
+    }
+    for (table, source) in [("index_resources", CURRENT), ("index_resource_history", PAST)] {
+        let sql = format!("SELECT {RESOURCE_COLUMNS} FROM {source} r WHERE r.type = $1");
+        let mut rows = Vec::new();
+        for row in tx.query(&sql, &[kind.name.as_str().into()]).await? {
+            let mut resource = resource_of(&row)?;
+            let old = resource.attributes.clone();
+            for name in removed {
+                resource.attributes.remove(name);
+            }
+            for (name, fill) in fills {
+                resource.attributes.entry(name.clone()).or_insert_with(|| fill.clone());
+            }
+            if resource.attributes == old {
+                continue;
+            }
+            let revision = resource.revision;
+            let mut values = vec![to_json(&resource.attributes)?.into(), resource.id.to_string().into()];
+            let mut sql = format!("UPDATE {table} SET attributes = $1 WHERE id = $2");
+            if table == "index_resource_history" {
+                values.push(revision.into());
+                sql.push_str(" AND revision = $3");
+            }
+            tx.execute(&sql, &values).await?;
+            resource.attributes.retain(|name, _| !old.contains_key(name));
+            rows.extend(super::attribute_rows(&resource, kind));
         }
-        for (name, fill) in fills {
-            resource.attributes.entry(name.clone()).or_insert_with(|| fill.clone());
-        }
-        tx.execute(
-            "UPDATE index_resources SET attributes = $1 WHERE id = $2",
-            &[to_json(&resource.attributes)?.into(), resource.id.to_string().into()],
-        )
-        .await?;
-        tx.execute(
-            "DELETE FROM index_attributes WHERE resource_id = $1 AND revision = -1",
-            &[resource.id.to_string().into()],
-        )
-        .await?;
-        super::insert_rows(
-            tx,
-            "index_attributes",
-            super::revisions::ATTRIBUTE_COLUMNS,
-            super::attribute_rows(&resource, kind),
-        )
-        .await?;
+        super::insert_rows(tx, "index_attributes", super::revisions::ATTRIBUTE_COLUMNS, rows).await?;
     }
     Ok(())
 }
