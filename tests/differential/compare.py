@@ -36,8 +36,8 @@ def same_number(first, second, tolerance, scale):
         return math.isnan(first) and math.isnan(second)
     if math.isinf(first) or math.isinf(second):
         return first == second
-    # Sums of numbers that cancel are as exact as their largest part.
-    return abs(first - second) <= max(tolerance * max(abs(first), abs(second)), tolerance * 1e-3 * scale)
+    # Sums of numbers that cancel are as exact as their largest part. Where time plays a part, so does it in small ones.
+    return abs(first - second) <= max(tolerance * max(abs(first), abs(second)), tolerance * (1e-3 if tolerance < 1e-6 else 1) * scale)
 
 
 def largest(value):

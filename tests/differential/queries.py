@@ -153,6 +153,24 @@ def aggregates_by_search(random, world):
     return Step("aggregates by search" + (" and group" if grouped else ""), "POST", "/v1/aggregates", parameters, body, user=world.user)
 
 
+def aggregates_over_history(random, world):
+    """Each revision of a resource counts for the part of a bucket in which it was in force: the revisions are made now,
+    a moment apart on the two servers, so the parts differ by seconds in an hour."""
+    day = 86400 * 1000000
+    policy = world.policies[0]
+    start = world.shape.start + random.choice([0, day // 2, day])
+    stop = start + random.choice([day, 2 * day, 2 * day + 3600 * 1000000])
+    parameters = [("start", spell_time(random, "offset", start)), ("stop", spell_time(random, "offset", stop)), ("use_history", "true"),
+                  ("granularity", random.choice(policy.granularities))]
+    parameters += [("groupby", attribute) for attribute in random.sample(world.searches.groupable(), random.choice([1, 2]))]
+    if random.random() < 0.3:
+        parameters.append(("fill", random.choice(["null", 0, "ffill"])))
+    operations = ["aggregate", random.choice(REAGGREGATIONS), ["metric", random.choice(world.metric_names + ["*"]), known_method(random, policy)]]
+    search = world.searches.tree(random, random.choice([0, 0, 1])) if random.random() < 0.6 else {}
+    body = {"operations": operations, "resource_type": world.searches.name, "search": search}
+    return Step("aggregates over history", "POST", "/v1/aggregates", parameters, body, user=world.user, tolerance=3e-3)
+
+
 def aggregation(random, world):
     """The deprecated `/v1/aggregation/metric`."""
     chosen = metrics_alike(random, world, random.choice([1, 2, 2, 3]))

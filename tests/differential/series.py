@@ -107,10 +107,20 @@ class Shape:
         self.start = (BASE + random.choice([0, 0, 7 * finest, 13, 43210, 2 * 86400])) * 1000000
         self.interval = max(1, int(random.choice([finest, finest, finest // 2, finest / 3, finest * 2, 60])) ) * 1000000
         self.form = random.choice(["number", "text", "plain", "zulu", "offset", "space"])
+        self.counts = [0, 1, 2, 5, 20, 40, 40, 60]
+
+    @classmethod
+    def around(cls, random, now):
+        """Half hours around the present: for the history of resources, whose revisions are made now."""
+        shape = cls(random, [3600])
+        shape.start = (int(now) // 86400 - 1) * 86400 * 1000000
+        shape.interval = 1800 * 1000000
+        shape.counts = [100, 150]
+        return shape
 
     def points(self, random):
         """One series as a list of (microseconds, value) in the order in which it is written."""
-        count = random.choice([0, 1, 2, 5, 20, 40, 40, 60])
+        count = random.choice(self.counts)
         jitter = random.random() < 0.3
         gaps = random.choice([0, 0, 0.1, 0.5])
         style = random.choice(["ramp", "counter", "small", "float", "float", "large", "tiny", "constant", "holes"])

@@ -5,6 +5,7 @@ another: a plain user's lists show only what that user made.
 """
 
 import random as random_numbers
+import time
 
 import mistakes
 import queries
@@ -42,6 +43,8 @@ class World:
         self.user = f"u{seed}"
         self.metrics, self.resources, self.policies = [], [], []
         self.metric_names = self.random.sample(["cpu", "cpu_util", "disk.read", "disk.write", "memory", "net in", "load@1"], self.random.randint(2, 4))
+        # Every tenth world lies around the present and asks about the history of its resources.
+        self.recent = seed % 10 == 7
         # The posts, for the report of a difference.
         self.posted = {}
 
@@ -53,6 +56,10 @@ class World:
         makers = [(queries.measures, 24), (queries.aggregates, 30), (queries.aggregates_by_search, 16), (queries.aggregation, 8),
                   (queries.aggregation_by_search, 6), (queries.by_value, 5), (searches.search, 16), (searches.listing, 8),
                   (searches.change, 2), (mistakes.mistake, 7)]
+        if self.recent:
+            for _ in range(random_numbers.Random(self.seed).randint(2, 5)):
+                yield searches.change(self.random, self)
+            makers = [(queries.aggregates_over_history, 30)] + makers
         weights = [weight for _, weight in makers]
         for _ in range(self.questions):
             maker = self.random.choices([maker for maker, _ in makers], weights)[0]
@@ -60,12 +67,12 @@ class World:
 
     def make_policies(self):
         random = self.random
-        first = Policy(random, f"p{self.seed}-0")
+        first = Policy(random, f"p{self.seed}-0", random.choice([[3600], [3600, 86400]]) if self.recent else None)
         self.policies = [first]
         for number in range(1, random.choice([1, 2, 2, 3])):
             shared = first.granularities if random.random() < 0.6 else None
             self.policies.append(Policy(random, f"p{self.seed}-{number}", shared))
-        self.shape = Shape(random, first.granularities)
+        self.shape = Shape.around(random, time.time()) if self.recent else Shape(random, first.granularities)
         for policy in self.policies:
             yield Step("create a policy", "POST", "/v1/archive_policy", body=policy.body, changes=True)
         yield Step("policy", "GET", f"/v1/archive_policy/{first.name}", user=self.user)
