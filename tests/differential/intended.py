@@ -1,13 +1,46 @@
 """The differences that are meant: each has a name, the sentence of which stands in intended.md, and a predicate."""
 
+import json
+import urllib.parse
+
+from compare import Answer, difference, ordered, without_clock
+
 
 def gnocchi_fails(step, theirs, ours):
     """Gnocchi stops with an exception; Orzo answers."""
     return theirs.status in (0, 500, 502) and 200 <= ours.status < 500
 
 
+def details_keep_order(step, theirs, ours):
+    """With details, Gnocchi loses the order that was asked for; the rows are the same."""
+    asked = any(key == "details" for key, _ in step.parameters)
+    if not asked or theirs.status != 200 or ours.status != 200 or not isinstance(theirs.body, list) or not isinstance(ours.body, list):
+        return False
+    first, second = ordered(without_clock(theirs.body)), ordered(without_clock(ours.body))
+    return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
+
+
+def link_without_body(step, theirs, ours):
+    """Gnocchi's link to the next page repeats the keys of the JSON body as parameters."""
+    if "link" not in theirs.headers or "link" not in ours.headers or not isinstance(step.body, dict):
+        return False
+    address, _, rest = theirs.headers["link"].strip("<").partition(">")
+    path, _, query = address.partition("?")
+    kept = [(key, value) for key, value in urllib.parse.parse_qsl(query, keep_blank_values=True) if key not in step.body]
+    link = f"<{path}?{urllib.parse.urlencode(kept)}>{rest}"
+    return difference(step, Answer(theirs.status, dict(theirs.headers, link=link), theirs.text, theirs.body), ours) is None
+
+
+def history_knows_attributes(step, theirs, ours):
+    """Gnocchi cannot search a history by an attribute of the type."""
+    return theirs.status == 400 and ours.status == 200 and "sqlalchemy_base.ResourceHistory" in theirs.text
+
+
 INTENDED = {
     "gnocchi-fails": gnocchi_fails,
+    "details-keep-order": details_keep_order,
+    "link-without-body": link_without_body,
+    "history-knows-attributes": history_knows_attributes,
 }
 
 

@@ -55,8 +55,7 @@ class Searches:
         fields = [(attribute, self.value(random, kind)) for attribute, kind in self.attributes.items()]
         fields += [("project_id", random.choice(["p1", "p2", "p9"])), ("user_id", random.choice(["u1", "u2"])),
                    ("original_resource_id", f"{self.name}-r{random.randint(0, 5)}"), ("type", self.name),
-                   ("started_at", random.choice(TIMES)), ("ended_at", random.choice(TIMES)), ("id", f"{self.name}-r{random.randint(0, 5)}"),
-                   ("created_by_user_id", self.name.replace("t", "u"))]
+                   ("started_at", random.choice(TIMES)), ("ended_at", random.choice(TIMES)), ("id", f"{self.name}-r{random.randint(0, 5)}")]
         return random.choice(fields)
 
     def within(self, type_name, tree):
@@ -82,8 +81,6 @@ class Searches:
             return {"like": {attribute: random.choice(["%a%", "al%", "%", "_eta", f"{self.name}-r_", "%4", "x\\_y", "Gamma"])}}
         if form < 0.4 and attribute != "id":
             value = None
-        if attribute == "created_by_user_id":
-            return {random.choice(["=", "!=", "like"]): {attribute: value}}
         if value is None or isinstance(value, bool) or attribute in ("id", "type"):
             return {random.choice(["=", "==", "eq", "!=", "ne", "≠"]): {attribute: value}}
         return {random.choice(COMPARISONS): {attribute: value}}
@@ -104,7 +101,7 @@ class Searches:
                 return f"{attribute} in [{', '.join(spell(self.field_value(random, attribute)) for _ in range(2))}]"
             if random.random() < 0.1 and attribute != "id":
                 return f"{attribute} {random.choice(['=', '!='])} {random.choice(['null', 'None', 'none'])}"
-            operator = random.choice(["=", "==", "!=", "eq", "ne"]) if attribute in ("id", "type", "created_by_user_id") else random.choice(COMPARISONS)
+            operator = random.choice(["=", "==", "!=", "eq", "ne"]) if attribute in ("id", "type") else random.choice(COMPARISONS)
             return f"{attribute}{random.choice([' ', ' ', ''])}{operator}{random.choice([' ', ' ', ''])}{spell(value)}" if not operator.isalpha() else f"{attribute} {operator} {spell(value)}"
 
         def spell(value):
