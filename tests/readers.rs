@@ -1,5 +1,5 @@
-//! The files are for everybody: delta-rs reads the table while Orzo writes it, to the sums of the API. (DuckDB only
-//! adds up what delta-rs has read.)
+//! The files are for everybody: delta-rs, DuckDB, Polars and ClickHouse read the table while Orzo writes it, to the sums
+//! of the API. (Polars and ClickHouse where they are installed.)
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -8,20 +8,45 @@ use serde_json::{Value, json};
 use crate::support::{has_real_parts, orzo::Orzo, wait_for};
 
 const POINTS: i64 = 5_000;
+/// What may have read the table.
+const ENGINES: [&str; 4] = ["delta-rs", "duckdb", "polars", "clickhouse"];
 
-/// Reads the table with delta-rs, adds it up, and prints rows, sum and distinct keys as JSON.
+/// Reads the table with every engine that is installed and prints, for each, rows, sum and distinct keys as JSON. DuckDB,
+/// Polars and ClickHouse read the files of the version that delta-rs names, each with its own reader of Parquet.
 const READER: &str = r#"
 import json, sys
 import duckdb
 from deltalake import DeltaTable
 table = DeltaTable(sys.argv[1])
-points = table.to_pyarrow_table()
+files = table.file_uris()
+value = "coalesce(value, number / divisor)"
+answers = {"version": table.version(), "files": len(files)}
 own = duckdb.connect()
+points = table.to_pyarrow_table()
 def ask(source):
     rows, total, keys = own.execute(
-        f"select count(*), sum(value), count(distinct (series, timestamp)) from {source} where value <= -1000000").fetchone()
+        f"select count(*), sum({value}), count(distinct (series, timestamp)) from {source} where {value} <= -1000000").fetchone()
     return {"rows": rows, "sum": total or 0.0, "keys": keys}
-print(json.dumps({"delta-rs": ask("points"), "version": table.version(), "files": len(table.file_uris())}))
+answers["delta-rs"] = ask("points")
+if files:
+    answers["duckdb"] = ask(f"read_parquet({files!r}, union_by_name=true)")
+    try:
+        import polars as pl
+        rows = pl.scan_parquet(files).select("series", "timestamp", v=pl.coalesce("value", pl.col("number") / pl.col("divisor")))
+        rows = rows.filter(pl.col("v") <= -1000000).collect()
+        answers["polars"] = {"rows": rows.height, "sum": rows["v"].sum(), "keys": rows.n_unique(["series", "timestamp"])}
+    except ImportError:
+        pass
+    try:
+        import chdb
+        source = "file('{" + ",".join(files) + "}', Parquet)" if len(files) > 1 else f"file('{files[0]}', Parquet)"
+        answer = chdb.query(
+            f"select count(), sum({value}), uniqExact(series, timestamp) from {source} where {value} <= -1000000", "CSV")
+        rows, total, keys = str(answer).strip().split(",")
+        answers["clickhouse"] = {"rows": int(rows), "sum": float(total), "keys": int(keys)}
+    except ImportError:
+        pass
+print(json.dumps(answers))
 "#;
 
 #[test]
@@ -57,6 +82,9 @@ fn other_engines_read_the_table_while_it_is_written() {
             let seen = &answer["delta-rs"];
             assert_eq!(seen["rows"], seen["keys"], "a point twice: {answer}");
             assert!(seen["sum"].as_f64().unwrap() >= sum, "{answer}");
+            for engine in ENGINES.iter().filter(|engine| answer.get(engine).is_some()) {
+                assert_eq!(answer[engine], *seen, "{engine}: {answer}");
+            }
             seen_while_writing = seen_while_writing.max(seen["rows"].as_i64().unwrap());
         }
     }
@@ -64,7 +92,10 @@ fn other_engines_read_the_table_while_it_is_written() {
     let answer = wait_for("all points in files", Duration::from_secs(30), || {
         read(&table).filter(|answer| answer["delta-rs"]["rows"] == POINTS)
     });
-    assert_eq!(answer["delta-rs"]["sum"], sum, "{answer}");
+    for engine in ENGINES.iter().filter(|engine| answer.get(engine).is_some()) {
+        assert_eq!(answer[engine]["sum"], sum, "{engine}: {answer}");
+        assert_eq!(answer[engine]["rows"], POINTS, "{engine}: {answer}");
+    }
     eprintln!("readers: {answer}, {seen_while_writing} rows seen while writing");
     // The API says the same.
     let rows = orzo.request("GET", &format!("{path}?aggregation=sum&granularity=1"), &token, None, 200);

@@ -59,6 +59,8 @@ pub enum Restart {
 pub struct SimulatedDisk {
     state: Arc<Mutex<State>>,
     boot: u64,
+    #[cfg(test)]
+    pub(crate) planted: Option<crate::files::Planted>,
 }
 
 impl Default for SimulatedDisk {
@@ -77,6 +79,8 @@ impl Default for SimulatedDisk {
                 free_bytes: u64::MAX,
             })),
             boot: 0,
+            #[cfg(test)]
+            planted: None,
         }
     }
 }
@@ -84,7 +88,8 @@ impl Default for SimulatedDisk {
 impl SimulatedDisk {
     /// The disk as a process sees it that starts now. After the next restart it fails, as that process is no more.
     pub fn booted(&self) -> Self {
-        Self { state: self.state.clone(), boot: self.state.lock().boot }
+        let boot = self.state.lock().boot;
+        Self { boot, ..self.clone() }
     }
 
     /// How many operations there have been.

@@ -43,6 +43,29 @@ pub trait Disk: Send + Sync + 'static {
     fn lock(&self, path: &Path) -> io::Result<Option<LockGuard>>;
     /// Bytes that may still be written where `path` is.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// A bug that the store has on this disk, to show that the tests would find it.
+    #[cfg(test)]
+    fn planted(&self) -> Option<Planted> {
+        None
+    }
+}
+
+/// Bugs that stores have had.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// Contents are never made durable.
+    SyncSkipped,
+    /// Names are never made durable.
+    DirectorySyncSkipped,
+    /// Appends are answered before they are written.
+    AcknowledgedBeforeWritten,
+    /// Recovery applies the log to the table, and then once more.
+    ReplayedTwice,
+    /// A sync that failed is tried again, and believed.
+    FailedSyncRetried,
+    /// Of a point that is in several places, all are given.
+    NotDeduplicated,
 }
 
 /// Keeps a lock as long as it lives.

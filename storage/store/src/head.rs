@@ -1,22 +1,120 @@
-//! Points that are durable in the log and not yet in a file. In memory, sorted, one value per (series, timestamp).
+//! Points that are durable in the log and not yet in a file. In memory, by series, one value per (series, timestamp).
 //!
-//! It does not know the disk.
+//! Points that come in the order of their times are appended to their series; the few that come late are kept sorted
+//! beside them. It does not know the disk.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{BuildHasherDefault, Hasher},
+};
 
 use orzo_model::{Measure, Point, SeriesId, Timestamp};
 
-/// What a point takes in memory, about: key and value in tree nodes that are two thirds full, and their share of links.
-const POINT_BYTES: usize = 40;
+/// What a series takes, about: its place in the map, and what its list has beyond its points.
+const SERIES_BYTES: usize = 112;
+/// What a point takes, about: time and value in a list that is three quarters full.
+const POINT_BYTES: usize = 22;
+
+/// Hashes series numbers, which we give out ourselves: nobody can choose them to collide.
+#[derive(Default)]
+pub(crate) struct SeriesHasher(u64);
+
+impl Hasher for SeriesHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        // Fibonacci hashing; the high bits are the good ones, and the map uses both ends.
+        let mixed = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+/// A map by series number.
+pub(crate) type BySeries<T> = HashMap<u64, T, BuildHasherDefault<SeriesHasher>>;
 
 /// The points.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
-    points: BTreeMap<(u64, i64), f64>,
+    series: BySeries<SeriesPoints>,
+    points: usize,
     /// When the first of them came.
     since: Option<Timestamp>,
     /// The first and the last time that was put in.
     times: Option<(Timestamp, Timestamp)>,
+}
+
+/// One series: no time is in both.
+#[derive(Debug, Default)]
+struct SeriesPoints {
+    /// In the order of their times, which is the order in which they came.
+    ordered: Vec<(i64, f64)>,
+    /// What came late.
+    late: Option<Box<BTreeMap<i64, f64>>>,
+}
+
+impl SeriesPoints {
+    /// Whether it replaced another.
+    fn put(&mut self, micros: i64, value: f64) -> bool {
+        match self.ordered.last_mut() {
+            Some((last, kept)) if *last == micros => {
+                *kept = value;
+                true
+            }
+            Some((last, _)) if *last > micros => match self.ordered.binary_search_by_key(&micros, |(time, _)| *time) {
+                Ok(at) => {
+                    self.ordered[at].1 = value;
+                    true
+                }
+                Err(_) => self.late.get_or_insert_default().insert(micros, value).is_some(),
+            },
+            _ => {
+                self.ordered.push((micros, value));
+                false
+            }
+        }
+    }
+
+    /// All points in order of time.
+    fn sorted(&self, first: i64, last: i64, take: &mut dyn FnMut(i64, f64)) {
+        let from = self.ordered.partition_point(|(time, _)| *time < first);
+        let to = self.ordered.partition_point(|(time, _)| *time <= last);
+        let ordered = self.ordered.get(from..to).unwrap_or_default();
+        let Some(late) = self.late.as_ref().filter(|_| first <= last) else {
+            ordered.iter().for_each(|(time, value)| take(*time, *value));
+            return;
+        };
+        let mut late = late.range(first..=last).peekable();
+        for (time, value) in ordered {
+            while let Some((earlier, kept)) = late.next_if(|(earlier, _)| *earlier < time) {
+                take(*earlier, *kept);
+            }
+            take(*time, *value);
+        }
+        late.for_each(|(time, value)| take(*time, *value));
+    }
+
+    fn last(&self, last: i64) -> Option<(i64, f64)> {
+        let at = self.ordered.partition_point(|(time, _)| *time <= last);
+        let ordered = at.checked_sub(1).map(|at| self.ordered[at]);
+        let late =
+            self.late.as_ref().and_then(|late| late.range(..=last).next_back()).map(|(time, value)| (*time, *value));
+        match (ordered, late) {
+            (Some(ordered), Some(late)) => Some(if late.0 > ordered.0 { late } else { ordered }),
+            (ordered, late) => ordered.or(late),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.ordered.len() + self.late.as_ref().map_or(0, |late| late.len())
+    }
 }
 
 impl Head {
@@ -24,51 +122,68 @@ impl Head {
     pub(crate) fn put(&mut self, points: &[Point], now: Timestamp) -> u64 {
         self.since.get_or_insert(now);
         let mut replaced = 0;
-        for point in points {
-            replaced +=
-                u64::from(self.points.insert((point.series.0, point.timestamp.micros()), point.value).is_some());
-            let (first, last) = self.times.unwrap_or((point.timestamp, point.timestamp));
-            self.times = Some((first.min(point.timestamp), last.max(point.timestamp)));
+        for run in points.chunk_by(|a, b| a.series == b.series) {
+            let series = self.series.entry(run[0].series.0).or_default();
+            for point in run {
+                replaced += u64::from(series.put(point.timestamp.micros(), point.value));
+                let (first, last) = self.times.unwrap_or((point.timestamp, point.timestamp));
+                self.times = Some((first.min(point.timestamp), last.max(point.timestamp)));
+            }
         }
+        self.points += points.len() - replaced as usize;
         replaced
     }
 
     /// Takes all points of a series out.
     pub(crate) fn remove_series(&mut self, series: SeriesId) {
-        let keys: Vec<_> =
-            self.points.range(range(series, Timestamp::MIN, Timestamp::MAX)).map(|(key, _)| *key).collect();
-        for key in keys {
-            self.points.remove(&key);
-        }
+        self.points -= self.series.remove(&series.0).map_or(0, |points| points.len());
     }
 
-    /// The points of a series between two times, both inclusive.
-    pub(crate) fn read(&self, series: SeriesId, first: Timestamp, last: Timestamp) -> impl Iterator<Item = Measure> {
-        let range = (first <= last).then(|| self.points.range(range(series, first, last)));
-        range.into_iter().flatten().map(|((_, micros), value)| measure(*micros, *value))
+    /// Calls `take` for the points of a series between two times, both inclusive, in order.
+    pub(crate) fn read(&self, series: SeriesId, first: Timestamp, last: Timestamp, take: &mut dyn FnMut(Measure)) {
+        if let Some(points) = self.series.get(&series.0) {
+            points.sorted(first.micros(), last.micros(), &mut |micros, value| take(measure(micros, value)));
+        }
     }
 
     /// The newest point of a series not after `last`.
     pub(crate) fn last(&self, series: SeriesId, last: Timestamp) -> Option<Measure> {
-        let newest = self.points.range(range(series, Timestamp::MIN, last)).next_back();
-        newest.map(|((_, micros), value)| measure(*micros, *value))
+        let (micros, value) = self.series.get(&series.0)?.last(last.micros())?;
+        Some(measure(micros, value))
     }
 
-    /// All points, by series and time.
-    pub(crate) fn points(&self) -> impl Iterator<Item = Point> {
-        self.points.iter().map(|((series, micros), value)| Point {
-            series: SeriesId(*series),
-            timestamp: Timestamp::from_micros(*micros),
-            value: *value,
+    /// The newest point of every series, in no order.
+    pub(crate) fn last_of_each(&self) -> impl Iterator<Item = (u64, i64, f64)> {
+        self.series.iter().filter_map(|(series, points)| {
+            let (micros, value) = points.last(i64::MAX)?;
+            Some((*series, micros, value))
         })
     }
 
+    /// Every series with its points in order of time, by series; stops at the first error.
+    pub(crate) fn for_each_series<E>(&self, mut take: impl FnMut(&[Point]) -> Result<(), E>) -> Result<(), E> {
+        let mut numbers: Vec<u64> = self.series.keys().copied().collect();
+        numbers.sort_unstable();
+        let mut points = Vec::new();
+        for number in numbers {
+            points.clear();
+            if let Some(series) = self.series.get(&number) {
+                series.sorted(i64::MIN, i64::MAX, &mut |micros, value| {
+                    let timestamp = Timestamp::from_micros(micros);
+                    points.push(Point { series: SeriesId(number), timestamp, value });
+                });
+            }
+            take(&points)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.points.len()
+        self.points
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.points.len() * POINT_BYTES
+        self.points * POINT_BYTES + self.series.len() * SERIES_BYTES
     }
 
     /// The first and the last time of any series, those that were taken out included.
@@ -82,10 +197,42 @@ impl Head {
     }
 }
 
-fn range(series: SeriesId, first: Timestamp, last: Timestamp) -> std::ops::RangeInclusive<(u64, i64)> {
-    (series.0, first.micros())..=(series.0, last.micros())
-}
-
 fn measure(micros: i64, value: f64) -> Measure {
     Measure { timestamp: Timestamp::from_micros(micros), value }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_head_is_a_sorted_map(rows in proptest::collection::vec((0u64..4, 0i64..40, 0u8..9), 0..300), from in 0i64..40, to in 0i64..40) {
+            let (mut head, mut model, mut replaced) = (Head::default(), BTreeMap::new(), 0);
+            for (series, micros, value) in rows {
+                let value = f64::from(value);
+                let point = Point { series: SeriesId(series), timestamp: Timestamp::from_micros(micros), value };
+                replaced += head.put(&[point], Timestamp::EPOCH);
+                model.insert((series, micros), value);
+            }
+            assert_eq!(head.len(), model.len());
+            let mut all = Vec::new();
+            let _ = head.for_each_series::<()>(|points| {
+                all.extend(points.iter().map(|point| ((point.series.0, point.timestamp.micros()), point.value)));
+                Ok(())
+            });
+            assert_eq!(all, model.clone().into_iter().collect::<Vec<_>>());
+            let _ = replaced;
+            for series in 0..4 {
+                let mut read = Vec::new();
+                head.read(SeriesId(series), Timestamp::from_micros(from), Timestamp::from_micros(to), &mut |m| read.push(m.timestamp.micros()));
+                let expected: Vec<i64> = model.keys().filter(|(of, at)| *of == series && (from..=to).contains(at)).map(|(_, at)| *at).collect();
+                assert_eq!(read, expected);
+                let last = head.last(SeriesId(series), Timestamp::from_micros(to)).map(|m| m.timestamp.micros());
+                assert_eq!(last, model.keys().filter(|(of, at)| *of == series && *at <= to).map(|(_, at)| *at).max());
+            }
+        }
+    }
 }

@@ -20,7 +20,11 @@ mod wal;
 
 pub use error::StoreError;
 pub use settings::StoreSettings;
-pub use store::{AppendReceipt, Store, stats::StoreStats, verify::VerifyReport};
+pub use store::{
+    AppendReceipt, Progress, Store,
+    stats::{FileStats, StoreStats},
+    verify::VerifyReport,
+};
 
 #[cfg(test)]
 mod tests;

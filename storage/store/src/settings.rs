@@ -22,7 +22,7 @@ pub struct StoreSettings {
     /// Files whose newest point is older than this are removed; without it everything is kept.
     #[serde(with = "optional_duration")]
     pub retention: Option<Duration>,
-    /// Rows of the largest file, which is also what compaction may hold in memory (about 48 bytes each).
+    /// Rows of the largest file. While it is made it is in memory, at about 1 byte for each row.
     pub file_rows_max: usize,
     /// Compaction begins when this many files of a day can be merged.
     pub compact_files_min: usize,
@@ -35,6 +35,9 @@ pub struct StoreSettings {
     pub append_wait: Duration,
     /// The most points of one answer.
     pub scan_points_max: usize,
+    /// Rows of a deleted series leave the table's files within this time; from disk they go `removed_grace` later.
+    #[serde(with = "duration")]
+    pub deleted_within: Duration,
     /// How long a file that left the table stays on disk, for outside readers that still have an old version.
     #[serde(with = "duration")]
     pub removed_grace: Duration,
@@ -50,12 +53,13 @@ impl Default for StoreSettings {
             flush_after: Duration::from_secs(600),
             wal_segment_bytes: 64 << 20,
             retention: None,
-            file_rows_max: 2_000_000,
+            file_rows_max: 16_000_000,
             compact_files_min: 8,
             disk_reserve_bytes: 512 << 20,
             waiting_bytes_max: 32 << 20,
             append_wait: Duration::from_secs(5),
             scan_points_max: 5_000_000,
+            deleted_within: Duration::from_secs(3600),
             removed_grace: Duration::from_secs(3600),
             checkpoint_commits: 100,
         }
@@ -70,6 +74,9 @@ impl StoreSettings {
     pub(crate) fn problem(&self) -> Option<String> {
         if self.wal_segment_bytes < SEGMENT_BYTES_MIN || self.wal_segment_bytes > 1 << 31 {
             return Some(format!("wal_segment_bytes must be between {SEGMENT_BYTES_MIN} and 2 GiB"));
+        }
+        if self.file_rows_max > 1 << 31 {
+            return Some("file_rows_max must be at most 2147483648".to_owned());
         }
         if self.file_rows_max == 0 || self.scan_points_max == 0 || self.checkpoint_commits == 0 {
             return Some("file_rows_max, scan_points_max and checkpoint_commits must be above zero".to_owned());

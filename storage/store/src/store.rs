@@ -8,17 +8,20 @@ mod append;
 mod compact;
 mod flush;
 mod maintain;
+mod newest;
 mod open;
 mod scan;
 pub mod stats;
 pub mod verify;
 
 use std::{
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use orzo_model::{Measure, Point, Room, SeriesId, SharedClock, Timestamp};
@@ -28,24 +31,29 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use self::append::AppendReceipt;
-use self::{append::Request, stats::StoreStats, verify::VerifyReport};
+pub use self::{append::AppendReceipt, verify::Progress};
+use self::{
+    append::Request,
+    compact::Effort,
+    newest::Newest,
+    stats::{FileStats, StoreStats},
+    verify::VerifyReport,
+};
 use crate::{
     error::StoreError,
     files::{Disk, LockGuard, real::RealDisk},
     head::Head,
     settings::StoreSettings,
-    table::{Table, snapshot::Snapshot},
+    table::{Table, day::Day, snapshot::Snapshot},
     tombstones::Tombstones,
-    wal::Segment,
+    wal::{Segment, Writer},
 };
 
 /// An open store. Dropping it stops it; what was acknowledged is durable in any case.
 pub struct Store {
     shared: Arc<Shared>,
-    requests: Mutex<Option<std::sync::mpsc::Sender<Request>>>,
-    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
-    upkeep: JoinHandle<()>,
+    writer: Mutex<Option<std::thread::JoinHandle<Writer>>>,
+    upkeep: [JoinHandle<()>; 2],
 }
 
 /// What callers, the writer thread and maintenance share.
@@ -54,21 +62,35 @@ struct Shared {
     room: Room,
     clock: SharedClock,
     table: Table,
+    /// To the log's thread, which ends when this is taken.
+    requests: Mutex<Option<std::sync::mpsc::Sender<Request>>>,
     wal_directory: PathBuf,
     tombstones_directory: PathBuf,
     state: RwLock<State>,
     segments: Mutex<Vec<Segment>>,
     /// Why nothing is taken any more.
     closed: RwLock<Option<String>>,
-    /// Held by whatever changes the table.
-    maintenance: Mutex<()>,
+    /// Held by whoever writes the head to files.
+    flushing: Mutex<()>,
+    /// Held by whoever merges files, or removes what is not needed any more.
+    tidying: Mutex<()>,
+    /// Held, for a moment, by whoever makes a version of the table. It is taken last.
+    committing: Mutex<()>,
+    /// Long work gives up: the store is about to close.
+    stopping: AtomicBool,
     /// Bytes that may still wait for the log.
     waiting: Arc<Semaphore>,
     /// A head was written to files.
     flushed: Notify,
     /// A flush is due before the next tick.
     flush_due: Arc<Notify>,
-    footers: Mutex<scan::Footers>,
+    /// When days last got points.
+    flushed_days: Mutex<HashMap<Day, Duration>>,
+    /// When deleted series were last taken out of files.
+    deleted_at: Mutex<Duration>,
+    /// Files that cannot be read, and why.
+    quarantined: Mutex<BTreeMap<String, String>>,
+    layouts: Mutex<scan::Layouts>,
     checkpointed: AtomicU64,
     replaced: AtomicU64,
     failures: AtomicU64,
@@ -81,6 +103,7 @@ struct State {
     frozen: Option<Arc<Frozen>>,
     snapshot: Arc<Snapshot>,
     tombstones: Arc<Tombstones>,
+    newest: Newest,
     /// The last sequence that is in the log and in `active`, or before.
     last_sequence: u64,
 }
@@ -109,6 +132,7 @@ impl Store {
         let (shared, writer) = blocking(move || open::open(disk, settings, room, clock)).await?;
         let shared = Arc::new(shared);
         let (requests, receiver) = std::sync::mpsc::channel();
+        *shared.requests.lock() = Some(requests);
         let thread = std::thread::Builder::new().name("orzo-store-log".to_owned()).spawn({
             let shared = shared.clone();
             move || append::write_groups(&shared, writer, &receiver)
@@ -118,22 +142,24 @@ impl Store {
             path: shared.settings.directory.clone(),
             source,
         })?;
-        let upkeep =
-            tokio::spawn(maintain::keep_up(Arc::downgrade(&shared), shared.clock.clone(), shared.flush_due.clone()));
-        let (requests, writer) = (Mutex::new(Some(requests)), Mutex::new(Some(thread)));
-        Ok(Arc::new(Self { shared, requests, writer, upkeep }))
+        let weak = || Arc::downgrade(&shared);
+        let upkeep = [
+            tokio::spawn(maintain::keep_flushing(weak(), shared.clock.clone(), shared.flush_due.clone())),
+            tokio::spawn(maintain::keep_tidy(weak(), shared.clock.clone())),
+        ];
+        Ok(Arc::new(Self { shared, writer: Mutex::new(Some(thread)), upkeep }))
     }
 
     /// Makes points durable, all or none. Appending the same points again changes nothing; of several values for one
     /// (series, timestamp) the last one appended is kept.
     pub async fn append(&self, points: Vec<Point>) -> Result<AppendReceipt, StoreError> {
-        append::append(&self.shared, &self.requests, points).await
+        append::append(&self.shared, points).await
     }
 
     /// Deletes series with everything written so far, durably; reads see that at once. Their rows leave the files when
     /// those are rewritten or removed.
     pub async fn delete_series(&self, series: &[SeriesId]) -> Result<(), StoreError> {
-        append::delete_series(&self.shared, &self.requests, series.to_vec()).await
+        append::delete_series(&self.shared, series.to_vec()).await
     }
 
     /// Points of these series with `from <= timestamp < to` (`to` of [`Timestamp::MAX`] includes it): for each series
@@ -161,7 +187,16 @@ impl Store {
         self.last_until(series, Timestamp::MAX).await
     }
 
+    /// The newest point of each of these series, in their order.
+    pub async fn last_of(&self, series: &[SeriesId]) -> Result<Vec<Option<Measure>>, StoreError> {
+        let (shared, series) = (self.shared.clone(), series.to_vec());
+        blocking(move || series.into_iter().map(|series| shared.last(series, Timestamp::MAX)).collect()).await
+    }
+
     async fn last_until(&self, series: SeriesId, until: Timestamp) -> Result<Option<Measure>, StoreError> {
+        if let Some(answer) = self.shared.last_in_memory(series, until)? {
+            return Ok(answer);
+        }
         let shared = self.shared.clone();
         blocking(move || shared.last(series, until)).await
     }
@@ -169,31 +204,37 @@ impl Store {
     /// Writes everything appended so far to files of the table.
     pub async fn flush(&self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
-        blocking(move || shared.flush(&shared.maintenance.lock())).await
+        blocking(move || shared.flush()).await
     }
 
     /// Merges files where that is worth it, until it is not any more. Gives how many files were merged.
     pub async fn compact(&self) -> Result<u64, StoreError> {
         let shared = self.shared.clone();
-        blocking(move || shared.compact(&shared.maintenance.lock())).await
+        blocking(move || shared.compact(&shared.tidying.lock(), Effort::Thorough)).await
+    }
+
+    /// Writes files with rows of deleted series anew, without them; upkeep does it within `deleted_within`. Gives how many.
+    pub async fn apply_deletions(&self) -> Result<u64, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.apply_deletions(&shared.tidying.lock())).await
     }
 
     /// Removes whole files whose newest point is before `before`. Gives how many.
     pub async fn retain(&self, before: Timestamp) -> Result<u64, StoreError> {
         let shared = self.shared.clone();
-        blocking(move || shared.retain(&shared.maintenance.lock(), before)).await
+        blocking(move || shared.retain(&shared.tidying.lock(), before)).await
     }
 
     /// Removes from disk what left the table longer ago than `removed_grace`.
     pub async fn vacuum(&self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
-        blocking(move || shared.vacuum(&shared.maintenance.lock())).await
+        blocking(move || shared.vacuum(&shared.tidying.lock())).await
     }
 
     /// Writes a checkpoint of the table's log.
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
-        blocking(move || shared.checkpoint(&shared.maintenance.lock())).await
+        blocking(move || shared.checkpoint(&shared.tidying.lock())).await
     }
 
     /// Figures of this moment.
@@ -201,10 +242,24 @@ impl Store {
         self.shared.stats()
     }
 
+    /// The files of the table, from the oldest to the newest.
+    pub fn files(&self) -> Vec<FileStats> {
+        self.shared.files()
+    }
+
     /// Reads everything on disk and holds it against its checksums and hashes.
     pub async fn verify(&self) -> Result<VerifyReport, StoreError> {
         let shared = self.shared.clone();
-        blocking(move || shared.verify(&shared.maintenance.lock())).await
+        blocking(move || shared.verify(&mut |_| {})).await
+    }
+
+    /// As [`Self::verify`], telling how far it is.
+    pub async fn verify_with(
+        &self,
+        mut progress: impl FnMut(Progress) + Send + 'static,
+    ) -> Result<VerifyReport, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.verify(&mut progress)).await
     }
 
     /// Why nothing is taken any more; `None` while all is well.
@@ -220,17 +275,25 @@ impl Store {
     /// Takes nothing more, writes the head to files and lets the directory go. If that fails nothing is lost: the log
     /// has it.
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.requests.lock().take();
-        self.upkeep.abort();
+        self.shared.requests.lock().take();
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.upkeep.iter().for_each(JoinHandle::abort);
         let (shared, writer) = (self.shared.clone(), self.writer.lock().take());
         blocking(move || {
-            if let Some(writer) = writer
-                && writer.join().is_err()
-            {
-                shared.close("the log's thread died");
+            let writer = writer.and_then(|writer| match writer.join() {
+                Ok(writer) => Some(writer),
+                Err(_) => {
+                    shared.close("the log's thread died");
+                    None
+                }
+            });
+            let flushing = shared.flushing.lock();
+            let answer = if shared.lock.lock().is_some() { shared.flush_held(&flushing) } else { Ok(()) };
+            // What merges must not commit once the directory is somebody else's.
+            let _tidying = shared.tidying.lock();
+            if let Some(mut writer) = writer {
+                shared.shrink(&mut writer);
             }
-            let maintenance = shared.maintenance.lock();
-            let answer = if shared.lock.lock().is_some() { shared.flush(&maintenance) } else { Ok(()) };
             shared.close("it was closed");
             shared.lock.lock().take();
             answer
@@ -241,7 +304,9 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.upkeep.abort();
+        self.shared.requests.lock().take();
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.upkeep.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -5,10 +5,18 @@
 //! It does not know the write-ahead log, except for the sequence that a commit covers.
 
 pub(crate) mod action;
+pub(crate) mod check;
 pub(crate) mod checkpoint;
+pub(crate) mod columns;
 pub(crate) mod data_file;
 pub(crate) mod day;
+pub(crate) mod decode;
 pub(crate) mod encode;
+pub(crate) mod file_index;
+pub(crate) mod format1;
+pub(crate) mod output;
+pub(crate) mod packing;
+pub(crate) mod reader;
 pub(crate) mod snapshot;
 
 use std::{
@@ -17,14 +25,15 @@ use std::{
     sync::Arc,
 };
 
-use orzo_model::{Point, Timestamp};
+use orzo_model::Timestamp;
 use uuid::Uuid;
 
 use self::{
     action::{Action, Operation, decode_commit, encode_commit},
     data_file::DataFile,
     day::Day,
-    snapshot::{Snapshot, first_actions},
+    encode::Encoded,
+    snapshot::{FORMAT, Snapshot, first_actions, metadata},
 };
 use crate::{
     error::{At, StoreError},
@@ -76,7 +85,18 @@ impl Table {
             }
         };
         self.check_files(&snapshot)?;
-        Ok(snapshot)
+        self.upgrade(snapshot, now)
+    }
+
+    /// A table of an earlier format gets the columns of today's; its files stay as they are until they are merged.
+    fn upgrade(&self, snapshot: Snapshot, now: Timestamp) -> Result<Snapshot, StoreError> {
+        if snapshot.format == FORMAT {
+            return Ok(snapshot);
+        }
+        let actions = [Action::MetaData(metadata(snapshot.store_id, now))];
+        self.commit(&snapshot, &actions, Operation::Upgrade, now).map_err(|error| match error {
+            CommitError::NotMade(error) | CommitError::Unknown(error) => error,
+        })
     }
 
     /// The newest version that the log tells; `None` without a log.
@@ -158,21 +178,16 @@ impl Table {
         day: Day,
         generation: u64,
         ordinal: usize,
-        points: &[Point],
+        encoded: &Encoded,
     ) -> Result<DataFile, StoreError> {
         let name = format!("{generation:020}-{ordinal:04}-{}.parquet", Uuid::new_v4());
         let path = format!("{}/{name}", day.directory());
-        let bytes = encode::encode(points).map_err(|error| StoreError::Io {
-            action: "encode",
-            path: self.root.join(&path),
-            source: std::io::Error::other(error),
-        })?;
         let directory = self.root.join(day.directory());
         self.disk.make_directory(&directory).at("make", &directory)?;
         self.disk.sync_directory(&self.root).at("sync", &self.root)?;
-        let staged = stage(&*self.disk, &directory, &bytes).at("write", &directory)?;
+        let staged = stage(&*self.disk, &directory, &encoded.bytes).at("write", &directory)?;
         publish(&*self.disk, &staged, &directory, &name).at("publish", &directory.join(&name))?;
-        Ok(DataFile::describe(path, day, generation, points, &bytes))
+        Ok(DataFile::describe(path, day, generation, encoded))
     }
 
     /// Removes files that no commit names. Best effort: what stays is swept at the next start.

@@ -3,7 +3,10 @@
 mod behaviour;
 mod crash;
 mod damage;
+mod golden;
 mod model;
+mod reading;
+mod simulation;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::{
     error::{At, StoreError},
     files::{Disk, publish, read_all, stage},
-    table::{commit_name, snapshot::Snapshot},
+    table::{commit_name, data_file::DataFile, snapshot::Snapshot},
 };
 
 /// Series and the sequence of their deletion.
@@ -37,11 +37,19 @@ impl Tombstones {
         self.0.len()
     }
 
+    /// Deleted series that may have rows in this file.
+    pub(crate) fn hidden_in<'a>(&'a self, file: &'a DataFile) -> impl Iterator<Item = u64> + 'a {
+        let hides = |sequence: u64| file.generation < sequence && file.cleared < sequence;
+        self.0.range(file.series_min..=file.series_max).filter(move |(_, at)| hides(**at)).map(|(series, _)| *series)
+    }
+
     /// Those that still hide something in this version of the table, or were made after it.
     pub(crate) fn needed(&self, snapshot: &Snapshot) -> Self {
         let hides = |series: u64, sequence: u64| {
-            let may_hold = |file: &crate::table::data_file::DataFile| {
-                file.generation < sequence && (file.series_min..=file.series_max).contains(&series)
+            let may_hold = |file: &DataFile| {
+                file.generation < sequence
+                    && file.cleared < sequence
+                    && (file.series_min..=file.series_max).contains(&series)
             };
             sequence > snapshot.covered || snapshot.files.iter().any(|file| may_hold(file))
         };

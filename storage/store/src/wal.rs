@@ -20,6 +20,9 @@ use self::{
 };
 use crate::files::{Disk, DiskFile, TEMPORARY_PREFIX, publish};
 
+/// Length of the first segment after a start, or after everything went to files: an idle store's log is no larger.
+pub(crate) const SEGMENT_BYTES_FIRST: u64 = 1 << 20;
+
 /// A segment on disk and what is in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Segment {
@@ -50,7 +53,9 @@ pub(crate) struct Writer {
     directory: PathBuf,
     store_id: Uuid,
     epoch: u64,
+    /// Of the newest segment; the next one has twice as much, up to the limit.
     segment_bytes: u64,
+    segment_bytes_max: u64,
     number: u64,
     file: Arc<dyn DiskFile>,
     path: PathBuf,
@@ -68,8 +73,9 @@ impl Writer {
         epoch: u64,
         number: u64,
         next_sequence: u64,
-        segment_bytes: u64,
+        segment_bytes_max: u64,
     ) -> Result<(Self, Segment), WriteError> {
+        let segment_bytes = segment_bytes_max.min(SEGMENT_BYTES_FIRST);
         let header = SegmentHeader { store_id, number, epoch, first_sequence: next_sequence };
         let (file, path) = new_segment(&*disk, directory, &header, segment_bytes)?;
         let segment = Segment { path: path.clone(), first_sequence: next_sequence, bytes: segment_bytes };
@@ -79,6 +85,7 @@ impl Writer {
             store_id,
             epoch,
             segment_bytes,
+            segment_bytes_max,
             number,
             file,
             path,
@@ -103,7 +110,8 @@ impl Writer {
             let room = self.segment_bytes - self.offset - bytes.len() as u64;
             if record_bytes(&entry) as u64 > room {
                 self.put(&mut bytes)?;
-                match self.rotate() {
+                let wanted = (self.segment_bytes * 2).max((record_bytes(&entry) + SEGMENT_HEADER_BYTES) as u64);
+                match self.rotate(wanted) {
                     Ok(segment) => written.begun.push(segment),
                     Err(WriteError::NoRoom) if !written.records.is_empty() => return Ok(written),
                     Err(error) => return Err(error),
@@ -124,21 +132,38 @@ impl Writer {
         }
         let broken = |action, source| WriteError::Broken { action, path: self.path.clone(), source };
         self.file.write_at(self.offset, bytes).map_err(|source| broken("write", source))?;
-        self.file.sync().map_err(|source| broken("sync", source))?;
+        let synced = self.file.sync();
+        #[cfg(test)]
+        let synced = match synced {
+            Err(_) if self.disk.planted() == Some(crate::files::Planted::FailedSyncRetried) => self.file.sync(),
+            other => other,
+        };
+        synced.map_err(|source| broken("sync", source))?;
         self.offset += bytes.len() as u64;
         self.synced = self.next_sequence - 1;
         bytes.clear();
         Ok(())
     }
 
-    fn rotate(&mut self) -> Result<Segment, WriteError> {
+    /// Begins a small segment if the newest is a large one: so that an idle store's log is small. What is in the old one
+    /// must be in the table, or stay on disk.
+    pub(crate) fn shrink(&mut self) -> Result<Option<Segment>, WriteError> {
+        if self.segment_bytes <= SEGMENT_BYTES_FIRST {
+            return Ok(None);
+        }
+        self.rotate(SEGMENT_BYTES_FIRST).map(Some)
+    }
+
+    fn rotate(&mut self, wanted: u64) -> Result<Segment, WriteError> {
+        let segment_bytes = wanted.min(self.segment_bytes_max);
         let header = SegmentHeader {
             store_id: self.store_id,
             number: self.number + 1,
             epoch: self.epoch,
             first_sequence: self.next_sequence,
         };
-        let (file, path) = new_segment(&*self.disk, &self.directory, &header, self.segment_bytes)?;
+        let (file, path) = new_segment(&*self.disk, &self.directory, &header, segment_bytes)?;
+        self.segment_bytes = segment_bytes;
         self.file = file;
         self.path = path.clone();
         self.number += 1;

@@ -122,6 +122,10 @@ impl Disk for SimulatedDisk {
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        #[cfg(test)]
+        if self.planted == Some(crate::files::Planted::DirectorySyncSkipped) {
+            return self.operation(|_| Ok(()));
+        }
         self.operation(|state| {
             if state.now.get(path) != Some(&Node::Directory) {
                 return Err(io::Error::from(io::ErrorKind::NotFound));
@@ -148,6 +152,11 @@ impl Disk for SimulatedDisk {
 
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
         self.operation(|state| Ok(state.free_bytes))
+    }
+
+    #[cfg(test)]
+    fn planted(&self) -> Option<crate::files::Planted> {
+        self.planted
     }
 }
 
@@ -224,6 +233,10 @@ impl DiskFile for SimulatedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.disk.planted == Some(crate::files::Planted::SyncSkipped) {
+            return self.operation(|_| Ok(()));
+        }
         let mut state = self.disk.state.lock();
         if state.boot != self.boot {
             return Err(io::Error::other("the file was open before the restart"));

@@ -2,17 +2,16 @@
 //!
 //! `append → room for its bytes → writer thread → group → log → head → receipt`
 
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 
 use orzo_model::{Point, Room, SeriesId};
-use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Shared;
 use crate::{
     error::StoreError,
     wal::{
-        WriteError, Writer,
+        SEGMENT_BYTES_FIRST, WriteError, Writer,
         record::{Entry, record_bytes},
     },
 };
@@ -30,8 +29,15 @@ pub struct AppendReceipt {
     pub replaced: u64,
 }
 
+/// What the log's thread is asked.
+pub(super) enum Request {
+    Write(Write),
+    /// Everything is in files: begin a small segment.
+    Shrink,
+}
+
 /// An entry on its way to the log.
-pub(super) struct Request {
+pub(super) struct Write {
     entry: Entry,
     counted: Counted,
     reply: oneshot::Sender<Result<AppendReceipt, StoreError>>,
@@ -72,11 +78,7 @@ impl Drop for Counted {
     }
 }
 
-pub(super) async fn append(
-    shared: &Shared,
-    requests: &Mutex<Option<Sender<Request>>>,
-    points: Vec<Point>,
-) -> Result<AppendReceipt, StoreError> {
+pub(super) async fn append(shared: &Shared, points: Vec<Point>) -> Result<AppendReceipt, StoreError> {
     if points.is_empty() {
         return Ok(AppendReceipt::default());
     }
@@ -86,20 +88,16 @@ pub(super) async fn append(
         counted.failed(&error);
         return Err(error);
     }
-    send(shared, requests, entry, counted).await
+    send(shared, entry, counted).await
 }
 
-pub(super) async fn delete_series(
-    shared: &Shared,
-    requests: &Mutex<Option<Sender<Request>>>,
-    series: Vec<SeriesId>,
-) -> Result<(), StoreError> {
+pub(super) async fn delete_series(shared: &Shared, series: Vec<SeriesId>) -> Result<(), StoreError> {
     if series.is_empty() {
         return Ok(());
     }
     let entry = Entry::DeletedSeries(series);
     check(shared, &entry)?;
-    send(shared, requests, entry, Counted::new(&shared.room, 0)).await.map(drop)
+    send(shared, entry, Counted::new(&shared.room, 0)).await.map(drop)
 }
 
 /// What can never be stored.
@@ -122,12 +120,7 @@ fn check(shared: &Shared, entry: &Entry) -> Result<(), StoreError> {
     }
 }
 
-async fn send(
-    shared: &Shared,
-    requests: &Mutex<Option<Sender<Request>>>,
-    entry: Entry,
-    counted: Counted,
-) -> Result<AppendReceipt, StoreError> {
+async fn send(shared: &Shared, entry: Entry, counted: Counted) -> Result<AppendReceipt, StoreError> {
     let permit = match tokio::time::timeout(shared.settings.append_wait, room_for(shared, record_bytes(&entry))).await {
         Ok(Ok(permit)) => permit,
         Ok(Err(error)) => {
@@ -142,10 +135,10 @@ async fn send(
         }
     };
     let (reply, answer) = oneshot::channel();
-    let request = Request { entry, counted, reply, _room: permit };
+    let request = Request::Write(Write { entry, counted, reply, _room: permit });
     let gone = || StoreError::closed("it was closed");
     // What cannot be sent is dropped here, which counts it as returned.
-    let sent = requests.lock().as_ref().is_some_and(|requests| requests.send(request).is_ok());
+    let sent = shared.requests.lock().as_ref().is_some_and(|requests| requests.send(request).is_ok());
     if !sent {
         shared.check_open()?;
         return Err(gone());
@@ -173,25 +166,72 @@ async fn room_for(shared: &Shared, bytes: usize) -> Result<OwnedSemaphorePermit,
 }
 
 /// The writer thread: groups what waits, writes it, puts it into the head, answers. Ends with the last sender.
-pub(super) fn write_groups(shared: &Shared, mut writer: Writer, requests: &Receiver<Request>) {
-    while let Ok(first) = requests.recv() {
+pub(super) fn write_groups(shared: &Shared, mut writer: Writer, requests: &Receiver<Request>) -> Writer {
+    let mut waiting = None;
+    while let Some(request) = waiting.take().or_else(|| requests.recv().ok()) {
+        let Request::Write(first) = request else {
+            shared.shrink(&mut writer);
+            continue;
+        };
         let mut bytes = record_bytes(&first.entry);
         let mut group = vec![first];
         while bytes < GROUP_BYTES_MAX
             && let Ok(next) = requests.try_recv()
         {
-            bytes += record_bytes(&next.entry);
-            group.push(next);
+            match next {
+                Request::Write(next) => {
+                    bytes += record_bytes(&next.entry);
+                    group.push(next);
+                }
+                Request::Shrink => {
+                    waiting = Some(Request::Shrink);
+                    break;
+                }
+            }
         }
         write_group(shared, &mut writer, group);
     }
+    writer
 }
 
-fn write_group(shared: &Shared, writer: &mut Writer, group: Vec<Request>) {
+impl Shared {
+    /// Begins a small segment of the log if everything is in files, so that the large ones go.
+    pub(super) fn shrink(&self, writer: &mut Writer) {
+        let covered = {
+            let state = self.state.read();
+            (state.snapshot.covered == state.last_sequence).then_some(state.last_sequence)
+        };
+        let Some(covered) = covered.filter(|_| self.check_open().is_ok()) else { return };
+        match writer.shrink() {
+            Ok(begun) => {
+                self.segments.lock().extend(begun);
+                self.remove_segments(covered);
+            }
+            // The large one goes on.
+            Err(WriteError::NoRoom) => {}
+            Err(WriteError::Broken { action, path, source }) => {
+                let reason = format!("cannot {action} {}: {source}", path.display());
+                tracing::error!("the store closes itself: {reason}");
+                self.close(&reason);
+            }
+        }
+    }
+
+    /// Whether the log takes much more room than it needs.
+    pub(super) fn is_log_too_large(&self) -> bool {
+        let bytes: u64 = self.segments.lock().iter().map(|segment| segment.bytes).sum();
+        let state = self.state.read();
+        bytes > SEGMENT_BYTES_FIRST && state.snapshot.covered == state.last_sequence
+    }
+}
+
+fn write_group(shared: &Shared, writer: &mut Writer, group: Vec<Write>) {
     if let Err(error) = shared.check_open().and_then(|()| check_free_bytes(shared)) {
         return refuse(group, |_| error_again(&error));
     }
     let began = shared.clock.monotonic();
+    #[cfg(test)]
+    let group = acknowledge_too_early(shared, group);
     let (entries, mut waiting): (Vec<_>, Vec<_>) =
         group.into_iter().map(|request| (request.entry, (request.counted, request.reply, request._room))).unzip();
     let written = match writer.write(entries) {
@@ -221,9 +261,26 @@ fn write_group(shared: &Shared, writer: &mut Writer, group: Vec<Request>) {
     }
 }
 
+/// What a store does that does not wait for its disk.
+#[cfg(test)]
+fn acknowledge_too_early(shared: &Shared, group: Vec<Write>) -> Vec<Write> {
+    if shared.table.disk.planted() != Some(crate::files::Planted::AcknowledgedBeforeWritten) {
+        return group;
+    }
+    let early = |write: Write| {
+        let stored = match &write.entry {
+            Entry::Points(points) => points.len() as u64,
+            Entry::DeletedSeries(_) => 0,
+        };
+        let _ = write.reply.send(Ok(AppendReceipt { stored, replaced: 0 }));
+        Write { reply: oneshot::channel().0, ..write }
+    };
+    group.into_iter().map(early).collect()
+}
+
 type Waiting = (Counted, oneshot::Sender<Result<AppendReceipt, StoreError>>, OwnedSemaphorePermit);
 
-fn refuse(group: Vec<Request>, error: impl Fn(&Request) -> StoreError) {
+fn refuse(group: Vec<Write>, error: impl Fn(&Write) -> StoreError) {
     for request in group {
         let error = error(&request);
         request.counted.failed(&error);

@@ -1,10 +1,15 @@
-//! Merging small files of a day into one. Nothing may appear or vanish: the hashes of what goes in and what comes out
-//! are held against each other (contract C4).
+//! Merging small files of a day into larger ones. Nothing may appear or vanish: the hashes of what goes in and what comes
+//! out are held against each other (contract C4).
 //!
 //! Where several files have the same key the newest generation wins, so only neighbours in the order of generations may
-//! be merged, and all files of one generation go together.
+//! be merged, and all files of one generation go together. Files are read and written a series at a time, so the memory
+//! that it takes does not grow with them; meanwhile appends, flushes and reads go on. A file that cannot be read is set
+//! aside, with an error that says so, and the others are merged without it.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+};
 
 use orzo_model::Point;
 use parking_lot::MutexGuard;
@@ -14,109 +19,277 @@ use crate::{
     error::StoreError,
     table::{
         action::{Action, Operation},
-        data_file::{DataFile, Reader, point_hash, points_hash},
+        data_file::{DataFile, point_hash},
         day::Day,
+        output::Output,
+        reader::{Layout, Reader, Stream},
     },
     tombstones::Tombstones,
 };
 
+/// Files that are merged at once; each keeps a page of times and a page of values in memory, at most about 6 MB.
+const MERGED_FILES_MAX: usize = 64;
+
+/// What to merge next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// What is worth it while more is coming.
+    Worthwhile,
+    /// As few files as the limits allow, for days that are over.
+    Thorough,
+}
+
+/// What a merge left out.
+#[derive(Default)]
+struct LeftOut {
+    hash: u128,
+    rows: u64,
+    replaced: u64,
+}
+
 impl Shared {
     /// Merges until nothing is worth it any more; gives how many files went in.
-    pub(super) fn compact(&self, maintenance: &MutexGuard<'_, ()>) -> Result<u64, StoreError> {
+    pub(super) fn compact(&self, tidying: &MutexGuard<'_, ()>, effort: Effort) -> Result<u64, StoreError> {
         let mut merged = 0;
         loop {
             self.check_open()?;
-            let (snapshot, tombstones) = {
-                let state = self.state.read();
-                (state.snapshot.clone(), state.tombstones.clone())
-            };
+            let snapshot = self.state.read().snapshot.clone();
             let limits =
                 Limits { files_min: self.settings.compact_files_min, rows_max: self.settings.file_rows_max as u64 };
             let today = self.clock.now();
-            let Some(files) = pick(&snapshot.files, limits, |day| day.is_over(today)) else {
+            let quarantined = self.quarantined.lock().keys().cloned().collect();
+            let is_over = |day: Day| day.is_over(today) && (effort == Effort::Thorough || self.is_quiet(day));
+            let Some(files) = pick(&snapshot.files, limits, &quarantined, is_over) else {
                 return Ok(merged);
             };
-            merged += files.len() as u64;
-            self.merge(maintenance, &files, &tombstones)?;
+            match self.merge(tidying, &files)? {
+                Merged::Done => merged += files.len() as u64,
+                Merged::SetAside => {}
+                Merged::Stopped => return Ok(merged),
+            }
         }
     }
 
-    fn merge(
+    /// Writes every file anew that has rows of deleted series, without them. Gives how many.
+    pub(super) fn apply_deletions(&self, tidying: &MutexGuard<'_, ()>) -> Result<u64, StoreError> {
+        self.check_open()?;
+        let (snapshot, tombstones) = {
+            let state = self.state.read();
+            (state.snapshot.clone(), state.tombstones.clone())
+        };
+        let mut rewritten = 0;
+        for file in &snapshot.files {
+            if self.quarantined.lock().contains_key(&file.path) || !self.has_deleted(file, &tombstones)? {
+                continue;
+            }
+            match self.merge(tidying, std::slice::from_ref(file))? {
+                Merged::Done => rewritten += 1,
+                Merged::SetAside => {}
+                Merged::Stopped => break,
+            }
+        }
+        Ok(rewritten)
+    }
+
+    /// Whether a file has rows that a tombstone hides.
+    fn has_deleted(&self, file: &Arc<DataFile>, tombstones: &Tombstones) -> Result<bool, StoreError> {
+        let mut hidden = tombstones.hidden_in(file).peekable();
+        if hidden.peek().is_none() {
+            return Ok(false);
+        }
+        let reader = match self.reader(file) {
+            Ok(reader) => reader,
+            Err(error) => {
+                self.set_aside(&file.path, error)?;
+                return Ok(false);
+            }
+        };
+        Ok(match reader.layout() {
+            // Without an index of its series it is taken to have them.
+            Layout::Footer(_) => true,
+            Layout::Index(index) => {
+                hidden.any(|series| index.run(index.find(series, 0)).is_some_and(|run| run.series == series))
+            }
+        })
+    }
+
+    fn is_quiet(&self, day: Day) -> bool {
+        let since = self.flushed_days.lock().get(&day).copied();
+        since.is_none_or(|since| self.clock.monotonic().saturating_sub(since) >= super::maintain::QUIET_AFTER)
+    }
+
+    fn merge(&self, _: &MutexGuard<'_, ()>, files: &[Arc<DataFile>]) -> Result<Merged, StoreError> {
+        let began = self.clock.monotonic();
+        let (tombstones, cleared) = {
+            let state = self.state.read();
+            (state.tombstones.clone(), state.last_sequence)
+        };
+        let mut written = Vec::new();
+        let outcome = self.merge_rows(files, &tombstones, &mut written);
+        let left_out = match outcome {
+            Ok(Some(left_out)) => left_out,
+            Ok(None) => {
+                self.table.discard(&written);
+                return Ok(Merged::Stopped);
+            }
+            Err(MergeError::Input(path, error)) => {
+                self.table.discard(&written);
+                self.set_aside(&path, error)?;
+                return Ok(Merged::SetAside);
+            }
+            Err(MergeError::Output(error)) => {
+                self.table.discard(&written);
+                return Err(error);
+            }
+        };
+        for file in &mut written {
+            file.cleared = cleared;
+        }
+        if let Err(error) = self.commit_merge(files, &written, &left_out) {
+            if self.check_open().is_ok() {
+                self.table.discard(&written);
+            }
+            return Err(error);
+        }
+        self.count_replaced(left_out.replaced);
+        self.room.took("compact", self.clock.monotonic().saturating_sub(began));
+        Ok(Merged::Done)
+    }
+
+    /// Writes the rows that stay; `None` if the store is about to close.
+    fn merge_rows(
         &self,
-        _: &MutexGuard<'_, ()>,
         files: &[Arc<DataFile>],
         tombstones: &Tombstones,
-    ) -> Result<(), StoreError> {
-        let began = self.clock.monotonic();
-        let mut rows = Vec::new();
-        let mut hash_in = 0u128;
-        for (order, file) in files.iter().enumerate() {
-            let reader = Reader::open(&*self.table.disk, &self.table.root, file, None)?;
-            let points = reader.read_all()?;
-            if points_hash(&points) != file.hash {
-                let path = self.table.root.join(&file.path);
-                return Err(StoreError::damaged(path, 0, "its rows are not those that the log describes"));
-            }
-            hash_in = hash_in.wrapping_add(file.hash);
-            rows.extend(points.into_iter().map(|point| (order, point)));
+        written: &mut Vec<DataFile>,
+    ) -> Result<Option<LeftOut>, MergeError> {
+        let Some(first) = files.first() else { return Ok(Some(LeftOut::default())) };
+        let input = |file: &DataFile, error| MergeError::Input(file.path.clone(), error);
+        let mut streams: Vec<Stream> = Vec::with_capacity(files.len());
+        for file in files {
+            let reader = Reader::open(&*self.table.disk, &self.table.root, file, None);
+            streams.push(reader.map_err(|error| input(file, error))?.stream());
         }
-        let (kept, left_out, replaced) = resolve(rows, files, tombstones);
-        if points_hash(&kept).wrapping_add(left_out) != hash_in {
-            let reason = "merging files did not conserve their rows; the files stay as they are".to_owned();
-            return Err(StoreError::Invalid { reason });
-        }
-
         let generation = files.iter().map(|file| file.generation).max().unwrap_or(0);
-        let snapshot = self.state.read().snapshot.clone();
-        let mut written = Vec::new();
-        let committed = files.first().map_or(Ok(()), |first| {
-            for (ordinal, rows) in kept.chunks(self.settings.file_rows_max).enumerate() {
-                written.push(self.table.write_file(first.day, generation, ordinal, rows)?);
-            }
-            Ok(())
-        });
-        let committed = committed.and_then(|()| {
-            let now_ms = self.clock.now().micros() / 1000;
-            // Readers that follow changes need not look at the same rows again.
-            let data_change = left_out != 0;
-            let removes = files.iter().map(|file| Action::Remove(file.to_remove(now_ms, data_change)));
-            let adds = written.iter().map(|file| Action::Add(file.to_add(now_ms, data_change)));
-            self.commit(&snapshot, &removes.chain(adds).collect::<Vec<_>>(), Operation::Compact)
-        });
-        match committed {
-            Ok(next) => {
-                self.state.write().snapshot = Arc::new(next);
-                self.count_replaced(replaced);
-                self.room.took("compact", self.clock.monotonic().saturating_sub(began));
-                Ok(())
-            }
-            Err(error) => {
-                if self.check_open().is_ok() {
-                    self.table.discard(&written);
-                }
-                Err(error)
-            }
+        let mut output = Output::new(first.day, generation, self.settings.file_rows_max);
+        let (mut left_out, mut hash_kept) = (LeftOut::default(), 0u128);
+        let mut rows = Vec::new();
+        // What each file has next; a file that is at its end was what the log said.
+        let mut next = Vec::with_capacity(files.len());
+        for (stream, file) in streams.iter_mut().zip(files) {
+            next.push(stream.next_series().map_err(|error| input(file, error))?);
         }
+        while let Some(series) = next.iter().flatten().min().copied() {
+            if self.stopping.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            rows.clear();
+            for ((stream, next), file) in streams.iter_mut().zip(&mut next).zip(files) {
+                let start = rows.len();
+                while *next == Some(series) {
+                    stream.take_series(&mut rows).map_err(|error| input(file, error))?;
+                    *next = stream.next_series().map_err(|error| input(file, error))?;
+                }
+                if rows.len() > start && tombstones.hides(rows[start].series, file.generation) {
+                    for point in rows.drain(start..) {
+                        left_out.leave(&point);
+                    }
+                }
+            }
+            resolve(&mut rows, &mut left_out);
+            for point in &rows {
+                hash_kept = hash_kept.wrapping_add(point_hash(point));
+            }
+            output.push(&self.table, &rows, written).map_err(MergeError::Output)?;
+        }
+        output.finish(&self.table, written).map_err(MergeError::Output)?;
+        let hash_in = files.iter().fold(0u128, |sum, file| sum.wrapping_add(file.hash));
+        let hash_written = written.iter().fold(0u128, |sum, file| sum.wrapping_add(file.hash));
+        if hash_written.wrapping_add(left_out.hash) != hash_in || hash_kept != hash_written {
+            let reason = "merging files did not conserve their rows; the files stay as they are".to_owned();
+            return Err(MergeError::Output(StoreError::Invalid { reason }));
+        }
+        Ok(Some(left_out))
+    }
+
+    fn commit_merge(
+        &self,
+        files: &[Arc<DataFile>],
+        written: &[DataFile],
+        left_out: &LeftOut,
+    ) -> Result<(), StoreError> {
+        let committing = self.committing.lock();
+        self.check_open()?;
+        let snapshot = self.state.read().snapshot.clone();
+        let live: BTreeSet<&str> = snapshot.files.iter().map(|file| file.path.as_str()).collect();
+        if !files.iter().all(|file| live.contains(file.path.as_str())) {
+            let reason = "files left the table while they were merged".to_owned();
+            return Err(StoreError::Busy { reason });
+        }
+        let now_ms = self.clock.now().micros() / 1000;
+        // Readers that follow changes need not look at the same rows again.
+        let data_change = left_out.rows != 0;
+        let removes = files.iter().map(|file| Action::Remove(file.to_remove(now_ms, data_change)));
+        let adds = written.iter().map(|file| Action::Add(file.to_add(now_ms, data_change)));
+        let next = self.commit(&committing, &snapshot, &removes.chain(adds).collect::<Vec<_>>(), Operation::Compact)?;
+        self.state.write().snapshot = Arc::new(next);
+        Ok(())
+    }
+
+    /// A file that cannot be read is not merged any more and said so, once; reading its rows goes on failing. Only what
+    /// the file itself is the reason for: anything else is an error of the merge.
+    fn set_aside(&self, path: &str, error: StoreError) -> Result<(), StoreError> {
+        if !matches!(error, StoreError::Damaged { .. } | StoreError::Format { .. } | StoreError::Io { .. }) {
+            return Err(error);
+        }
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        tracing::error!(
+            "{path} is set aside and will not be merged: {error}{cause}; reads of its rows fail until it is restored from a backup"
+        );
+        self.quarantined.lock().insert(path.to_owned(), format!("{error}{cause}"));
+        Ok(())
     }
 }
 
-/// One row for each key: the last file's that has it; none of a deleted series. Gives the rows, the hash of what was left
-/// out, and how many rows were replaced by a newer one.
-fn resolve(mut rows: Vec<(usize, Point)>, files: &[Arc<DataFile>], tombstones: &Tombstones) -> (Vec<Point>, u128, u64) {
-    let key = |row: &(usize, Point)| (row.1.series, row.1.timestamp, row.0);
-    rows.sort_unstable_by_key(key);
-    let (mut kept, mut left_out, mut replaced) = (Vec::with_capacity(rows.len()), 0u128, 0);
-    for (index, (order, point)) in rows.iter().enumerate() {
-        let next = rows.get(index + 1).map(|(_, next)| (next.series, next.timestamp));
-        let is_replaced = next == Some((point.series, point.timestamp));
-        if is_replaced || tombstones.hides(point.series, files[*order].generation) {
-            left_out = left_out.wrapping_add(point_hash(point));
-            replaced += u64::from(is_replaced);
-        } else {
-            kept.push(*point);
-        }
+/// How a merge ended.
+enum Merged {
+    Done,
+    /// A file could not be read.
+    SetAside,
+    /// The store is about to close.
+    Stopped,
+}
+
+/// Whose fault it was.
+enum MergeError {
+    /// This file's.
+    Input(String, StoreError),
+    Output(StoreError),
+}
+
+impl LeftOut {
+    fn leave(&mut self, point: &Point) {
+        self.rows += 1;
+        self.hash = self.hash.wrapping_add(point_hash(point));
     }
-    (kept, left_out, replaced)
+}
+
+/// One row for each time of a series, whose rows come file by file: the last file's that has it.
+fn resolve(rows: &mut Vec<Point>, left_out: &mut LeftOut) {
+    if rows.is_sorted_by(|a, b| a.timestamp < b.timestamp) {
+        return;
+    }
+    // Stable: of the same time the last file's is last.
+    rows.sort_by_key(|point| point.timestamp);
+    rows.dedup_by(|next, kept| {
+        let is_same = next.timestamp == kept.timestamp;
+        if is_same {
+            left_out.leave(kept);
+            left_out.replaced += 1;
+            *kept = *next;
+        }
+        is_same
+    });
 }
 
 /// When merging is worth it.
@@ -129,9 +302,15 @@ struct Limits {
 /// The files to merge next, oldest generation first. Files are sorted by generation.
 ///
 /// A run is worth it when no file in it is larger than all others together: then each row is written again only about
-/// as often as its file doubles. Days that are over get fewer files than the day at hand.
-fn pick(files: &[Arc<DataFile>], limits: Limits, is_over: impl Fn(Day) -> bool) -> Option<Vec<Arc<DataFile>>> {
-    let mut days: std::collections::BTreeMap<Day, Vec<Vec<Arc<DataFile>>>> = Default::default();
+/// as often as its file doubles. Days that are over get fewer files than the day at hand. Files that were set aside stay
+/// where they are, and nothing is merged across them.
+fn pick(
+    files: &[Arc<DataFile>],
+    limits: Limits,
+    quarantined: &BTreeSet<String>,
+    is_over: impl Fn(Day) -> bool,
+) -> Option<Vec<Arc<DataFile>>> {
+    let mut days: BTreeMap<Day, Vec<Vec<Arc<DataFile>>>> = BTreeMap::new();
     for file in files {
         let generations = days.entry(file.day).or_default();
         match generations.last_mut() {
@@ -139,18 +318,22 @@ fn pick(files: &[Arc<DataFile>], limits: Limits, is_over: impl Fn(Day) -> bool) 
             _ => generations.push(vec![file.clone()]),
         }
     }
-    days.into_iter().find_map(|(day, generations)| pick_run(&generations, limits, is_over(day)))
+    let is_aside = |generation: &Vec<Arc<DataFile>>| generation.iter().any(|file| quarantined.contains(&file.path));
+    days.into_iter().find_map(|(day, generations)| {
+        generations.split(is_aside).find_map(|part| pick_run(part, limits, is_over(day)))
+    })
 }
 
 fn pick_run(generations: &[Vec<Arc<DataFile>>], limits: Limits, is_over: bool) -> Option<Vec<Arc<DataFile>>> {
     let mut best: Option<(usize, usize)> = None;
     for start in 0..generations.len() {
-        let (mut rows, mut largest) = (0, 0);
+        let (mut rows, mut largest, mut files) = (0, 0, 0);
         for (end, generation) in generations.iter().enumerate().skip(start) {
             let more: u64 = generation.iter().map(|file| file.rows).sum();
             rows += more;
+            files += generation.len();
             largest = largest.max(more);
-            if rows > limits.rows_max {
+            if rows > limits.rows_max || files > MERGED_FILES_MAX {
                 break;
             }
             let count = end + 1 - start;
@@ -177,13 +360,12 @@ mod tests {
 
     fn file(day: i64, generation: u64, rows: u64) -> Arc<DataFile> {
         let day = Day::of(Timestamp::from_secs(day * 86_400));
-        let mut file = DataFile::describe(format!("{generation}-{rows}"), day, generation, &[], &[]);
-        file.rows = rows;
-        Arc::new(file)
+        Arc::new(DataFile { rows, ..DataFile::empty(format!("{generation}-{rows}"), day, generation) })
     }
 
     fn picked(files: &[Arc<DataFile>], is_over: bool) -> Option<Vec<u64>> {
-        pick(files, LIMITS, |_| is_over).map(|files| files.iter().map(|file| file.generation).collect())
+        pick(files, LIMITS, &BTreeSet::new(), |_| is_over)
+            .map(|files| files.iter().map(|file| file.generation).collect())
     }
 
     #[test]
@@ -201,6 +383,15 @@ mod tests {
         assert_eq!(picked(&files, false), Some(vec![2, 3, 4]));
         files.extend((5..12).map(|generation| file(1, generation, 10)));
         assert_eq!(picked(&files, false), Some((1..12).collect()));
+    }
+
+    #[test]
+    fn nothing_is_merged_across_a_file_that_was_set_aside() {
+        let files: Vec<_> = (1..8).map(|generation| file(1, generation, 10)).collect();
+        let aside = BTreeSet::from(["4-10".to_owned()]);
+        let picked = pick(&files, LIMITS, &aside, |_| true).expect("three files before it");
+        assert_eq!(picked.iter().map(|file| file.generation).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(pick(&files[2..5], LIMITS, &aside, |_| true).is_none(), "one on either side");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use orzo_model::Point;
 use parking_lot::MutexGuard;
 
 use super::{AppendReceipt, Frozen, Shared, State};
@@ -13,6 +12,7 @@ use crate::{
         action::{Action, Operation, Txn},
         data_file::DataFile,
         day::Day,
+        output::Output,
         snapshot::{Snapshot, TOMBSTONES_APP, WAL_APP},
     },
     tombstones,
@@ -33,42 +33,27 @@ impl Shared {
 
     /// Writes what was appended so far to files. The head stays readable all the while; if it fails, what could not be
     /// written stays in the log and in memory, and the next flush begins with it.
-    pub(super) fn flush(&self, maintenance: &MutexGuard<'_, ()>) -> Result<(), StoreError> {
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        let flushing = self.flushing.lock();
+        self.flush_held(&flushing)
+    }
+
+    pub(super) fn flush_held(&self, flushing: &MutexGuard<'_, ()>) -> Result<(), StoreError> {
         self.check_open()?;
         let until = self.state.read().last_sequence;
         while self.state.read().snapshot.covered < until {
-            self.flush_once(maintenance)?;
+            self.flush_once(flushing)?;
         }
         Ok(())
     }
 
     fn flush_once(&self, _: &MutexGuard<'_, ()>) -> Result<(), StoreError> {
         let began = self.clock.monotonic();
-        let (frozen, snapshot, tombstones) = {
-            let mut state = self.state.write();
-            let frozen = state.freeze();
-            (frozen, state.snapshot.clone(), state.tombstones.clone())
-        };
+        let frozen = self.state.write().freeze();
         let mut written = Vec::new();
-        let committed = self.write_days(&frozen, &mut written).and_then(|()| {
-            let now = self.clock.now();
-            let now_ms = now.micros() / 1000;
-            let txn =
-                |app_id: &str, version| Action::Txn(Txn { app_id: app_id.to_owned(), version, last_updated: now_ms });
-            let mut actions: Vec<_> = written.iter().map(|file| Action::Add(file.to_add(now_ms, true))).collect();
-            actions.push(txn(WAL_APP, frozen.generation));
-            let needed = tombstones.needed(&snapshot);
-            if needed.len() > 0 || snapshot.tombstones > 0 {
-                // An attempt that failed may have left a file of that number.
-                tombstones::sweep(&*self.table.disk, &self.tombstones_directory, snapshot.tombstones);
-                let number = snapshot.tombstones + 1;
-                needed.write(&*self.table.disk, &self.tombstones_directory, number)?;
-                actions.push(txn(TOMBSTONES_APP, number));
-            }
-            self.commit(&snapshot, &actions, Operation::Flush)
-        });
-        let next = match committed {
-            Ok(next) => next,
+        let committed = self.write_days(&frozen, &mut written).and_then(|()| self.commit_flush(&frozen, &written));
+        let (covered, buried) = match committed {
+            Ok(committed) => committed,
             Err(error) => {
                 // After an unknown commit the store is closed, and the files may count.
                 if self.check_open().is_ok() {
@@ -77,32 +62,64 @@ impl Shared {
                 return Err(error);
             }
         };
-        let covered = next.covered;
-        let number = next.tombstones;
-        {
-            let mut state = self.state.write();
-            state.tombstones = Arc::new(state.tombstones.needed(&next));
-            state.snapshot = Arc::new(next);
-            state.frozen = None;
-        }
         self.flushed.notify_waiters();
         self.remove_segments(covered);
-        if number != snapshot.tombstones {
+        if let Some(number) = buried {
             tombstones::sweep(&*self.table.disk, &self.tombstones_directory, number);
         }
-        self.room.took("flush", self.clock.monotonic().saturating_sub(began));
+        let now = self.clock.monotonic();
+        let mut days = self.flushed_days.lock();
+        days.extend(written.iter().map(|file| (file.day, now)));
+        drop(days);
+        self.room.took("flush", now.saturating_sub(began));
         Ok(())
     }
 
-    fn write_days(&self, frozen: &Frozen, written: &mut Vec<DataFile>) -> Result<(), StoreError> {
-        let mut days: BTreeMap<Day, Vec<Point>> = BTreeMap::new();
-        for point in frozen.head.points() {
-            days.entry(Day::of(point.timestamp)).or_default().push(point);
+    /// Gives the sequence that the table covers now, and the number of a new file of tombstones.
+    fn commit_flush(&self, frozen: &Frozen, written: &[DataFile]) -> Result<(u64, Option<u64>), StoreError> {
+        let committing = self.committing.lock();
+        let (snapshot, tombstones) = {
+            let state = self.state.read();
+            (state.snapshot.clone(), state.tombstones.clone())
+        };
+        let now_ms = self.clock.now().micros() / 1000;
+        let txn = |app_id: &str, version| Action::Txn(Txn { app_id: app_id.to_owned(), version, last_updated: now_ms });
+        let mut actions: Vec<_> = written.iter().map(|file| Action::Add(file.to_add(now_ms, true))).collect();
+        actions.push(txn(WAL_APP, frozen.generation));
+        let needed = tombstones.needed(&snapshot);
+        let mut buried = None;
+        if needed.len() > 0 || snapshot.tombstones > 0 {
+            // An attempt that failed may have left a file of that number.
+            tombstones::sweep(&*self.table.disk, &self.tombstones_directory, snapshot.tombstones);
+            let number = snapshot.tombstones + 1;
+            needed.write(&*self.table.disk, &self.tombstones_directory, number)?;
+            actions.push(txn(TOMBSTONES_APP, number));
+            buried = Some(number);
         }
-        for (day, points) in days {
-            for (ordinal, rows) in points.chunks(self.settings.file_rows_max).enumerate() {
-                written.push(self.table.write_file(day, frozen.generation, ordinal, rows)?);
+        let next = self.commit(&committing, &snapshot, &actions, Operation::Flush)?;
+        let covered = next.covered;
+        let before = snapshot.files.iter().map(|file| file.time_max).max();
+        let mut state = self.state.write();
+        let state = &mut *state;
+        state.newest.flushed(&frozen.head, frozen.generation, &state.tombstones, before);
+        state.tombstones = Arc::new(state.tombstones.needed(&next));
+        state.snapshot = Arc::new(next);
+        state.frozen = None;
+        Ok((covered, buried))
+    }
+
+    fn write_days(&self, frozen: &Frozen, written: &mut Vec<DataFile>) -> Result<(), StoreError> {
+        let mut days: BTreeMap<Day, Output> = BTreeMap::new();
+        frozen.head.for_each_series(|points| {
+            for points in points.chunk_by(|a, b| Day::of(a.timestamp) == Day::of(b.timestamp)) {
+                let day = Day::of(points[0].timestamp);
+                let new = || Output::new(day, frozen.generation, self.settings.file_rows_max);
+                days.entry(day).or_insert_with(new).push(&self.table, points, written)?;
             }
+            Ok(())
+        })?;
+        for output in days.values_mut() {
+            output.finish(&self.table, written)?;
         }
         Ok(())
     }
@@ -111,6 +128,7 @@ impl Shared {
     /// store: opening it again reads what is.
     pub(super) fn commit(
         &self,
+        _: &MutexGuard<'_, ()>,
         snapshot: &Snapshot,
         actions: &[Action],
         operation: Operation,
@@ -175,6 +193,7 @@ impl State {
             Entry::DeletedSeries(series) => {
                 for series in &series {
                     self.active.remove_series(*series);
+                    self.newest.forget(*series);
                 }
                 Arc::make_mut(&mut self.tombstones).insert(&series, record.sequence);
                 AppendReceipt::default()

@@ -9,7 +9,7 @@ use orzo_model::{SharedClock, Timestamp};
 use parking_lot::MutexGuard;
 use tokio::sync::Notify;
 
-use super::Shared;
+use super::{Shared, append::Request, compact::Effort};
 use crate::{
     error::StoreError,
     table::{
@@ -18,22 +18,34 @@ use crate::{
     },
 };
 
-/// How often upkeep looks what is due; the precision of `flush_after` and `retention`.
+/// How often upkeep looks what is due; the precision of `flush_after`, `deleted_within` and `retention`.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A past day that got no points for so long is merged into as few files as possible: sooner, each late batch would have
+/// all of it written again.
+pub(super) const QUIET_AFTER: Duration = Duration::from_secs(60);
 
-/// Runs until the store is gone or closed.
-pub(super) async fn keep_up(shared: Weak<Shared>, clock: SharedClock, flush_due: Arc<Notify>) {
+/// Writes the head to files when that is due, until the store is gone or closed. Nothing else holds this up.
+pub(super) async fn keep_flushing(shared: Weak<Shared>, clock: SharedClock, flush_due: Arc<Notify>) {
+    keep(shared, clock, flush_due, Shared::flush_what_is_due).await;
+}
+
+/// Merges, deletes and cleans up, until the store is gone or closed.
+pub(super) async fn keep_tidy(shared: Weak<Shared>, clock: SharedClock) {
+    // Nothing of this is urgent.
+    keep(shared, clock, Arc::default(), Shared::tidy_what_is_due).await;
+}
+
+async fn keep(shared: Weak<Shared>, clock: SharedClock, due: Arc<Notify>, work: fn(&Shared)) {
     loop {
         tokio::select! {
             () = clock.sleep(LOOK_EVERY) => {}
-            () = flush_due.notified() => {}
+            () = due.notified() => {}
         }
         let Some(shared) = shared.upgrade() else { return };
         if shared.check_open().is_err() {
             return;
         }
-        let work = tokio::task::spawn_blocking(move || shared.do_what_is_due());
-        if work.await.is_err() {
+        if tokio::task::spawn_blocking(move || work(&shared)).await.is_err() {
             // The panic was printed by its hook; the next look tries again.
             tracing::error!("the store's upkeep died and begins anew");
         }
@@ -41,24 +53,41 @@ pub(super) async fn keep_up(shared: Weak<Shared>, clock: SharedClock, flush_due:
 }
 
 impl Shared {
-    fn do_what_is_due(&self) {
-        let maintenance = self.maintenance.lock();
-        let flushed = match self.is_flush_due() || self.state.read().frozen.is_some() {
-            true => self.flush(&maintenance),
-            false => Ok(()),
-        };
-        self.tell("write the head to files", flushed);
-        let merged = self.compact(&maintenance);
+    fn flush_what_is_due(&self) {
+        if self.is_flush_due() || self.state.read().frozen.is_some() {
+            let flushed = self.flush();
+            self.tell("write the head to files", flushed);
+        }
+        if self.is_log_too_large()
+            && let Some(requests) = &*self.requests.lock()
+        {
+            // If the thread is gone the store closes.
+            let _ = requests.send(Request::Shrink);
+        }
+    }
+
+    fn tidy_what_is_due(&self) {
+        let tidying = self.tidying.lock();
+        let merged = self.compact(&tidying, Effort::Worthwhile);
         self.tell("merge files", merged);
         if let Some(retention) = self.settings.retention {
-            let removed = self.retain(&maintenance, self.clock.now().minus(retention));
+            let removed = self.retain(&tidying, self.clock.now().minus(retention));
             self.tell("remove old files", removed);
         }
-        let vacuumed = self.vacuum(&maintenance);
+        let now = self.clock.monotonic();
+        let is_due = now.saturating_sub(*self.deleted_at.lock()) >= self.settings.deleted_within / 2;
+        if is_due && self.state.read().tombstones.len() > 0 {
+            let deleted = self.apply_deletions(&tidying);
+            if deleted.is_ok() {
+                *self.deleted_at.lock() = now;
+            }
+            self.tell("write files without deleted series", deleted);
+        }
+        let vacuumed = self.vacuum(&tidying);
         self.tell("remove files that left the table", vacuumed);
         let version = self.state.read().snapshot.version;
         if version >= self.checkpointed.load(Ordering::Relaxed) + self.settings.checkpoint_commits {
-            let checkpointed = self.checkpoint(&maintenance);
+            let checkpointed = self.checkpoint(&tidying);
             self.tell("write a checkpoint", checkpointed);
         }
     }
@@ -73,6 +102,7 @@ impl Shared {
 
     /// Takes files out of the table whose newest point is before `before`.
     pub(super) fn retain(&self, _: &MutexGuard<'_, ()>, before: Timestamp) -> Result<u64, StoreError> {
+        let committing = self.committing.lock();
         self.check_open()?;
         let snapshot = self.state.read().snapshot.clone();
         let now_ms = self.clock.now().micros() / 1000;
@@ -81,8 +111,10 @@ impl Shared {
         if removes.is_empty() {
             return Ok(0);
         }
-        let next = self.commit(&snapshot, &removes, Operation::Retain)?;
-        self.state.write().snapshot = Arc::new(next);
+        let next = self.commit(&committing, &snapshot, &removes, Operation::Retain)?;
+        let mut state = self.state.write();
+        state.snapshot = Arc::new(next);
+        state.newest.forget_before(before);
         Ok(removes.len() as u64)
     }
 
@@ -93,9 +125,10 @@ impl Shared {
         let snapshot = self.state.read().snapshot.clone();
         for path in snapshot.removed.iter().filter(|(_, at)| **at <= until).map(|(path, _)| path) {
             self.table.remove_file(path)?;
-            self.footers.lock().forget(path);
-            let mut state = self.state.write();
-            Arc::make_mut(&mut state.snapshot).removed.remove(path);
+            self.layouts.lock().forget(path);
+            self.quarantined.lock().remove(path);
+            let _committing = self.committing.lock();
+            Arc::make_mut(&mut self.state.write().snapshot).removed.remove(path);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use orzo_model::{Room, SharedClock};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Shared, State, scan::Footers};
+use super::{Shared, State, newest::Newest, scan::Layouts};
 use crate::{
     error::{At, StoreError},
     files::{Disk, TEMPORARY_PREFIX},
@@ -67,13 +67,21 @@ pub(super) fn open(
             last_sequence: snapshot.covered,
             snapshot: Arc::new(snapshot),
             tombstones: Arc::new(buried),
+            newest: Newest::default(),
         }),
         closed: RwLock::new(None),
-        maintenance: Mutex::new(()),
+        flushing: Mutex::new(()),
+        tidying: Mutex::new(()),
+        committing: Mutex::new(()),
+        stopping: false.into(),
         waiting: Arc::new(Semaphore::new(waiting_permits)),
         flushed: Notify::new(),
         flush_due: Arc::new(Notify::new()),
-        footers: Mutex::new(Footers::default()),
+        flushed_days: Mutex::default(),
+        requests: Mutex::new(None),
+        deleted_at: Mutex::new(clock.monotonic()),
+        quarantined: Mutex::default(),
+        layouts: Mutex::new(Layouts::default()),
         checkpointed: 0.into(),
         replaced: 0.into(),
         failures: 0.into(),
@@ -86,8 +94,17 @@ pub(super) fn open(
         tombstones_directory,
     };
     shared.checkpointed.store(shared.table.checkpoint_version()?, std::sync::atomic::Ordering::Relaxed);
+    #[cfg(test)]
+    let again: Vec<_> = recovered.records.iter().map(|record| record.entry.clone()).collect();
     shared.put(recovered.records);
-    shared.flush(&shared.maintenance.lock())?;
+    shared.flush()?;
+    #[cfg(test)]
+    if shared.table.disk.planted() == Some(crate::files::Planted::ReplayedTwice) {
+        let next = shared.state.read().last_sequence + 1;
+        let record = |(entry, sequence)| wal::record::Record { sequence, epoch: 0, synced: 0, entry };
+        shared.put(again.into_iter().zip(next..).map(record).collect());
+        shared.flush()?;
+    }
 
     let number = recovered.segments.last().map_or(1, |(_, header)| header.number + 1);
     let next = shared.state.read().last_sequence + 1;

@@ -1,38 +1,51 @@
 //! Reading: head, head that is being written, files, in this order of age; of one key the newest wins.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use orzo_model::{Measure, SeriesId, Timestamp};
-use parquet::file::metadata::ParquetMetaData;
 
 use super::{Frozen, Shared};
 use crate::{
     error::StoreError,
     head::Head,
     table::{
-        data_file::{DataFile, Reader},
-        encode::Wanted,
+        data_file::{DataFile, Wanted},
+        reader::{Layout, Reader},
         snapshot::Snapshot,
     },
     tombstones::Tombstones,
 };
 
-/// Footers kept in memory; each takes about 1 KB for 65,536 rows.
-const FOOTERS_MAX: usize = 1024;
+/// Memory for what is known about where things are in files: some hundred files of ten thousand series each.
+const LAYOUT_BYTES_MAX: usize = 64 << 20;
 /// How often a read begins anew because a file left the table while it read.
 const READS_MAX: usize = 5;
 
-/// Footers of files read before, by path; emptied when full, which is simple and rarely matters.
+/// Where things are in files read before, by path; emptied when full, which is simple and rarely matters.
 #[derive(Default)]
-pub(super) struct Footers(HashMap<String, Arc<ParquetMetaData>>);
+pub(super) struct Layouts {
+    by_path: HashMap<String, Layout>,
+    bytes: usize,
+}
 
-impl Footers {
+impl Layouts {
     /// The file is gone.
     pub(super) fn forget(&mut self, path: &str) {
-        self.0.remove(path);
+        if let Some(layout) = self.by_path.remove(path) {
+            self.bytes -= layout.memory_bytes();
+        }
+    }
+
+    fn keep(&mut self, path: &str, layout: &Layout) {
+        self.forget(path);
+        let bytes = layout.memory_bytes();
+        if self.bytes + bytes > LAYOUT_BYTES_MAX {
+            *self = Self::default();
+        }
+        if bytes <= LAYOUT_BYTES_MAX {
+            self.bytes += bytes;
+            self.by_path.insert(path.to_owned(), layout.clone());
+        }
     }
 }
 
@@ -41,6 +54,14 @@ struct View {
     snapshot: Arc<Snapshot>,
     frozen: Option<Arc<Frozen>>,
     tombstones: Arc<Tombstones>,
+}
+
+/// What memory knows about a newest point.
+enum InMemory {
+    /// This is it.
+    Answer(Option<Measure>),
+    /// Files may have a newer one than this.
+    AtLeast(Option<Measure>, View),
 }
 
 impl Shared {
@@ -61,9 +82,10 @@ impl Shared {
     }
 
     fn scan_once(&self, wanted: &Wanted<'_>) -> Result<Vec<(SeriesId, Vec<Measure>)>, StoreError> {
-        let mut found = Found { series: BTreeMap::new(), points: 0, points_max: self.settings.scan_points_max };
-        let mut newest = Found { series: BTreeMap::new(), points: 0, points_max: self.settings.scan_points_max };
-        let view = self.view(|head| newest.take_head(head, wanted, |_| false))?;
+        let points_max = self.settings.scan_points_max;
+        let mut found = Found::new(wanted.series, points_max);
+        let mut newest = Found::new(wanted.series, points_max);
+        let view = self.view(|state| newest.take_head(&state.active, wanted, |_| false))?;
         for file in view.snapshot.files.iter().filter(|file| file.may_hold(wanted)) {
             let reader = self.reader(file)?;
             reader.read(wanted, &mut |point| {
@@ -74,31 +96,64 @@ impl Shared {
         if let Some(frozen) = &view.frozen {
             found.take_head(&frozen.head, wanted, |series| view.tombstones.hides(series, frozen.generation));
         }
-        for (series, measures) in newest.series {
-            for measure in measures {
-                found.take(series, measure);
-            }
+        found.append(newest);
+        if found.points > points_max {
+            return Err(StoreError::TooManyPoints { points_max });
         }
-        if found.points > found.points_max || newest.points > newest.points_max {
-            return Err(StoreError::TooManyPoints { points_max: found.points_max });
+        #[cfg(test)]
+        if self.table.disk.planted() == Some(crate::files::Planted::NotDeduplicated) {
+            let all = wanted.series.iter().copied().zip(found.measures);
+            return Ok(all.filter(|(_, measures)| !measures.is_empty()).collect());
         }
-        Ok(found.series.into_iter().map(|(series, measures)| (series, newest_by_time(measures))).collect())
+        let all = wanted.series.iter().copied().zip(found.measures);
+        Ok(all.filter(|(_, m)| !m.is_empty()).map(|(series, measures)| (series, newest_by_time(measures))).collect())
+    }
+
+    /// The newest point of a series not after `until`, if memory alone can tell.
+    pub(super) fn last_in_memory(
+        &self,
+        series: SeriesId,
+        until: Timestamp,
+    ) -> Result<Option<Option<Measure>>, StoreError> {
+        Ok(match self.look_in_memory(series, until)? {
+            InMemory::Answer(answer) => Some(answer),
+            InMemory::AtLeast(..) => None,
+        })
     }
 
     pub(super) fn last(&self, series: SeriesId, until: Timestamp) -> Result<Option<Measure>, StoreError> {
         self.again_if_files_went(|| self.last_once(series, until))
     }
 
+    fn look_in_memory(&self, series: SeriesId, until: Timestamp) -> Result<InMemory, StoreError> {
+        let (mut active, mut in_files) = (None, None);
+        let view = self.view(|state| {
+            active = state.active.last(series, until);
+            in_files = state.newest.get(series);
+        })?;
+        let frozen = view
+            .frozen
+            .as_ref()
+            .filter(|frozen| !view.tombstones.hides(series, frozen.generation))
+            .and_then(|frozen| frozen.head.last(series, until));
+        // Of one time the newest stays: the active head's, then the other head's, then the files'.
+        let newer = |a: Option<Measure>, b: Option<Measure>| match (a, b) {
+            (Some(a), Some(b)) => Some(if b.timestamp > a.timestamp { b } else { a }),
+            (a, b) => a.or(b),
+        };
+        let best = newer(active, frozen);
+        Ok(match in_files {
+            Some(known) if known.timestamp <= until => InMemory::Answer(newer(best, Some(known))),
+            _ => InMemory::AtLeast(best, view),
+        })
+    }
+
     fn last_once(&self, series: SeriesId, until: Timestamp) -> Result<Option<Measure>, StoreError> {
-        let mut best: Option<Measure> = None;
-        let view = self.view(|head| best = head.last(series, until))?;
-        if let Some(frozen) = &view.frozen
-            && !view.tombstones.hides(series, frozen.generation)
-            && let Some(measure) = frozen.head.last(series, until)
-            && best.is_none_or(|best| measure.timestamp > best.timestamp)
-        {
-            best = Some(measure);
-        }
+        let (mut best, view) = match self.look_in_memory(series, until)? {
+            InMemory::Answer(answer) => return Ok(answer),
+            InMemory::AtLeast(best, view) => (best, view),
+        };
+        let mut is_from_files = false;
         // From new to old, so that of one time the newest stays.
         for file in view.snapshot.files.iter().rev() {
             if view.tombstones.hides(series, file.generation) {
@@ -113,24 +168,31 @@ impl Shared {
                 continue;
             }
             self.reader(file)?.read(&wanted, &mut |point| {
-                let measure = Measure { timestamp: point.timestamp, value: point.value };
-                if best.is_none_or(|best| measure.timestamp > best.timestamp) {
-                    best = Some(measure);
+                if best.is_none_or(|best| point.timestamp > best.timestamp) {
+                    best = Some(Measure { timestamp: point.timestamp, value: point.value });
+                    is_from_files = true;
                 }
                 true
             })?;
         }
+        if let (true, Some(best), Timestamp::MAX) = (is_from_files, best, until) {
+            let mut state = self.state.write();
+            // Only if what was read is still what there is.
+            if state.snapshot.version == view.snapshot.version && Arc::ptr_eq(&state.tombstones, &view.tombstones) {
+                state.newest.learn(series, best);
+            }
+        }
         Ok(best)
     }
 
-    /// What is there now; the active head is read while it stands still.
-    fn view(&self, read_active: impl FnOnce(&Head)) -> Result<View, StoreError> {
+    /// What is there now; what changes is read while it stands still.
+    fn view(&self, read: impl FnOnce(&super::State)) -> Result<View, StoreError> {
         // After a failed write reads go on; after `close` the directory is somebody else's.
         if self.lock.lock().is_none() {
             self.check_open()?;
         }
         let state = self.state.read();
-        read_active(&state.active);
+        read(&state);
         Ok(View {
             snapshot: state.snapshot.clone(),
             frozen: state.frozen.clone(),
@@ -138,16 +200,12 @@ impl Shared {
         })
     }
 
-    fn reader(&self, file: &Arc<DataFile>) -> Result<Reader, StoreError> {
-        let known = self.footers.lock().0.get(&file.path).cloned();
+    pub(super) fn reader(&self, file: &Arc<DataFile>) -> Result<Reader, StoreError> {
+        let known = self.layouts.lock().by_path.get(&file.path).cloned();
         let is_new = known.is_none();
         let reader = Reader::open(&*self.table.disk, &self.table.root, file, known)?;
         if is_new {
-            let mut footers = self.footers.lock();
-            if footers.0.len() >= FOOTERS_MAX {
-                footers.0.clear();
-            }
-            footers.0.insert(file.path.clone(), reader.metadata().clone());
+            self.layouts.lock().keep(&file.path, reader.layout());
         }
         Ok(reader)
     }
@@ -168,30 +226,52 @@ impl Shared {
 }
 
 /// Points by series, older sources first.
-struct Found {
-    series: BTreeMap<SeriesId, Vec<Measure>>,
+struct Found<'a> {
+    series: &'a [SeriesId],
+    measures: Vec<Vec<Measure>>,
+    /// Which series the last point was of: points come by series.
+    at: usize,
     points: usize,
     points_max: usize,
 }
 
-impl Found {
+impl<'a> Found<'a> {
+    fn new(series: &'a [SeriesId], points_max: usize) -> Self {
+        Self { series, measures: vec![Vec::new(); series.len()], at: 0, points: 0, points_max }
+    }
+
     /// Takes one more; `false` once there are too many.
     fn take(&mut self, series: SeriesId, measure: Measure) -> bool {
         self.points += 1;
         if self.points > self.points_max {
             return false;
         }
-        self.series.entry(series).or_default().push(measure);
+        if self.series.get(self.at) != Some(&series) {
+            self.at = self.series.partition_point(|other| *other < series);
+        }
+        if let Some(measures) = self.measures.get_mut(self.at) {
+            measures.push(measure);
+        }
         true
     }
 
     fn take_head(&mut self, head: &Head, wanted: &Wanted<'_>, hides: impl Fn(SeriesId) -> bool) {
         for series in wanted.series.iter().filter(|series| !hides(**series)) {
-            for measure in head.read(*series, wanted.first, wanted.last) {
-                if !self.take(*series, measure) {
-                    return;
-                }
+            let mut goes_on = true;
+            head.read(*series, wanted.first, wanted.last, &mut |measure| {
+                goes_on = goes_on && self.take(*series, measure);
+            });
+            if !goes_on {
+                return;
             }
+        }
+    }
+
+    /// Takes what another found, as newer.
+    fn append(&mut self, other: Found<'a>) {
+        self.points += other.points;
+        for (measures, mut more) in self.measures.iter_mut().zip(other.measures) {
+            measures.append(&mut more);
         }
     }
 }

@@ -33,6 +33,12 @@ pub struct StoreStats {
     pub tombstones: u64,
     /// Values that were replaced by a later one since the start.
     pub replaced: u64,
+    /// Rows whose value is not a decimal number.
+    pub double_rows: u64,
+    /// Series whose newest point in files is in memory.
+    pub newest_series: u64,
+    /// Files that cannot be read and are not merged.
+    pub quarantined: u64,
     /// Upkeep that failed since the start, and was or will be tried again.
     pub upkeep_failures: u64,
     /// The first point's time.
@@ -41,7 +47,46 @@ pub struct StoreStats {
     pub newest: Option<Timestamp>,
 }
 
+/// One file of the table.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct FileStats {
+    /// Relative to the table.
+    pub path: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Rows whose value is not a decimal number.
+    pub double_rows: u64,
+    /// The lowest series in it.
+    pub series_first: u64,
+    /// The highest series in it.
+    pub series_last: u64,
+    /// Its first point's time.
+    pub oldest: Timestamp,
+    /// Its last point's time.
+    pub newest: Timestamp,
+    /// Whether it has an index of its series; files of format 1 have none.
+    pub has_index: bool,
+}
+
 impl Shared {
+    pub(super) fn files(&self) -> Vec<FileStats> {
+        let snapshot = self.state.read().snapshot.clone();
+        let stats = |file: &std::sync::Arc<crate::table::data_file::DataFile>| FileStats {
+            path: file.path.clone(),
+            rows: file.rows,
+            bytes: file.bytes,
+            double_rows: file.doubles,
+            series_first: file.series_min,
+            series_last: file.series_max,
+            oldest: file.time_min,
+            newest: file.time_max,
+            has_index: file.index_place.is_some(),
+        };
+        snapshot.files.iter().map(stats).collect()
+    }
+
     pub(super) fn stats(&self) -> StoreStats {
         let (wal_segments, wal_bytes) = {
             let segments = self.segments.lock();
@@ -66,6 +111,9 @@ impl Shared {
             table_version: state.snapshot.version,
             tombstones: state.tombstones.len() as u64,
             replaced: self.replaced.load(Ordering::Relaxed),
+            double_rows: files.iter().map(|file| file.doubles).sum(),
+            newest_series: state.newest.len() as u64,
+            quarantined: self.quarantined.lock().len() as u64,
             upkeep_failures: self.failures.load(Ordering::Relaxed),
             oldest: oldest.min(),
             newest: newest.max(),

@@ -84,6 +84,7 @@ pub(crate) enum Operation {
     Compact,
     Retain,
     Snapshot,
+    Upgrade,
 }
 
 impl Operation {
@@ -94,6 +95,7 @@ impl Operation {
             Self::Compact => "OPTIMIZE",
             Self::Retain => "DELETE",
             Self::Snapshot => "SNAPSHOT",
+            Self::Upgrade => "SET TBLPROPERTIES",
         }
     }
 }

@@ -16,7 +16,9 @@ pub(crate) const WAL_APP: &str = "orzo.wal";
 /// `txn` of the newest file of tombstones.
 pub(crate) const TOMBSTONES_APP: &str = "orzo.tombstones";
 /// Layout of what the protocol leaves to us; a higher one is refused.
-const FORMAT: &str = "1";
+pub(crate) const FORMAT: u32 = 2;
+/// The oldest layout that is still read.
+const FORMAT_MIN: u32 = 1;
 const FORMAT_KEY: &str = "orzo.format";
 
 const READER_VERSION: u32 = 1;
@@ -27,6 +29,8 @@ const WRITER_VERSION: u32 = 2;
 pub(crate) struct Snapshot {
     pub(crate) version: u64,
     pub(crate) store_id: Uuid,
+    /// Which columns the table has; files of earlier formats may be in it.
+    pub(crate) format: u32,
     /// The last sequence of the log that is in the files.
     pub(crate) covered: u64,
     /// Number of the file of tombstones; 0 is none.
@@ -41,25 +45,41 @@ pub(crate) struct Snapshot {
 
 /// The actions of a new table's first commit.
 pub(crate) fn first_actions(store_id: Uuid, now: Timestamp) -> Vec<Action> {
-    let field = |name: &str, kind: &str, nullable: bool| serde_json::json!({"name": name, "type": kind, "nullable": nullable, "metadata": {}});
-    let schema = serde_json::json!({"type": "struct", "fields": [
-        field("series", "long", false),
-        field("timestamp", "timestamp", false),
-        field("value", "double", false),
-        field("day", "date", true),
-    ]});
     vec![
         Action::Protocol(Protocol { min_reader_version: READER_VERSION, min_writer_version: WRITER_VERSION }),
-        Action::MetaData(MetaData {
-            id: store_id.to_string(),
-            name: "samples".to_owned(),
-            format: Format { provider: "parquet".to_owned(), options: BTreeMap::new() },
-            schema_string: schema.to_string(),
-            partition_columns: vec!["day".to_owned()],
-            configuration: [(FORMAT_KEY.to_owned(), FORMAT.to_owned())].into(),
-            created_time: now.micros() / 1000,
-        }),
+        Action::MetaData(metadata(store_id, now)),
     ]
+}
+
+/// What readers are told about the table.
+pub(crate) fn metadata(store_id: Uuid, now: Timestamp) -> MetaData {
+    let field = |name: &str, kind: &str, nullable: bool, comment: &str| {
+        let metadata = if comment.is_empty() { serde_json::json!({}) } else { serde_json::json!({"comment": comment}) };
+        serde_json::json!({"name": name, "type": kind, "nullable": nullable, "metadata": metadata})
+    };
+    let schema = serde_json::json!({"type": "struct", "fields": [
+        field("series", "long", false, ""),
+        field("timestamp", "timestamp", false, ""),
+        field("value", "double", true, "null where number has it: read coalesce(value, number / divisor)"),
+        field("number", "long", true, "the value times divisor, exactly"),
+        field("divisor", "double", true, "a power of ten"),
+        field("day", "date", true, ""),
+    ]});
+    MetaData {
+        id: store_id.to_string(),
+        name: "samples".to_owned(),
+        format: Format { provider: "parquet".to_owned(), options: BTreeMap::new() },
+        schema_string: schema.to_string(),
+        partition_columns: vec!["day".to_owned()],
+        configuration: [(FORMAT_KEY.to_owned(), FORMAT.to_string())].into(),
+        created_time: now.micros() / 1000,
+    }
+}
+
+/// The format that a table says it has.
+fn format_of(metadata: &MetaData) -> Option<u32> {
+    let format = metadata.configuration.get(FORMAT_KEY)?.parse().ok()?;
+    (FORMAT_MIN..=FORMAT).contains(&format).then_some(format)
 }
 
 impl Snapshot {
@@ -67,7 +87,7 @@ impl Snapshot {
     pub(crate) fn first(path: &Path, version: u64, actions: Vec<Action>) -> Result<Self, StoreError> {
         let unknown = |reason: &str| StoreError::Format { path: path.to_owned(), reason: reason.to_owned() };
         let (mut head, mut rest) = (Vec::new(), Vec::new());
-        let mut store_id = None;
+        let (mut store_id, mut format) = (None, FORMAT);
         for action in actions {
             match &action {
                 Action::Protocol(protocol) => {
@@ -77,9 +97,7 @@ impl Snapshot {
                     head.push(action);
                 }
                 Action::MetaData(metadata) => {
-                    if metadata.configuration.get(FORMAT_KEY).map(String::as_str) != Some(FORMAT) {
-                        return Err(unknown("it was written by a newer version of Orzo"));
-                    }
+                    format = format_of(metadata).ok_or_else(|| unknown("it was written by a newer version of Orzo"))?;
                     store_id = Uuid::parse_str(&metadata.id).ok();
                     head.push(action);
                 }
@@ -88,7 +106,7 @@ impl Snapshot {
         }
         let store_id = store_id.ok_or_else(|| unknown("the table has no id"))?;
         let (files, removed) = (Vec::new(), BTreeMap::new());
-        let snapshot = Self { version, store_id, covered: 0, tombstones: 0, files, removed, head };
+        let snapshot = Self { version, store_id, format, covered: 0, tombstones: 0, files, removed, head };
         snapshot.apply(path, version, &rest)
     }
 
@@ -114,6 +132,14 @@ impl Snapshot {
                 Action::Txn(txn) => {
                     let reason = format!("an application `{}` is not known", txn.app_id);
                     return Err(StoreError::Format { path: path.to_owned(), reason });
+                }
+                Action::MetaData(metadata)
+                    if metadata.id == self.store_id.to_string()
+                        && format_of(metadata).is_some_and(|format| format > next.format) =>
+                {
+                    next.format = format_of(metadata).unwrap_or(next.format);
+                    next.head.retain(|action| !matches!(action, Action::MetaData(_)));
+                    next.head.push(action.clone());
                 }
                 Action::Protocol(_) | Action::MetaData(_) => {
                     let reason = "the table was changed by another program".to_owned();

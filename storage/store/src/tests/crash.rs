@@ -10,7 +10,7 @@ type Key = (u64, i64);
 
 /// What may be there after a crash.
 #[derive(Default)]
-struct Ledger {
+pub(super) struct Ledger {
     /// For each key the values that may be there; `None` is absence.
     allowed: BTreeMap<Key, BTreeSet<Option<u64>>>,
     /// Batches that were not answered with success: all of a batch is there, or nothing.
@@ -18,22 +18,27 @@ struct Ledger {
 }
 
 impl Ledger {
-    async fn append(&mut self, store: &Store, points: Vec<Point>) {
+    pub(super) async fn append(&mut self, store: &Store, points: Vec<Point>) {
         let outcome = store.append(points.clone()).await;
+        self.note(points, outcome.is_ok());
+    }
+
+    /// What came of an append.
+    pub(super) fn note(&mut self, points: Vec<Point>, is_acknowledged: bool) {
         for point in &points {
             let key = (point.series.0, point.timestamp.micros());
             let allowed = self.allowed.entry(key).or_insert_with(|| [None].into());
-            if outcome.is_ok() {
+            if is_acknowledged {
                 allowed.clear();
             }
             allowed.insert(Some(point.value.to_bits()));
         }
-        if outcome.is_err() {
+        if !is_acknowledged {
             self.open_batches.push(points);
         }
     }
 
-    async fn delete(&mut self, store: &Store, series: u64) {
+    pub(super) async fn delete(&mut self, store: &Store, series: u64) {
         let outcome = store.delete_series(&[SeriesId(series)]).await;
         for ((of, _), allowed) in &mut self.allowed {
             if *of == series {
@@ -54,16 +59,27 @@ impl Ledger {
         }
     }
 
-    fn check(&self, found: &[(u64, i64, u64)], what: &str) {
+    pub(super) fn check(&self, found: &[(u64, i64, u64)], what: &str) {
+        self.judge(found).unwrap_or_else(|problem| panic!("{what}: {problem}"));
+    }
+
+    /// What is wrong with what was found.
+    pub(super) fn judge(&self, found: &[(u64, i64, u64)]) -> Result<(), String> {
         let found_map: BTreeMap<Key, u64> =
             found.iter().map(|(series, time, bits)| ((*series, *time), *bits)).collect();
-        assert_eq!(found_map.len(), found.len(), "{what}: a key is there twice");
+        if found_map.len() != found.len() {
+            return Err("a key is there twice".to_owned());
+        }
         for (key, allowed) in &self.allowed {
             let value = found_map.get(key).copied();
-            assert!(allowed.contains(&value), "{what}: {key:?} is {value:?}, allowed are {allowed:?}");
+            if !allowed.contains(&value) {
+                return Err(format!("{key:?} is {value:?}, allowed are {allowed:?}"));
+            }
         }
         for key in found_map.keys() {
-            assert!(self.allowed.contains_key(key), "{what}: {key:?} was never appended");
+            if !self.allowed.contains_key(key) {
+                return Err(format!("{key:?} was never appended"));
+            }
         }
         for batch in &self.open_batches {
             let is_there = |point: &&Point| {
@@ -71,8 +87,11 @@ impl Ledger {
             };
             // Later appends do not touch the keys of the batches that the script makes of one kind.
             let count = batch.iter().filter(is_there).count();
-            assert!(count == 0 || count == batch.len() || batch.len() == 1, "{what}: half a batch is there");
+            if count != 0 && count != batch.len() {
+                return Err("half a batch is there".to_owned());
+            }
         }
+        Ok(())
     }
 }
 

@@ -130,3 +130,59 @@ async fn another_programs_commit_is_refused() {
     let error = world.open().await.err().expect("refused");
     assert!(matches!(error, StoreError::Damaged { .. }) && error.to_string().contains("another program"), "{error}");
 }
+
+#[tokio::test]
+async fn a_damaged_file_is_set_aside_and_the_others_are_merged() {
+    let world = World::new();
+    let store = world.open().await.expect("opens");
+    for round in 0..7 {
+        store.append((0..20).map(|i| point(round + 1, i, 1.5)).collect()).await.expect("stored");
+        store.flush().await.expect("flushed");
+    }
+    let is_data = |path: &std::path::Path| path.to_string_lossy().contains("day=");
+    let (path, mut contents) = world.disk.files().into_iter().filter(|(path, _)| is_data(path)).nth(3).expect("seven");
+    let whole = contents.clone();
+    contents[40] ^= 1;
+    world.disk.put(&path, contents);
+    assert_eq!(store.compact().await.expect("the others are merged"), 6);
+    let stats = store.stats();
+    assert_eq!((stats.files, stats.quarantined, stats.rows), (3, 1, 140), "nothing left the table");
+    assert_eq!(everything(&store, &[1, 2, 3, 5, 6, 7]).await.expect("read").len(), 120);
+    let error = everything(&store, &[4]).await.expect_err("its rows are not left out silently");
+    assert!(matches!(&error, StoreError::Damaged { path: named, .. } if *named == path), "{error}");
+    assert!(!store.verify().await.expect("read").is_sound());
+    // Restored from a backup, it is merged after the next start.
+    world.disk.put(&path, whole);
+    store.close().await.expect("closed");
+    let store = world.open().await.expect("opens");
+    assert_eq!(everything(&store, &[4]).await.expect("read").len(), 20);
+    assert!(store.verify().await.expect("read").is_sound());
+}
+
+#[tokio::test]
+async fn deleted_rows_leave_the_files_and_then_the_disk() {
+    let mut world = World::new();
+    world.settings.removed_grace = Duration::from_secs(3600);
+    let store = world.open().await.expect("opens");
+    // Values that can be found in a file: nothing else has these bits.
+    let secret = f64::from_bits(0x3ff1_2345_6789_abcd);
+    store.append((0..50).map(|i| point(2, i, secret)).collect()).await.expect("stored");
+    store.append((0..50).flat_map(|i| [point(1, i, 1.0), point(3, i, 1.0)]).collect()).await.expect("stored");
+    store.flush().await.expect("flushed");
+    store.delete_series(&[SeriesId(2)]).await.expect("deleted");
+    store.flush().await.expect("flushed");
+    assert_eq!((store.stats().rows, store.stats().tombstones), (150, 1));
+    assert_eq!(store.apply_deletions().await.expect("rewritten"), 1);
+    assert_eq!(store.apply_deletions().await.expect("looked"), 0, "once is enough");
+    assert_eq!((store.stats().rows, store.stats().double_rows), (100, 0));
+    assert_eq!(everything(&store, &[1, 2, 3]).await.expect("read").len(), 100);
+    let files = || world.disk.files().iter().filter(|(path, _)| path.extension() == Some("parquet".as_ref())).count();
+    assert_eq!(files(), 2, "the old file stays for readers that have an older version");
+    world.clock.advance(Duration::from_secs(3600));
+    store.vacuum().await.expect("removed");
+    assert_eq!(files(), 1);
+    store.append(vec![point(4, 0, 1.0)]).await.expect("stored");
+    store.flush().await.expect("flushed");
+    assert_eq!(store.stats().tombstones, 0, "nothing has such rows any more");
+    assert!(store.verify().await.expect("read").is_sound());
+}

@@ -1,0 +1,156 @@
+//! Files come back as they went in: by our index, and by any reader of Parquet.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use orzo_model::SeriesId;
+use proptest::prelude::*;
+
+use super::*;
+use crate::table::{
+    check::parquet_rows,
+    decode::{Cursor, read_run},
+};
+
+fn point(series: u64, micros: i64, value: f64) -> Point {
+    Point { series: SeriesId(series), timestamp: Timestamp::from_micros(micros), value }
+}
+
+fn encode(points: &[Point]) -> Encoded {
+    let mut encoder = Encoder::new().unwrap();
+    for part in points.chunks(777) {
+        encoder.push(part).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+fn index_of(encoded: &Encoded) -> Arc<FileIndex> {
+    let (at, length) = encoded.index_place;
+    Arc::new(FileIndex::decode(&encoded.bytes[at as usize..(at + length) as usize]).unwrap())
+}
+
+fn same(a: &[Point], b: &[Point]) -> bool {
+    let bits = |point: &Point| (point.series, point.timestamp, point.value.to_bits());
+    a.iter().map(bits).eq(b.iter().map(bits))
+}
+
+fn read_all(encoded: &Encoded) -> Vec<Point> {
+    let (index, bytes) = (index_of(encoded), Bytes::from(encoded.bytes.clone()));
+    let fetch = |at: u64, length: usize| Ok(bytes.slice(at as usize..at as usize + length));
+    let (mut cursor, mut points) = (Cursor::new(index.clone()), Vec::new());
+    for at in 0..index.runs_count() {
+        let run = index.run(at).unwrap();
+        read_run(&mut cursor, &fetch, &run, Timestamp::MIN, Timestamp::MAX, &mut |point| {
+            points.push(point);
+            true
+        })
+        .unwrap();
+    }
+    points
+}
+
+fn check(points: &[Point]) -> Encoded {
+    let encoded = encode(points);
+    assert!(same(&read_all(&encoded), points), "by the index");
+    assert!(same(&parquet_rows(encoded.bytes.clone()).unwrap(), points), "by Parquet");
+    assert_eq!(encoded.contents.rows, points.len() as u64);
+    encoded
+}
+
+/// What one scrape a second makes: all series share times that are a little off.
+fn scraped(series: u64, scrapes: i64) -> Vec<Point> {
+    let jitter = |at: i64| (at * 7919) % 1013 * 1000;
+    let times: Vec<i64> = (0..scrapes).map(|at| at * 1_000_000 + jitter(at)).collect();
+    let value = |series: u64, at: i64| {
+        if series.is_multiple_of(5) { (at as f64).sqrt() } else { (at * series as i64) as f64 / 10.0 }
+    };
+    (0..series)
+        .flat_map(|series| {
+            times.iter().enumerate().map(move |(at, time)| (series, *time, at as i64)).collect::<Vec<_>>()
+        })
+        .map(|(series, time, at)| point(series, time, value(series, at)))
+        .collect()
+}
+
+#[test]
+fn regular_jittered_and_irregular_times_come_back() {
+    check(&[point(1, 0, 1.0)]);
+    check(&scraped(3, 10));
+    let shared = check(&scraped(100, 3000));
+    let index = index_of(&shared);
+    assert_eq!(index.dictionaries.len(), 1, "shared times are stored once");
+    let regular: Vec<Point> =
+        (0..50).flat_map(|series| (0..2000).map(move |at| point(series, at * 10_000_000, (at % 90) as f64))).collect();
+    let regular = check(&regular);
+    assert!(index_of(&regular).dictionaries.is_empty(), "regular times are differences");
+    assert!(regular.bytes.len() < 100_000 / 8, "{}", regular.bytes.len());
+}
+
+#[test]
+fn decimal_and_other_values_of_one_series_come_back() {
+    let values = [1.5, 2.25, f64::NAN, -0.0, 0.1, 1e300, f64::INFINITY, 3.0, 1.0 / 3.0];
+    let mut points = Vec::new();
+    for series in 0..200u64 {
+        for at in 0..(series as i64 % 40) + 1 {
+            // Some series are all decimal, some have one other value, some are anything.
+            let value = match series % 3 {
+                0 => at as f64 / 4.0,
+                1 if at == 20 => f64::NAN,
+                1 => at as f64,
+                _ => values[at as usize % values.len()],
+            };
+            points.push(point(series * 3, at * 1000, value));
+        }
+    }
+    check(&points);
+}
+
+#[test]
+fn more_than_one_row_group_comes_back() {
+    let points: Vec<Point> = (0..5)
+        .flat_map(|series| (0..250_000).map(move |at| point(series, at * 1_000_000, ((at * 7) % 1000) as f64)))
+        .collect();
+    let encoded = check(&points);
+    assert!(points.len() > ROW_GROUP_ROWS && encoded.contents.rows == points.len() as u64);
+}
+
+#[test]
+fn one_series_of_many_is_two_small_reads() {
+    let points = scraped(1000, 1000);
+    let encoded = encode(&points);
+    let (index, bytes) = (index_of(&encoded), Bytes::from(encoded.bytes.clone()));
+    let reads = RefCell::new(Vec::new());
+    let fetch = |at: u64, length: usize| {
+        reads.borrow_mut().push(length);
+        Ok(bytes.slice(at as usize..at as usize + length))
+    };
+    let run = index.run(index.find(503, 0)).unwrap();
+    let mut cursor = Cursor::new(index.clone());
+    let mut found = 0;
+    read_run(&mut cursor, &fetch, &run, Timestamp::MIN, Timestamp::MAX, &mut |_| {
+        found += 1;
+        true
+    })
+    .unwrap();
+    assert_eq!(found, 1000);
+    let reads = reads.into_inner();
+    // Times, their dictionary, values.
+    assert!(reads.len() <= 3 && reads.iter().sum::<usize>() < 100_000, "{reads:?} of {}", encoded.bytes.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_points_come_back(
+        rows in proptest::collection::btree_map(
+            (0u64..20, any::<i32>()),
+            prop_oneof![any::<f64>(), (-1000i32..1000).prop_map(|n| f64::from(n) / 100.0), Just(f64::NAN)],
+            1..400,
+        )
+    ) {
+        let points: Vec<Point> =
+            rows.into_iter().map(|((series, time), value)| point(series, i64::from(time) * 1000, value)).collect();
+        check(&points);
+    }
+}

@@ -1,0 +1,63 @@
+//! Sorted points of one day to as few files as the limit of their rows allows.
+
+use orzo_model::Point;
+
+use super::{Table, data_file::DataFile, day::Day, encode::Encoder};
+use crate::error::StoreError;
+
+/// Files of one day and generation that are being made.
+pub(crate) struct Output {
+    day: Day,
+    generation: u64,
+    rows_max: u64,
+    ordinal: usize,
+    encoder: Option<Encoder>,
+}
+
+impl Output {
+    pub(crate) fn new(day: Day, generation: u64, rows_max: usize) -> Self {
+        Self { day, generation, rows_max: rows_max as u64, ordinal: 0, encoder: None }
+    }
+
+    /// Takes points on; a file that is full is written, durably, and added to `written`.
+    pub(crate) fn push(
+        &mut self,
+        table: &Table,
+        mut points: &[Point],
+        written: &mut Vec<DataFile>,
+    ) -> Result<(), StoreError> {
+        while !points.is_empty() {
+            let mut encoder = match self.encoder.take() {
+                Some(encoder) => encoder,
+                None => Encoder::new().map_err(|error| self.failed(table, error))?,
+            };
+            let room = usize::try_from(self.rows_max.saturating_sub(encoder.rows())).unwrap_or(usize::MAX);
+            let (now, later) = points.split_at(room.min(points.len()));
+            encoder.push(now).map_err(|error| self.failed(table, error))?;
+            points = later;
+            let is_full = encoder.rows() >= self.rows_max;
+            self.encoder = Some(encoder);
+            if is_full {
+                self.finish(table, written)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is left.
+    pub(crate) fn finish(&mut self, table: &Table, written: &mut Vec<DataFile>) -> Result<(), StoreError> {
+        let Some(encoder) = self.encoder.take() else { return Ok(()) };
+        let encoded = encoder.finish().map_err(|error| self.failed(table, error))?;
+        written.push(table.write_file(self.day, self.generation, self.ordinal, &encoded)?);
+        self.ordinal += 1;
+        Ok(())
+    }
+
+    fn failed(&self, table: &Table, error: parquet::errors::ParquetError) -> StoreError {
+        StoreError::Io {
+            action: "encode",
+            path: table.root.join(self.day.directory()),
+            source: std::io::Error::other(error),
+        }
+    }
+}

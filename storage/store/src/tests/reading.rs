@@ -1,0 +1,168 @@
+//! What a read costs, in bytes and calls of the disk: it follows the answer, not the history.
+
+use std::{
+    io,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::files::{Disk, DiskFile, Entry, LockGuard};
+
+/// A disk that counts what is read from it.
+#[derive(Clone)]
+struct CountingDisk {
+    disk: SimulatedDisk,
+    read: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    calls: AtomicU64,
+    bytes: AtomicU64,
+}
+
+struct CountingFile(Arc<dyn DiskFile>, Arc<Counts>);
+
+impl CountingDisk {
+    fn new() -> Self {
+        Self { disk: SimulatedDisk::default(), read: Arc::default() }
+    }
+
+    fn counted(&self) -> (u64, u64) {
+        (self.read.calls.swap(0, Ordering::Relaxed), self.read.bytes.swap(0, Ordering::Relaxed))
+    }
+
+    fn file(&self, file: io::Result<Arc<dyn DiskFile>>) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(CountingFile(file?, self.read.clone())))
+    }
+}
+
+impl Disk for CountingDisk {
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        self.disk.make_directory(path)
+    }
+    fn list(&self, directory: &Path) -> io::Result<Vec<Entry>> {
+        self.disk.list(directory)
+    }
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.file(self.disk.create(path))
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.file(self.disk.open(path))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.replace(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_directory(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Option<LockGuard>> {
+        self.disk.lock(path)
+    }
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.disk.free_bytes(path)
+    }
+}
+
+impl DiskFile for CountingFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, bytes)
+    }
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        self.1.calls.fetch_add(1, Ordering::Relaxed);
+        self.1.bytes.fetch_add(length as u64, Ordering::Relaxed);
+        self.0.read_at(offset, length)
+    }
+    fn preallocate(&self, length: u64) -> io::Result<()> {
+        self.0.preallocate(length)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn length(&self) -> io::Result<u64> {
+        self.0.length()
+    }
+}
+
+const SERIES: u64 = 200;
+/// A point a minute.
+const STEP: i64 = 60;
+const DAY: i64 = 86_400;
+
+/// A store with this many days in merged files.
+async fn with_days(days: i64) -> (CountingDisk, Arc<Store>) {
+    let world = World::new();
+    let disk = CountingDisk::new();
+    let settings = StoreSettings { file_rows_max: 10_000_000, wal_segment_bytes: 64 << 20, ..world.settings.clone() };
+    world.clock.advance(Duration::from_secs(40 * DAY as u64));
+    let store =
+        Store::open_on(Arc::new(disk.clone()), settings, world.room.clone(), world.clock.clone()).await.unwrap();
+    // The same last day in both: the read is of its last hour.
+    for day in 31 - days..31 {
+        for half in 0..2 {
+            let points = (1..=SERIES).flat_map(|series| {
+                let seconds = (0..DAY / 2).step_by(STEP as usize);
+                seconds.map(move |second| {
+                    let second = day * DAY + half * DAY / 2 + second;
+                    point(series, second, (second * series as i64 % 977) as f64 / 10.0)
+                })
+            });
+            store.append(points.collect()).await.unwrap();
+            store.flush().await.unwrap();
+        }
+    }
+    store.compact().await.unwrap();
+    (disk, store)
+}
+
+#[tokio::test]
+async fn the_last_hour_of_a_series_costs_the_same_with_thirty_times_the_history() {
+    let mut costs = Vec::new();
+    for days in [1, 30] {
+        let (disk, store) = with_days(days).await;
+        let (from, to) = (point(0, 31 * DAY - 3600, 0.0).timestamp, Timestamp::MAX);
+        disk.counted();
+        let found = store.scan(&[SeriesId(77)], from, to).await.unwrap();
+        assert_eq!(found[0].1.len(), 60);
+        let cold = disk.counted();
+        store.scan(&[SeriesId(78)], from, to).await.unwrap();
+        let warm = disk.counted();
+        assert!(warm.0 <= 2, "a page of times and a page of values: {warm:?}");
+        costs.push((cold, warm));
+    }
+    let [small, large] = costs[..] else { panic!("two") };
+    assert_eq!(small.0.0, large.0.0, "reads of the first question: {costs:?}");
+    assert_eq!(small.1.0, large.1.0, "reads of the next one: {costs:?}");
+    // Sizes differ by a few bytes of packing.
+    assert!(large.0.1 <= small.0.1 + small.0.1 / 10 && large.1.1 <= small.1.1 + small.1.1 / 10, "{costs:?}");
+}
+
+#[tokio::test]
+async fn the_last_point_of_a_live_series_reads_no_file() {
+    let (disk, store) = with_days(2).await;
+    disk.counted();
+    let all: Vec<_> = (1..=SERIES).map(SeriesId).collect();
+    for last in store.last_of(&all).await.unwrap() {
+        assert_eq!(last.unwrap().timestamp, point(0, 31 * DAY - STEP, 0.0).timestamp);
+    }
+    let before = point(0, 32 * DAY, 0.0).timestamp;
+    assert!(store.last_before(SeriesId(5), before).await.unwrap().is_some());
+    assert_eq!(disk.counted(), (0, 0));
+    // A late point does not become the last one; a new one does.
+    store.append(vec![point(5, 0, 1.0), point(6, 31 * DAY, 2.0)]).await.unwrap();
+    store.flush().await.unwrap();
+    disk.counted();
+    assert_eq!(store.last(SeriesId(5)).await.unwrap().unwrap().timestamp, point(0, 31 * DAY - STEP, 0.0).timestamp);
+    assert_eq!(store.last(SeriesId(6)).await.unwrap().map(|last| last.value), Some(2.0));
+    store.delete_series(&[SeriesId(6)]).await.unwrap();
+    assert_eq!(store.last(SeriesId(6)).await.unwrap(), None);
+}
