@@ -158,3 +158,36 @@ pub(super) fn short(name: &str) -> Result<ShortString, BusError> {
 fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic::{self, samples_queue};
+
+    #[test]
+    fn a_shards_queue_drops_nothing_and_has_one_active_consumer() {
+        let spec = samples_queue(3);
+        let table = arguments(&spec);
+        let found = |name: &str| table.inner().get(name).cloned();
+        for (name, value) in [
+            ("x-queue-type", text("quorum")),
+            ("x-single-active-consumer", AMQPValue::Boolean(true)),
+            // Both are needed for dead letters that are never lost; the default strategy can lose them.
+            ("x-dead-letter-strategy", text("at-least-once")),
+            ("x-overflow", text("reject-publish")),
+            ("x-dead-letter-exchange", text("")),
+            ("x-dead-letter-routing-key", text("orzo.samples.3.dead")),
+            ("x-delivery-limit", AMQPValue::LongUInt(topic::SAMPLE_DELIVERIES_MAX - 1)),
+            ("x-max-length", AMQPValue::LongUInt(topic::SAMPLE_BATCHES_MAX)),
+        ] {
+            assert_eq!(found(name), Some(value), "{name}");
+        }
+        let shared = arguments(&QueueSpec { kind: QueueKind::Quorum, ..spec.clone() });
+        assert!(!shared.inner().contains_key("x-single-active-consumer"));
+        // Dead letters are for people: no limit on looking at them, and nowhere further to go.
+        let dead = arguments(&QueueSpec { name: "q.dead".to_owned(), kind: QueueKind::Quorum, ..spec.clone() });
+        assert!(!dead.inner().contains_key("x-delivery-limit"));
+        let oslo = arguments(&QueueSpec { kind: QueueKind::OsloClassic, ..spec });
+        assert!(oslo.inner().is_empty());
+    }
+}

@@ -145,6 +145,48 @@ async fn a_receipt_of_a_broken_connection_acknowledges_nothing_on_the_next_one()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_deleted_under_its_consumer_is_declared_again_and_nobody_else_notices() {
+    let Ok(url) = std::env::var("ORZO_TEST_AMQP") else { return };
+    let _alive = BROKER.read().await;
+    let bus = rabbit(WAIT).unwrap();
+    let names = Names::new();
+    let (deleted, other) = (names.queue("deleted", "k"), names.queue("other", "o"));
+    let mut subscriptions = Vec::new();
+    for queue in [&deleted, &other] {
+        subscriptions.push(bus.subscribe(queue, 10).await.unwrap());
+        while bus.declare(queue).await.is_err() {}
+    }
+    for (subscription, key) in subscriptions.iter_mut().zip(["k", "o"]) {
+        let published = publish(&bus, names.message(key, "before"));
+        next(subscription).await.receipt.ack().await.unwrap();
+        published.await.unwrap().unwrap();
+    }
+    let in_hand = {
+        bus.publish(names.message("o", "held")).await.unwrap();
+        next(&mut subscriptions[1]).await
+    };
+    let mut url = url::Url::parse(&url).unwrap();
+    if matches!(url.path(), "" | "/") {
+        url.set_path("/%2f");
+    }
+    let operator = lapin::Connection::connect(url.as_str(), Default::default()).await.unwrap();
+    let channel = operator.create_channel().await.unwrap();
+    channel.queue_delete(deleted.name.as_str().into(), lapin::options::QueueDeleteOptions::default()).await.unwrap();
+    let sending = tokio::spawn({
+        let (bus, message) = (bus.clone(), names.message("k", "after"));
+        async move { while bus.publish(message.clone()).await.is_err() {} }
+    });
+    let delivery = next(&mut subscriptions[0]).await;
+    assert_eq!(body(&delivery), "after");
+    delivery.receipt.ack().await.unwrap();
+    sending.await.unwrap();
+    // The other consumer's channel was not touched: what it holds is still its own.
+    in_hand.receipt.ack().await.unwrap();
+    assert!(nothing_comes(&mut subscriptions[1]).await);
+    bus.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cut_wires_lose_nothing() {
     let Ok(url) = std::env::var("ORZO_TEST_AMQP") else { return };
     let _alive = BROKER.read().await;
