@@ -15,6 +15,7 @@ pub mod attribute;
 mod defaults;
 mod error;
 pub mod filter;
+mod numbers;
 pub mod policy;
 mod repository;
 mod resolve;

@@ -45,6 +45,9 @@ pub enum QueryError {
     /// The store has no answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The label index has no answer.
+    #[error(transparent)]
+    Labels(#[from] orzo_labels::LabelError),
 }
 
 impl QueryError {
@@ -53,6 +56,7 @@ impl QueryError {
         match self {
             Self::Index(error) => error.is_retryable(),
             Self::Store(error) => error.is_retryable(),
+            Self::Labels(error) => error.is_retryable(),
             Self::NotFound { .. } | Self::Missing { .. } | Self::Refused { .. } | Self::Invalid { .. } => false,
         }
     }
@@ -75,7 +79,7 @@ impl QueryError {
         match self {
             Self::Index(IndexError::Database(_) | IndexError::Damaged { .. }) => SinkError::unavailable(chain(&self)),
             Self::Store(StoreError::Invalid { reason }) => SinkError::Rejected { reason },
-            Self::Store(_) => SinkError::unavailable(chain(&self)),
+            Self::Store(_) | Self::Labels(_) => SinkError::unavailable(chain(&self)),
             other => SinkError::Rejected { reason: other.to_string() },
         }
     }

@@ -9,6 +9,7 @@
 mod aggregates;
 mod buckets;
 mod error;
+mod labels;
 mod method;
 pub mod operations;
 mod place;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use aggregates::{Aggregated, AggregatesAnswer, AggregatesQuery, Fill, MeasuredSeries, References, Search};
 pub use error::QueryError;
+pub use labels::{IndexNumbers, LabelledPoints, LabelledReceipt};
 pub use method::{Method, Reaggregation, Statistic};
 /// The store's errors are a part of [`QueryError`]; who reads them needs no arrow to the store.
 pub use orzo_store::StoreError;
@@ -86,6 +88,7 @@ pub struct Engine {
     room: Room,
     clock: SharedClock,
     settings: EngineSettings,
+    labels: Option<Arc<orzo_labels::LabelIndex>>,
 }
 
 impl Engine {
@@ -99,7 +102,7 @@ impl Engine {
         clock: SharedClock,
         settings: EngineSettings,
     ) -> Result<Self, QueryError> {
-        let engine = Self { index, store, definitions, room, clock, settings };
+        let engine = Self { index, store, definitions, room, clock, settings, labels: None };
         // Whoever wants an empty index wants nothing of the definitions in it either.
         if engine.index.settings().create_defaults {
             engine.make_policies().await?;

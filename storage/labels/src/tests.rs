@@ -1,0 +1,372 @@
+//! Behaviours of the whole index on the simulated disk, which is broken at every one of its operations.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::atomic::AtomicBool,
+};
+
+use orzo_model::{Clock, ManualClock};
+use orzo_store::faults::{Fault, Restart, SimulatedDisk};
+
+use super::*;
+
+/// Numbers from a count that survives restarts, as the database does.
+#[derive(Default)]
+struct Numbers {
+    next: AtomicU64,
+    is_away: AtomicBool,
+}
+
+#[async_trait]
+impl SeriesNumbers for Numbers {
+    async fn reserve(&self, count: u64) -> Result<u64, String> {
+        match self.is_away.load(Ordering::Relaxed) {
+            true => Err("away".to_owned()),
+            false => Ok(self.next.fetch_add(count, Ordering::Relaxed)),
+        }
+    }
+}
+
+struct World {
+    disk: SimulatedDisk,
+    clock: Arc<ManualClock>,
+    numbers: Arc<Numbers>,
+    settings: LabelSettings,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            disk: SimulatedDisk::default(),
+            clock: ManualClock::new(Timestamp::from_secs(1_767_225_600)),
+            numbers: Arc::new(Numbers::default()),
+            settings: LabelSettings { directory: "/labels".into(), disk_reserve_bytes: 1000, ..Default::default() },
+        }
+    }
+
+    async fn open(&self) -> Result<LabelIndex, LabelError> {
+        let disk = Arc::new(self.disk.booted());
+        LabelIndex::open_on(disk, self.settings.clone(), self.numbers.clone(), self.clock.clone()).await
+    }
+}
+
+fn sets(labels: &[&[(&str, &str)]]) -> LabelSets {
+    let mut sets = LabelSets::default();
+    for labels in labels {
+        sets.push(&mut labels.to_vec(), &SetLimits::default()).expect("a set");
+    }
+    sets
+}
+
+fn p(project: &str) -> Scope {
+    Scope::Project(project.to_owned())
+}
+
+fn host(number: usize) -> String {
+    format!("host{number}")
+}
+
+async fn make(index: &LabelIndex, project: &str, hosts: std::ops::Range<usize>) -> Result<Created, LabelError> {
+    let names: Vec<String> = hosts.map(host).collect();
+    let labels: Vec<Vec<(&str, &str)>> =
+        names.iter().map(|host| vec![("__name__", "up"), ("host", host), ("zone", "a")]).collect();
+    let labels: Vec<&[(&str, &str)]> = labels.iter().map(Vec::as_slice).collect();
+    index.create(project, sets(&labels)).await
+}
+
+fn hosts(index: &LabelIndex, project: &str) -> BTreeMap<String, SeriesId> {
+    let found = index.find(&p(project), &[Matcher::equal("__name__", "up")], usize::MAX);
+    let host = |labels: &[(String, String)]| labels.iter().find(|(name, _)| name == "host").expect("a host").1.clone();
+    let map: BTreeMap<_, _> = found.iter().map(|found| (host(&found.labels), found.series)).collect();
+    assert_eq!(map.len(), found.len(), "a label set has two series");
+    map
+}
+
+#[tokio::test]
+async fn series_are_made_once_and_found_again_after_a_restart() {
+    let world = World::new();
+    let index = world.open().await.expect("opens");
+    let first = make(&index, "p1", 0..3).await.expect("made");
+    let again = make(&index, "p1", 1..4).await.expect("made");
+    assert_eq!(first.series[1..], again.series[..2]);
+    let twice = index.create("p1", sets(&[&[("__name__", "x")], &[("__name__", "x")]])).await.expect("made");
+    assert_eq!(twice.series[0], twice.series[1]);
+    let found = hosts(&index, "p1");
+    assert_eq!(found.len(), 4);
+    let set = sets(&[&[("zone", "a"), ("__name__", "up"), ("host", "host2")]]);
+    assert_eq!(index.project("p1").known().look_up(set.get(0)), Some(found["host2"]));
+    assert_eq!(index.project("p2").known().look_up(set.get(0)), None);
+    index.close().await.expect("closed");
+    let index = world.open().await.expect("opens");
+    assert_eq!(hosts(&index, "p1"), found);
+    assert_eq!(index.project("p1").known().look_up(set.get(0)), Some(found["host2"]));
+    assert_eq!(index.stats().series, 5);
+    // New ones get new numbers.
+    let more = make(&index, "p1", 4..5).await.expect("made");
+    assert!(more.series[0].expect("made") > *found.values().max().expect("some"));
+}
+
+#[tokio::test]
+async fn projects_see_nothing_of_each_other() {
+    let world = World::new();
+    let index = world.open().await.expect("opens");
+    make(&index, "p1", 0..2).await.expect("made");
+    make(&index, "p2", 1..5).await.expect("made");
+    assert_eq!((hosts(&index, "p1").len(), hosts(&index, "p2").len(), hosts(&index, "p3").len()), (2, 4, 0));
+    assert_ne!(hosts(&index, "p1")["host1"], hosts(&index, "p2")["host1"]);
+    assert_eq!(index.label_values(&p("p1"), "host", &[]), BTreeSet::from([host(0), host(1)]));
+    assert!(index.label_names(&Scope::Nothing, &[]).is_empty());
+    assert_eq!(index.find(&Scope::All, &[], usize::MAX).len(), 6);
+    assert_eq!(index.find(&Scope::All, &[], 3).len(), 3);
+    index.delete(&p("p2"), &[]).await.expect("deleted");
+    assert_eq!((hosts(&index, "p1").len(), hosts(&index, "p2").len()), (2, 0));
+}
+
+#[tokio::test]
+async fn limits_refuse_what_is_beyond_and_nobody_else() {
+    let mut world = World::new();
+    world.settings.project_series_max = 3;
+    world.settings.new_series_per_minute_max = 2;
+    world.settings.series_max = 5;
+    let index = world.open().await.expect("opens");
+    let made = make(&index, "p1", 0..4).await.expect("made");
+    assert_eq!(made.series.iter().flatten().count(), 2);
+    let refusal = made.refusal.expect("refused");
+    assert!(refusal.is_retryable(), "{refusal}");
+    // Known ones are taken all the same, and others are not touched.
+    let index_known = make(&index, "p1", 0..1).await.expect("made");
+    assert_eq!(index_known.refusal.map(|refusal| refusal.reason()), Some("too many new series"));
+    assert_eq!(make(&index, "p2", 0..2).await.expect("made").refusal, None);
+    world.clock.advance(Duration::from_secs(60));
+    let made = make(&index, "p1", 2..4).await.expect("made");
+    assert_eq!((made.series[1], made.refusal), (None, Some(Refusal::TooManySeries { max: 3 })));
+    assert_eq!(make(&index, "p2", 2..3).await.expect("made").refusal, Some(Refusal::Full { max: 5 }));
+    // What is deleted makes room.
+    assert_eq!(index.delete(&p("p1"), &[Matcher::equal("host", "host0")]).await.expect("deleted"), 1);
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(make(&index, "p2", 2..3).await.expect("made").refusal, None);
+}
+
+#[tokio::test]
+async fn deleted_series_are_gone_until_their_points_are_and_come_back_as_new_ones() {
+    let world = World::new();
+    let index = world.open().await.expect("opens");
+    make(&index, "p1", 0..4).await.expect("made");
+    let before = hosts(&index, "p1");
+    let some = Matcher::matching("host", "host[12]").expect("an expression");
+    assert_eq!(index.delete(&p("p1"), &[some]).await.expect("deleted"), 2);
+    assert_eq!(index.label_values(&p("p1"), "host", &[]), BTreeSet::from([host(0), host(3)]));
+    let gone = vec![before["host1"], before["host2"]];
+    assert!(index.deleted(world.clock.now(), 10).is_empty());
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(index.deleted(world.clock.now(), 10), gone);
+    let made = make(&index, "p1", 1..2).await.expect("made");
+    assert!(!gone.contains(&made.series[0].expect("made")));
+    for _ in 0..10 {
+        // The log is written anew in between.
+        drop(index.close().await);
+        let index = world.open().await.expect("opens");
+        assert_eq!(index.deleted(world.clock.now(), 10), gone);
+        assert_eq!(hosts(&index, "p1").len(), 3);
+        index.close().await.expect("closed");
+    }
+    let index = world.open().await.expect("opens");
+    index.purged(gone).await.expect("purged");
+    assert!(index.deleted(world.clock.now(), 10).is_empty());
+    index.close().await.expect("closed");
+    let index = world.open().await.expect("opens");
+    assert!(index.deleted(world.clock.now(), 10).is_empty());
+    assert_eq!(hosts(&index, "p1").len(), 3);
+}
+
+#[tokio::test]
+async fn without_numbers_or_room_new_series_wait_and_known_ones_are_found() {
+    let world = World::new();
+    let index = world.open().await.expect("opens");
+    make(&index, "p1", 0..1).await.expect("made");
+    world.disk.set_free_bytes(999);
+    let error = make(&index, "p1", 1..2).await.expect_err("the disk is full");
+    assert!(matches!(error, LabelError::DiskFull) && error.is_retryable());
+    assert_eq!(hosts(&index, "p1").len(), 1);
+    world.disk.set_free_bytes(u64::MAX);
+    make(&index, "p1", 1..2).await.expect("made");
+    world.numbers.is_away.store(true, Ordering::Relaxed);
+    let big: Vec<String> = (0..20_000).map(host).collect();
+    let mut many = LabelSets::default();
+    for host in &big {
+        many.push(&mut vec![("__name__", "up"), ("host", host)], &SetLimits::default()).expect("a set");
+    }
+    assert!(matches!(index.create("p1", many).await, Err(LabelError::NoNumbers { .. })));
+    assert_eq!(index.closed_because(), None);
+}
+
+#[tokio::test]
+async fn a_directory_is_opened_once() {
+    let world = World::new();
+    let index = world.open().await.expect("opens");
+    assert!(matches!(world.open().await, Err(LabelError::Locked { .. })));
+    index.close().await.expect("closed");
+    world.open().await.expect("opens");
+}
+
+/// What must and what may be there.
+#[derive(Default)]
+struct Ledger {
+    /// Acknowledged: host → number.
+    must: BTreeMap<String, SeriesId>,
+    /// Asked for, deleted or not answered: may be there or not.
+    may: BTreeSet<String>,
+}
+
+impl Ledger {
+    async fn make(&mut self, index: &LabelIndex, hosts: std::ops::Range<usize>) {
+        let names: Vec<String> = hosts.clone().map(host).collect();
+        match make(index, "p1", hosts).await {
+            Ok(created) => {
+                for (name, series) in names.into_iter().zip(created.series) {
+                    self.may.remove(&name);
+                    self.must.insert(name, series.expect("within the limits"));
+                }
+            }
+            Err(_) => self.may.extend(names.into_iter().filter(|name| !self.must.contains_key(name))),
+        }
+    }
+
+    async fn delete(&mut self, index: &LabelIndex, number: usize) {
+        let name = host(number);
+        let known = self.must.remove(&name);
+        let gone = index.delete(&p("p1"), &[Matcher::equal("host", name.as_str())]).await;
+        if gone.is_err() && known.is_some() {
+            self.may.insert(name);
+        }
+    }
+
+    fn check(&self, index: &LabelIndex, what: &str) {
+        let found = hosts(index, "p1");
+        for (name, series) in &self.must {
+            assert_eq!(found.get(name), Some(series), "{what}: {name} was acknowledged");
+        }
+        for name in found.keys() {
+            assert!(self.must.contains_key(name) || self.may.contains(name), "{what}: {name} was never asked for");
+        }
+        let numbers: BTreeSet<_> = found.values().collect();
+        assert_eq!(numbers.len(), found.len(), "{what}: two label sets share a number");
+    }
+}
+
+/// A life: series are made and deleted, with more bytes than one segment holds.
+async fn live(world: &World, ledger: &mut Ledger) {
+    for round in 0..3 {
+        let Ok(index) = world.open().await else { return };
+        ledger.make(&index, round * 50..round * 50 + 20).await;
+        ledger.make(&index, round * 50 + 10..round * 50 + 30).await;
+        ledger.delete(&index, round * 50 + 5).await;
+        world.clock.advance(Duration::from_secs(1));
+        let gone = index.deleted(world.clock.now(), 100);
+        let _ = index.purged(gone).await;
+        ledger.make(&index, round * 50 + 30..round * 50 + 40).await;
+        let _ = index.close().await;
+    }
+}
+
+async fn judge(world: &World, ledger: &Ledger, what: &str) {
+    let index = world.open().await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    ledger.check(&index, what);
+    make(&index, "p1", 900..901).await.expect(what);
+    let found = hosts(&index, "p1");
+    index.close().await.expect(what);
+    let index = world.open().await.expect(what);
+    assert_eq!(hosts(&index, "p1"), found, "{what}: another opening changes nothing");
+    index.close().await.expect(what);
+}
+
+async fn operations_of_a_life() -> u64 {
+    let world = World::new();
+    let mut ledger = Ledger::default();
+    live(&world, &mut ledger).await;
+    assert!(ledger.may.is_empty());
+    judge(&world, &ledger, "nothing broken").await;
+    let operations = world.disk.operations();
+    assert!(operations > 60, "{operations}");
+    operations
+}
+
+#[tokio::test]
+async fn killed_or_without_power_at_every_operation_nothing_acknowledged_is_lost() {
+    for operation in 0..operations_of_a_life().await {
+        for seed in 0..4 {
+            let world = World::new();
+            let mut ledger = Ledger::default();
+            world.disk.set_fault(Fault::Stop { operation });
+            live(&world, &mut ledger).await;
+            world.disk.restart(if seed == 0 {
+                Restart::Killed
+            } else {
+                Restart::PowerCut { seed: operation * 9 + seed }
+            });
+            judge(&world, &ledger, &format!("stopped at operation {operation}, seed {seed}")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_operation_fails_once_and_the_power_goes_later() {
+    for operation in 0..operations_of_a_life().await {
+        for (applied, kind) in
+            [(false, io::ErrorKind::Other), (true, io::ErrorKind::Other), (false, io::ErrorKind::StorageFull)]
+        {
+            let world = World::new();
+            let mut ledger = Ledger::default();
+            world.disk.set_fault(Fault::FailOnce { operation, kind, applied });
+            live(&world, &mut ledger).await;
+            world.disk.restart(Restart::PowerCut { seed: operation });
+            judge(&world, &ledger, &format!("operation {operation} failed once with {kind}, applied: {applied}")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failed_sync_ends_the_taking_and_nothing_unsynced_is_shown() {
+    let world = World::new();
+    let index = world.open().await.expect("opens");
+    make(&index, "p1", 0..1).await.expect("made");
+    // Free bytes, write, sync.
+    let operation = world.disk.operations() + 2;
+    world.disk.set_fault(Fault::FailOnce { operation, kind: io::ErrorKind::Other, applied: false });
+    let error = make(&index, "p1", 1..2).await.expect_err("the sync failed");
+    assert!(matches!(error, LabelError::Closed { .. }) && error.to_string().contains("sync"), "{error}");
+    assert!(make(&index, "p1", 2..3).await.is_err());
+    assert!(index.closed_because().is_some());
+    assert_eq!(hosts(&index, "p1").len(), 1);
+}
+
+#[tokio::test]
+async fn damage_is_told_from_a_torn_tail() {
+    let world = World::new();
+    let index = world.open().await.expect("opens");
+    for round in 0..4 {
+        make(&index, "p1", round..round + 1).await.expect("made");
+    }
+    index.close().await.expect("closed");
+    let whole = world.disk.copy();
+    let (path, bytes) = whole.files().into_iter().find(|(path, _)| path.extension().is_some()).expect("a segment");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("records") + 1;
+    let mut torn = 0;
+    for at in 0..end {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        let world = World { disk: whole.copy(), ..World::new() };
+        world.disk.put(&path, damaged);
+        match world.open().await {
+            Err(LabelError::Damaged { .. }) => {}
+            // Of the last record nobody knows whether it was synced.
+            Ok(index) => {
+                assert_eq!(hosts(&index, "p1").len(), 3, "byte {at}");
+                torn += 1;
+            }
+            Err(error) => panic!("byte {at}: {error}"),
+        }
+    }
+    assert!(torn > 0 && torn < end / 3, "{torn} of {end}");
+}
