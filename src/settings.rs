@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
 mod keys;
+pub(crate) mod labels;
 
 pub(crate) use keys::{KEYS, example, nearest};
 
@@ -68,6 +69,7 @@ pub(crate) struct Settings {
     pub(crate) agents: AgentSettings,
     pub(crate) collector: CollectorSettings,
     pub(crate) store: StoreSettings,
+    pub(crate) labels: labels::LabelSettings,
     pub(crate) alarms: AlarmSettings,
 }
 

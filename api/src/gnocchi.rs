@@ -17,9 +17,12 @@ mod archive_policies;
 mod batch;
 mod body;
 mod fields;
+mod found;
+mod influxdb;
 mod measures;
 mod metrics;
 mod precondition;
+mod prometheus;
 mod resource_types;
 mod resources;
 mod root;
@@ -73,6 +76,10 @@ pub(crate) fn router() -> Router<SharedApi> {
         .route("/v1/batch/metrics/measures", post(batch::by_metric))
         .route("/v1/batch/resources/metrics/measures", post(batch::by_resource))
         .route("/v1/aggregates", post(aggregates::compute))
+        .route("/v1/influxdb/ping", get(influxdb::ping))
+        .route("/v1/influxdb/query", post(influxdb::query))
+        .route("/v1/influxdb/write", post(influxdb::write))
+        .route("/v1/prometheus/write", post(prometheus::write))
         .route("/v1/aggregation/metric", get(aggregates::over_metrics).post(aggregates::over_metrics_of_body))
         .route("/v1/aggregation/resource/{type}/metric/{name}", post(aggregates::over_resources))
 }

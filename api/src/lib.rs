@@ -23,10 +23,13 @@ mod filter;
 mod front;
 mod gnocchi;
 mod health;
+mod influx;
+mod ingest;
 mod offered;
 mod parameters;
 mod policy;
 mod problem;
+mod prometheus;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -106,6 +109,7 @@ pub(crate) struct Api {
     pub(crate) settings: ApiSettings,
     pub(crate) readiness: Arc<dyn Readiness>,
     pub(crate) batches: Option<BatchDoor>,
+    pub(crate) ingest: prometheus::Ingest,
 }
 
 impl Api {
@@ -120,6 +124,10 @@ pub(crate) type SharedApi = Arc<Api>;
 pub(crate) const EVENT_MOUNT: &str = "/event";
 /// Where Aodh's root is mounted.
 pub(crate) const ALARMING_MOUNT: &str = "/alarming";
+/// Where Prometheus' API is mounted.
+pub(crate) const PROMETHEUS_MOUNT: &str = "/prometheus";
+/// Where InfluxDB's write API is mounted.
+pub(crate) const INFLUX_MOUNT: &str = "/influxdb";
 /// Where the agents' door is mounted.
 pub(crate) const COLLECTOR_MOUNT: &str = "/collector";
 
@@ -139,6 +147,7 @@ pub fn router(parts: ApiParts) -> Router {
         settings: parts.settings,
         readiness: parts.readiness,
         batches: parts.batches,
+        ingest: prometheus::Ingest::default(),
     });
     let mut router = front.face("health", health::router().with_state(api.clone()));
     let metric_path = api.settings.metric_path.clone();
@@ -160,6 +169,16 @@ pub fn router(parts: ApiParts) -> Router {
         };
         // Paths are made normal before they are routed, which only works around a router, not inside it.
         let face = front.face(name, routes).map_request(|mut request: Request| {
+            front::make_path_normal(&mut request);
+            request
+        });
+        router = router.nest_service(mount, face);
+    }
+    // These have their own forms of answers and errors, whatever a client says that it accepts.
+    let plain = [(PROMETHEUS_MOUNT, "prometheus", prometheus::router()), (INFLUX_MOUNT, "influxdb", influx::router())];
+    for (mount, name, routes) in plain {
+        let routes = routes.fallback(front::no_route).method_not_allowed_fallback(front::no_method);
+        let face = front.face(name, routes.with_state(api.clone())).map_request(|mut request: Request| {
             front::make_path_normal(&mut request);
             request
         });

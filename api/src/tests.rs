@@ -14,6 +14,7 @@ use crate::{tests::house::House, wire};
 
 mod client;
 mod house;
+mod ingest;
 mod limits;
 
 #[derive(Deserialize)]

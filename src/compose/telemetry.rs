@@ -21,8 +21,9 @@ use orzo_collector::{Collector, CollectorSettings, Limits, Quarantine};
 use orzo_definitions::{Definitions, EventDefinitions, MeterDefinitions, ResourceDefinitions, read_file};
 use orzo_hypervisor::Hypervisor;
 use orzo_index::{Index, IndexSettings};
+use orzo_labels::LabelIndex;
 use orzo_model::SampleSink;
-use orzo_query::{Engine, EngineSettings};
+use orzo_query::{Engine, EngineSettings, IndexNumbers};
 use orzo_session::Session;
 use orzo_store::{Store, StoreSettings};
 use tokio::sync::Notify;
@@ -57,6 +58,7 @@ pub(super) struct Telemetry {
 /// What stands on the store; all of it or nothing.
 struct Core {
     store: Arc<Store>,
+    labels: Arc<LabelIndex>,
     engine: Arc<Engine>,
     collector: Arc<Collector>,
     quarantine: Arc<Quarantine>,
@@ -95,6 +97,14 @@ async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Defini
     };
     let index = Index::open(database.clone(), clock.clone(), index_settings).await;
     let index = Arc::new(index.context("cannot open the index")?);
+    let labels = LabelIndex::open(
+        settings.labels.index_settings(directory.join("labels"), settings.store.disk_reserve_bytes),
+        Arc::new(IndexNumbers(index.clone())),
+        clock.clone(),
+    )
+    .await
+    .context("cannot open the label index")?;
+    let labels = Arc::new(labels);
     let engine = Engine::new(
         index,
         store.clone(),
@@ -105,7 +115,7 @@ async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Defini
     )
     .await
     .context("cannot open the engine")?;
-    let engine = Arc::new(engine);
+    let engine = Arc::new(engine.with_labels(labels.clone()));
     let quarantine = Arc::new(Quarantine::open(
         &directory.join("quarantine"),
         settings.collector.quarantine_bytes_max,
@@ -127,7 +137,7 @@ async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Defini
     ));
     let book = AlarmBook::open(database.clone(), clock.clone()).await.context("cannot open the alarm book")?;
     let deliverer = open_deliverer(ground, session)?;
-    Ok(Core { store, engine, collector, quarantine, book, deliverer })
+    Ok(Core { store, labels, engine, collector, quarantine, book, deliverer })
 }
 
 /// What tries to deliver a notice: the loop's tries and the test calls of the API go through the same.
@@ -208,6 +218,11 @@ impl Telemetry {
                     Ok(0) => {}
                     Ok(metrics) => tracing::info!(metrics, "deleted metrics are gone"),
                     Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "deleted metrics wait"),
+                }
+                match engine.purge_labelled().await {
+                    Ok(0) => {}
+                    Ok(series) => tracing::info!(series, "deleted series are gone"),
+                    Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "deleted series wait"),
                 }
             }
         });
@@ -302,21 +317,24 @@ impl Telemetry {
         Ok(())
     }
 
-    /// Waits until the store has closed itself after a failed write, and gives the reason; for ever if it never does.
+    /// Waits until the store or the label index has closed itself after a failed write, and gives the reason; for ever if it never does.
     pub(super) async fn store_closed(&self, ground: &Ground) -> String {
         let Some(core) = &self.core else { return std::future::pending().await };
         loop {
-            if let Some(reason) = core.store.closed_because() {
+            if let Some(reason) = core.store.closed_because().or_else(|| core.labels.closed_because()) {
                 return reason;
             }
             ground.clock.sleep(STORE_LOOK).await;
         }
     }
 
-    /// Closes the store.
+    /// Closes store and label index.
     pub(super) async fn close(&self) -> anyhow::Result<()> {
         match &self.core {
-            Some(core) => core.store.close().await.context("the store did not close well"),
+            Some(core) => {
+                core.labels.close().await.context("the label index did not close well")?;
+                core.store.close().await.context("the store did not close well")
+            }
             None => Ok(()),
         }
     }

@@ -88,6 +88,13 @@ impl From<QueryError> for Problem {
             QueryError::Store(error @ (StoreError::Invalid { .. } | StoreError::TooManyPoints { .. })) => {
                 Self::bad(error.to_string())
             }
+            QueryError::Labels(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a request finds the label index without an answer"
+                );
+                Self::unavailable("the label index does not answer")
+            }
             QueryError::Store(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,

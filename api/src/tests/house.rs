@@ -7,11 +7,12 @@ use axum::Router;
 use orzo_database::Database;
 use orzo_definitions::ResourceDefinitions;
 use orzo_index::{Index, IndexSettings};
+use orzo_labels::{LabelIndex, LabelSettings};
 use orzo_model::{
     Batch, Caller, Event, ManualClock, Receipt, Room, Rooms, SampleSink, SharedClock, SinkError, Timestamp, Trait,
     TraitValue,
 };
-use orzo_query::{Engine, EngineSettings};
+use orzo_query::{Engine, EngineSettings, IndexNumbers};
 use orzo_store::{Store, StoreSettings};
 use prometheus::Registry;
 
@@ -20,6 +21,7 @@ use crate::{ApiParts, ApiSettings, AuthenticationUnavailable, Authenticator, Bat
 /// Everything that a scenario needs.
 pub(super) struct House {
     pub(super) router: Router,
+    pub(super) engine: Arc<Engine>,
     room: Room,
     _folder: tempfile::TempDir,
 }
@@ -46,15 +48,24 @@ impl House {
         };
         let store = Store::open(settings, rooms.room("store"), clock.clone()).await.expect("a store");
         let definitions = ResourceDefinitions::parse("empty.yaml", "resources: []\n").expect("definitions");
+        let label_settings = LabelSettings {
+            directory: folder.path().join("labels"),
+            disk_reserve_bytes: 0,
+            project_series_max: 1000,
+            ..LabelSettings::default()
+        };
+        let labels = LabelIndex::open(label_settings, Arc::new(IndexNumbers(index.clone())), clock.clone()).await;
+        let labels = Arc::new(labels.expect("a label index"));
         let engine =
             Engine::new(index, store, definitions, rooms.room("engine"), clock.clone(), EngineSettings::default())
                 .await
                 .expect("an engine");
+        let engine = Arc::new(engine.with_labels(labels));
         let mut settings = ApiSettings::default();
         change(&mut settings);
         let room = rooms.room("api");
         let router = router(ApiParts {
-            engine: Arc::new(engine),
+            engine: engine.clone(),
             alarms: Some(alarms),
             session: Arc::new(Guests),
             rooms,
@@ -63,7 +74,7 @@ impl House {
             readiness: Arc::new(HalfReady),
             batches: Some(BatchDoor { sink: Arc::new(Guests), decode }),
         });
-        Self { router, room, _folder: folder }
+        Self { router, engine, room, _folder: folder }
     }
 
     /// What came in over HTTP is stored, refused, dropped or waiting, and nothing is waiting.

@@ -1,0 +1,131 @@
+//! Measures that other protocols bring, on resources and metrics that are made when they are first named.
+//!
+//! Reading a body makes a [`Found`]; [`keep`] makes what is missing and keeps the measures, within what the caller may
+//! do.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use orzo_index::{IndexError, Metric, MetricSource, NewResource, ResourceType, resource_uuid};
+use orzo_model::{Caller, Measure};
+use orzo_query::ResourceMeasures;
+use serde_json::{Map, Value, json};
+
+use crate::{SharedApi, offered::Offered, policy, problem::Problem};
+
+/// What a body brings, by resource and metric.
+#[derive(Default)]
+pub(super) struct Found {
+    resources: BTreeMap<String, FoundResource>,
+}
+
+#[derive(Default)]
+struct FoundResource {
+    attributes: Map<String, Value>,
+    metrics: BTreeMap<String, ResourceMeasures>,
+}
+
+impl Found {
+    /// More measures of a metric.
+    pub(super) fn add(
+        &mut self,
+        resource: String,
+        attributes: Map<String, Value>,
+        metric: String,
+        measures: impl Iterator<Item = Measure>,
+    ) {
+        let resource = self.resources.entry(resource).or_default();
+        resource.attributes = attributes;
+        resource.metrics.entry(metric).or_default().measures.extend(measures);
+    }
+
+    #[cfg(test)]
+    pub(super) fn metrics_of(&self, resource: &str) -> Vec<&str> {
+        self.resources[resource].metrics.keys().map(String::as_str).collect()
+    }
+}
+
+/// The resource type, made if it is not there and `kind` gives one.
+pub(super) async fn type_or_make(
+    api: &SharedApi,
+    name: &str,
+    kind: impl FnOnce() -> Result<Option<ResourceType>, Problem>,
+) -> Result<(), Problem> {
+    match api.index().resource_type(name).await {
+        Ok(_) => Ok(()),
+        Err(error @ IndexError::NotFound { .. }) => match kind()? {
+            Some(kind) => match api.index().create_resource_type(&kind).await {
+                Ok(()) | Err(IndexError::Exists { .. }) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+            None => Err(error.into()),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes resources and metrics that are missing and keeps the measures, all or none of them.
+pub(super) async fn keep(api: &SharedApi, caller: &Caller, resource_type: &str, found: Found) -> Result<(), Problem> {
+    let mut measures = BTreeMap::new();
+    for (text, resource) in found.resources {
+        make(api, caller, resource_type, &text, &resource).await?;
+        measures.insert(text, resource.metrics);
+    }
+    let measures_of = |metrics: &BTreeMap<String, ResourceMeasures>| -> usize {
+        metrics.values().map(|given| given.measures.len()).sum()
+    };
+    let offered = Offered::new(&api.room, measures.values().map(measures_of).sum::<usize>() as u64);
+    let (scope, creator) = (policy::service_scope(caller), caller.creator());
+    let may_write = |metric: &Metric| policy::creator_or_service(caller, &metric.creator).is_ok();
+    match api.engine.post_by_resource(&scope, &creator, measures, true, may_write).await {
+        Ok(()) => {
+            offered.stored_all();
+            Ok(())
+        }
+        // Given back: the same request may succeed later.
+        Err(error) if error.is_retryable() => Err(error.into()),
+        Err(error) => {
+            offered.refused_all("not acceptable");
+            Err(error.into())
+        }
+    }
+}
+
+async fn make(
+    api: &SharedApi,
+    caller: &Caller,
+    resource_type: &str,
+    text: &str,
+    found: &FoundResource,
+) -> Result<(), Problem> {
+    let id = resource_uuid(text, &caller.creator())?;
+    match api.index().resource(&policy::service_scope(caller), resource_type, id).await {
+        Ok(resource) => return policy::creator_or_service(caller, &resource.creator),
+        Err(IndexError::NotFound { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let source = MetricSource::New { archive_policy_name: None, unit: None };
+    let new = NewResource {
+        id: text.to_owned(),
+        resource_type: resource_type.to_owned(),
+        creator: caller.creator(),
+        project_id: None,
+        user_id: None,
+        started_at: None,
+        ended_at: None,
+        attributes: found.attributes.clone(),
+        metrics: found.metrics.keys().map(|name| (name.clone(), source.clone())).collect(),
+    };
+    match api.index().create_resource(&new).await {
+        Ok(_) => Ok(()),
+        Err(IndexError::Exists { .. }) => {
+            // Of another type, of somebody else, or made by another request a moment ago; only then it is ours now.
+            if api.index().resource(&caller.scope(), resource_type, id).await.is_ok() {
+                return Ok(());
+            }
+            let description = json!({"cause": "Resource already exists", "detail": id.to_string()});
+            Err(Problem::new(StatusCode::CONFLICT, description))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

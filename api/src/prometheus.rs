@@ -1,0 +1,401 @@
+//! Prometheus' faces: remote write 1.0 and 2.0, and the questions what series and labels there are.
+//!
+//! Series belong to the caller's project, whoever the caller is. A 204 means durable. Answers and their headers are
+//! those of Prometheus' remote write specification and HTTP API. This file knows no store.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, Request, State},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use orzo_labels::{LabelIndex, Matcher};
+use orzo_model::{Caller, Scope};
+use parking_lot::{Mutex, RwLock};
+use serde_json::{Value, json};
+
+use crate::{
+    SharedApi,
+    authenticate::Asker,
+    ingest::{
+        IngestError,
+        admission::{Admission, Place},
+        labelled::{Beginnings, Labelled},
+        remote_write, snappy,
+    },
+    offered::Offered,
+    parameters::Parameters,
+    problem::Problem,
+    request::{BODY_BYTES_MAX, body_bytes},
+};
+
+mod selector;
+
+/// Bodies up to this size are read on the thread that received them: handing them over costs more.
+const READ_HERE_BYTES_MAX: usize = 1 << 20;
+/// Decompressed bodies keep their memory for the next ones, so many and so large.
+const BUFFERS_MAX: usize = 16;
+const BUFFER_BYTES_MAX: usize = 2 << 20;
+/// Series of one answer; more are a question too wide.
+const SERIES_MAX: usize = 100_000;
+
+/// What ingest keeps between requests.
+#[derive(Default)]
+pub(crate) struct Ingest {
+    pub(crate) admission: Admission,
+    beginnings: RwLock<Beginnings>,
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Ingest {
+    fn buffer(&self) -> Vec<u8> {
+        self.buffers.lock().pop().unwrap_or_default()
+    }
+
+    fn keep(&self, buffer: Vec<u8>) {
+        let mut buffers = self.buffers.lock();
+        if buffers.len() < BUFFERS_MAX && buffer.capacity() <= BUFFER_BYTES_MAX {
+            buffers.push(buffer);
+        }
+    }
+}
+
+pub(crate) fn router() -> Router<SharedApi> {
+    Router::new()
+        .route("/api/v1/write", post(write))
+        .route("/api/v1/series", get(series).post(series))
+        .route("/api/v1/labels", get(labels).post(labels))
+        .route("/api/v1/label/{name}/values", get(values))
+        .route("/api/v1/admin/tsdb/delete_series", post(delete).put(delete))
+}
+
+/// A refused request, as Prometheus' HTTP API tells it.
+pub(crate) struct Refused(Problem);
+
+impl<E: Into<Problem>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let kind = match self.0.status {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => "unavailable",
+            status if status.is_server_error() => "internal",
+            _ => "bad_data",
+        };
+        let text = match &self.0.description {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let body = Json(json!({"status": "error", "errorType": kind, "error": text}));
+        let mut response = (self.0.status, body).into_response();
+        if let Some(seconds) = self.0.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// The project whose series a caller writes and reads.
+pub(crate) fn project_of(caller: &Caller) -> Result<&str, Problem> {
+    let none = || Problem::new(StatusCode::FORBIDDEN, "the credential has no project");
+    caller.project_id.as_deref().ok_or_else(none)
+}
+
+/// Which message a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Message {
+    V1,
+    V2,
+}
+
+impl Message {
+    /// By the content type; without one, and without its parameter, it is 1.0.
+    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let unsupported = |text: String| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+        if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+            && !encoding.as_bytes().eq_ignore_ascii_case(b"snappy")
+        {
+            return Err(unsupported("the body must be a snappy block".to_owned()));
+        }
+        let Some(text) = headers.get(header::CONTENT_TYPE) else { return Ok(Self::V1) };
+        let text = text.to_str().unwrap_or("").to_ascii_lowercase();
+        let mut parts = text.split(';').map(str::trim);
+        if parts.next() != Some("application/x-protobuf") {
+            return Err(unsupported("the body must be application/x-protobuf".to_owned()));
+        }
+        match parts.find_map(|part| part.strip_prefix("proto=")).map(|proto| proto.trim_matches('"')) {
+            None | Some("prometheus.writerequest") => Ok(Self::V1),
+            Some("io.prometheus.write.v2.request") => Ok(Self::V2),
+            Some(_) => Err(unsupported("the message is neither remote write 1.0 nor 2.0".to_owned())),
+        }
+    }
+}
+
+async fn write(
+    Asker(caller): Asker,
+    State(api): State<SharedApi>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refused> {
+    let project: Arc<str> = project_of(&caller)?.into();
+    let message = Message::of(&headers)?;
+    let labels = api.engine.labels()?.clone();
+    let (mut place, body) = admitted(&api, &project, &headers, body).await?;
+    let claimed = snappy::claimed_bytes(&body).map_err(|error| refused_whole(&api, &error))?;
+    if !place.grow(claimed) {
+        return Err(no_room().into());
+    }
+    let labelled = if claimed <= READ_HERE_BYTES_MAX {
+        read(&api, &labels, &project, message, &body)
+    } else {
+        let (api, project) = (api.clone(), project.clone());
+        let read = tokio::task::spawn_blocking(move || read(&api, &labels, &project, message, &body));
+        read.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error"))?
+    };
+    let mut labelled = labelled.map_err(|error| refused_whole(&api, &error))?;
+    let (begun, new_begun) = (std::mem::take(&mut labelled.begun), std::mem::take(&mut labelled.new_begun));
+    let written = keep(&api, &project, labelled).await?;
+    let new_begun = new_begun.into_iter().filter_map(|(set, at)| Some((written.series.get(set).copied()??, at)));
+    let mut begun = begun.into_iter().chain(new_begun).peekable();
+    if begun.peek().is_some() {
+        api.ingest.beginnings.write().learn(begun);
+    }
+    Ok(written.answer(StatusCode::NO_CONTENT))
+}
+
+/// The body of a request, with a place in memory that was free before it was read.
+pub(crate) async fn admitted(
+    api: &SharedApi,
+    project: &str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Place, Bytes), Problem> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let place = api.ingest.admission.enter(project, length.unwrap_or(BODY_BYTES_MAX).min(BODY_BYTES_MAX));
+    let place = place.ok_or_else(no_room)?;
+    Ok((place, body_bytes(body).await?))
+}
+
+/// 503: other bodies have the memory.
+pub(crate) fn no_room() -> Problem {
+    Problem { retry_after_s: Some(1), ..Problem::unavailable("too many bytes are being read at once") }
+}
+
+/// Nothing of a body is kept; what was in it nobody knows, so it counts as one.
+pub(crate) fn refused_whole(api: &SharedApi, error: &IngestError) -> Problem {
+    Offered::new(&api.room, 1).refused_all(error.reason());
+    error.clone().into()
+}
+
+fn read(
+    api: &SharedApi,
+    labels: &LabelIndex,
+    project: &str,
+    message: Message,
+    body: &[u8],
+) -> Result<Labelled, IngestError> {
+    let mut buffer = api.ingest.buffer();
+    let outcome = snappy::decode_into(body, &mut buffer).and_then(|()| {
+        let mut labelled = Labelled::default();
+        let (project, limits) = (labels.project(project), labels.settings().set);
+        let known = project.known();
+        match message {
+            Message::V1 => {
+                // Nothing in 1.0 says when a counter began.
+                let nothing = Beginnings::default();
+                remote_write::read_v1(&buffer, |one| labelled.take(one, &known, &limits, &nothing))?;
+            }
+            Message::V2 => {
+                let beginnings = api.ingest.beginnings.read();
+                remote_write::read_v2(&buffer, |one| labelled.take(one, &known, &limits, &beginnings))?;
+            }
+        }
+        Ok(labelled)
+    });
+    api.ingest.keep(buffer);
+    outcome
+}
+
+/// What was written of a request.
+pub(crate) struct Written {
+    pub(crate) samples: u64,
+    pub(crate) series: Vec<Option<orzo_model::SeriesId>>,
+    /// Why something was not, and how it is told.
+    pub(crate) problem: Option<Problem>,
+}
+
+impl Written {
+    fn answer(self, status: StatusCode) -> Response {
+        let mut response = match self.problem {
+            Some(problem) => {
+                let mut response =
+                    (problem.status, problem.description.as_str().unwrap_or("").to_owned()).into_response();
+                if let Some(seconds) = problem.retry_after_s {
+                    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+                }
+                response
+            }
+            None => status.into_response(),
+        };
+        for (name, count) in [("samples", self.samples), ("histograms", 0), ("exemplars", 0)] {
+            let name = HeaderName::try_from(format!("x-prometheus-remote-write-{name}-written"));
+            if let Ok(name) = name {
+                response.headers_mut().insert(name, HeaderValue::from(count));
+            }
+        }
+        response
+    }
+}
+
+/// Keeps what was read, and counts it.
+pub(crate) async fn keep(api: &SharedApi, project: &str, labelled: Labelled) -> Result<Written, Problem> {
+    let Labelled { points, samples, zeros, exemplars, refused, first_refusal, .. } = labelled;
+    let mut offered = Offered::new(&api.room, samples + zeros + exemplars);
+    for (reason, count) in &refused {
+        offered.refused(reason, *count);
+    }
+    offered.left_out("exemplars are not kept", exemplars);
+    // On an error the rest counts as given back.
+    let receipt = api.engine.write_labelled(project, points).await?;
+    if let Some(refusal) = &receipt.refusal {
+        offered.refused(refusal.reason(), receipt.refused);
+    }
+    offered.repeated(receipt.repeated);
+    offered.stored(receipt.stored);
+    let written = (receipt.stored + receipt.repeated).saturating_sub(zeros);
+    let mut problem = first_refusal.map(Problem::bad);
+    if let Some(refusal) = receipt.refusal {
+        // What may be taken later is sent again; that the rest is then there twice changes nothing.
+        let later = Problem {
+            retry_after_s: Some(RETRY_AFTER_S),
+            ..Problem::new(StatusCode::TOO_MANY_REQUESTS, refusal.to_string())
+        };
+        problem = Some(if refusal.is_retryable() { later } else { Problem::bad(refusal.to_string()) });
+    }
+    Ok(Written { samples: written, series: receipt.series, problem })
+}
+
+/// New series are counted by the minute.
+const RETRY_AFTER_S: u64 = 30;
+
+/// Parameters of the query and of a form body.
+async fn parameters_of(request: Request) -> Result<Parameters, Problem> {
+    let (parts, body) = request.into_parts();
+    let mut text = parts.uri.query().unwrap_or("").to_owned();
+    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    if kind.starts_with("application/x-www-form-urlencoded") {
+        let body = body_bytes(body).await?;
+        text.push('&');
+        text.push_str(&String::from_utf8_lossy(&body));
+    }
+    Ok(Parameters::parse(&text))
+}
+
+fn selectors(parameters: &Parameters) -> Result<Vec<Vec<Matcher>>, Problem> {
+    let selectors = parameters.all("match[]").map(|text| {
+        selector::parse(text).map_err(|reason| Problem::bad(format!("invalid parameter \"match[]\": {reason}")))
+    });
+    selectors.collect()
+}
+
+/// `start` and `end` must be times; as in Prometheus, an answer may hold series without points between them.
+fn check_times(api: &SharedApi, parameters: &Parameters) -> Result<(), Problem> {
+    let now = api.clock.now();
+    let (start, end) = (parameters.time("start", now)?, parameters.time("end", now)?);
+    match (start, end) {
+        (Some(start), Some(end)) if end < start => Err(Problem::bad("end timestamp must not be before start time")),
+        _ => Ok(()),
+    }
+}
+
+fn limit_of(parameters: &Parameters) -> Result<usize, Problem> {
+    match parameters.get("limit") {
+        None | Some("0") => Ok(SERIES_MAX),
+        Some(text) => text.parse().map_err(|_| Problem::bad("invalid parameter \"limit\": not a number")),
+    }
+}
+
+async fn series(Asker(caller): Asker, State(api): State<SharedApi>, request: Request) -> Result<Response, Refused> {
+    let scope = Scope::Project(project_of(&caller)?.to_owned());
+    let parameters = parameters_of(request).await?;
+    check_times(&api, &parameters)?;
+    let selectors = selectors(&parameters)?;
+    if selectors.is_empty() {
+        return Err(Problem::bad("no match[] parameter provided").into());
+    }
+    let limit = limit_of(&parameters)?.min(SERIES_MAX);
+    let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+    for selector in &selectors {
+        for one in api.engine.find_labelled(&scope, selector, limit + 1)? {
+            if seen.insert(one.series) {
+                found.push(one.labels);
+            }
+        }
+    }
+    found.sort();
+    let is_cut = found.len() > limit;
+    found.truncate(limit);
+    let labels = |labels: Vec<(String, String)>| -> Value {
+        labels.into_iter().map(|(name, value)| (name, Value::from(value))).collect::<serde_json::Map<_, _>>().into()
+    };
+    Ok(answer(found.into_iter().map(labels).collect(), is_cut))
+}
+
+async fn labels(Asker(caller): Asker, State(api): State<SharedApi>, request: Request) -> Result<Response, Refused> {
+    let scope = Scope::Project(project_of(&caller)?.to_owned());
+    let parameters = parameters_of(request).await?;
+    check_times(&api, &parameters)?;
+    let names = api.engine.labels()?.label_names(&scope, &selectors(&parameters)?);
+    Ok(cut(names, limit_of(&parameters)?))
+}
+
+async fn values(
+    Asker(caller): Asker,
+    State(api): State<SharedApi>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let scope = Scope::Project(project_of(&caller)?.to_owned());
+    let parameters = parameters_of(request).await?;
+    check_times(&api, &parameters)?;
+    let values = api.engine.labels()?.label_values(&scope, &name, &selectors(&parameters)?);
+    Ok(cut(values, limit_of(&parameters)?))
+}
+
+/// Deletes whole series; a part of a series' time is not deleted.
+async fn delete(Asker(caller): Asker, State(api): State<SharedApi>, request: Request) -> Result<Response, Refused> {
+    let scope = Scope::Project(project_of(&caller)?.to_owned());
+    let parameters = parameters_of(request).await?;
+    if parameters.get("start").is_some() || parameters.get("end").is_some() {
+        return Err(Problem::bad("only whole series are deleted; leave start and end out").into());
+    }
+    let selectors = selectors(&parameters)?;
+    if selectors.is_empty() {
+        return Err(Problem::bad("no match[] parameter provided").into());
+    }
+    for selector in &selectors {
+        api.engine.delete_labelled(&scope, selector).await?;
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn cut(texts: BTreeSet<String>, limit: usize) -> Response {
+    let is_cut = texts.len() > limit;
+    answer(texts.into_iter().take(limit).map(Value::from).collect(), is_cut)
+}
+
+fn answer(data: Vec<Value>, is_cut: bool) -> Response {
+    let mut body = json!({"status": "success", "data": data});
+    if is_cut {
+        body["warnings"] = json!(["results truncated due to limit"]);
+    }
+    Json(body).into_response()
+}
