@@ -15,7 +15,7 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use orzo_model::SharedClock;
 use prometheus::{Encoder, Registry, TEXT_FORMAT, TextEncoder};
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -68,7 +68,6 @@ impl Metrics {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut http = http1::Builder::new();
         http.keep_alive(false).max_buf_size(HEADER_BYTES_MAX).max_headers(HEADERS_MAX);
-        http.timer(TokioTimer::new()).header_read_timeout(CONNECTION_MAX);
         loop {
             let next = async {
                 let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
