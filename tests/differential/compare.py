@@ -108,7 +108,7 @@ def difference(step, theirs, ours):
     if found:
         return "body" + found
     for header in ("location", "link"):
-        if theirs.headers.get(header) != ours.headers.get(header):
+        if without_revision(theirs.headers.get(header)) != without_revision(ours.headers.get(header)):
             return f"header {header}: {theirs.headers.get(header)} and {ours.headers.get(header)}"
     for header in ("etag", "last-modified", "content-type"):
         if (header in theirs.headers) != (header in ours.headers):
@@ -131,6 +131,11 @@ def without_objects(description):
     reason = description.get("reason")
     opening = "Can't compute timeseries with different granularity"
     return dict(description, reason=opening) if isinstance(reason, str) and reason.startswith(opening) else description
+
+
+def without_revision(link):
+    """Gnocchi counts revisions over all resources of a server, Orzo within each resource; a marker names one either way."""
+    return re.sub(r"%40\d+", "%40N", link) if link else link
 
 
 def error_difference(step, theirs, ours):

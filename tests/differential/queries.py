@@ -16,7 +16,7 @@ def window(random, world):
         if random.random() < odds:
             at = world.shape.start + random.randint(-5, 70) * world.shape.interval + random.choice([0, 0, 0, 1000000, 500000])
             parameters.append((name, spell_time(random, random.choice(["number", "plain", "zulu", "offset", "space", "text"]), at)))
-    if random.random() < 0.02:
+    if not parameters and random.random() < 0.04:
         parameters.append((random.choice(["start", "stop"]), random.choice(["now", "-1 day", "-10 minutes", "1h", "2024-02", "2024-03-01", "2024-02-29T12"])))
     return parameters
 
