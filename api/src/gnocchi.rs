@@ -12,6 +12,7 @@ use axum::{
 use crate::SharedApi;
 
 mod aggregates;
+mod aggregation;
 mod answer;
 mod archive_policies;
 mod batch;
@@ -21,11 +22,15 @@ mod found;
 mod influxdb;
 mod measures;
 mod metrics;
+mod posted;
 mod precondition;
 mod prometheus;
 mod resource_types;
 mod resources;
 mod root;
+mod rows;
+mod scan;
+mod search_metric;
 mod views;
 
 /// Adds what Gnocchi answers without looking at the request's credential or `Accept`: its health.
@@ -73,13 +78,16 @@ pub(crate) fn router() -> Router<SharedApi> {
         )
         // Nothing is there to be read, as in Gnocchi, which knows no such path.
         .route("/v1/search/resource/{type}", post(resources::search).get(crate::front::no_route))
+        .route("/v1/search/metric", post(search_metric::search).get(crate::front::no_route))
         .route("/v1/batch/metrics/measures", post(batch::by_metric))
         .route("/v1/batch/resources/metrics/measures", post(batch::by_resource))
         .route("/v1/aggregates", post(aggregates::compute))
+        .route("/v1/aggregation/metric", get(aggregation::over_metrics).post(aggregation::over_metrics_of_body))
+        // Gnocchi knows the path, but no method of it.
+        .route("/v1/aggregation/resource/{type}/metric", get(crate::front::no_method))
+        .route("/v1/aggregation/resource/{type}/metric/{name}", post(aggregation::over_resources))
         .route("/v1/influxdb/ping", get(influxdb::ping))
         .route("/v1/influxdb/query", post(influxdb::query))
         .route("/v1/influxdb/write", post(influxdb::write))
         .route("/v1/prometheus/write", post(prometheus::write))
-        .route("/v1/aggregation/metric", get(aggregates::over_metrics).post(aggregates::over_metrics_of_body))
-        .route("/v1/aggregation/resource/{type}/metric/{name}", post(aggregates::over_resources))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orzo_index::spans::{self, SpanError};
+use orzo_index::spans;
 use orzo_model::Timestamp;
 use serde_json::Value;
 
@@ -80,28 +80,6 @@ pub(crate) fn boolean(name: &str, text: &str) -> Result<bool, Problem> {
     )))
 }
 
-/// The times of one list of measures. All are written as the first one is: as seconds since the epoch, or as a date (or
-/// timespan from now).
-pub(crate) fn times_of_values<'a>(
-    values: impl Iterator<Item = &'a Value>,
-    now: Timestamp,
-) -> Result<Vec<Timestamp>, SpanError> {
-    let mut first_is_number = None;
-    values
-        .map(|value| {
-            let is_number = match value {
-                Value::Number(_) => true,
-                Value::String(text) => text.trim().parse::<f64>().is_ok(),
-                _ => return Err(SpanError::NotATime),
-            };
-            if *first_is_number.get_or_insert(is_number) != is_number {
-                return Err(SpanError::NotATime);
-            }
-            spans::parse_time(value, now)
-        })
-        .collect()
-}
-
 /// What part of a list is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Paging {
@@ -157,20 +135,6 @@ impl Paging {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NOW: i64 = 1_795_291_459;
-
-    #[test]
-    fn one_list_has_one_spelling() {
-        let now = Timestamp::from_secs(NOW);
-        let read =
-            |values: Value| times_of_values(values.as_array().expect("a list").iter(), now).map(|times| times.len());
-        assert_eq!(read(serde_json::json!([1, "2.5", 3.5])), Ok(3));
-        assert_eq!(read(serde_json::json!(["2020-01-01T00:00:00", "2020-01-01T00:00:01+00:00"])), Ok(2));
-        assert_eq!(read(serde_json::json!(["2020-01-01T00:00:00", 1])), Err(SpanError::NotATime));
-        assert_eq!(read(serde_json::json!([1, "2020-01-01T00:00:00"])), Err(SpanError::NotATime));
-        assert_eq!(read(serde_json::json!([[]])), Err(SpanError::NotATime));
-    }
 
     #[test]
     fn flags_take_pythons_words_and_refuse_others() {

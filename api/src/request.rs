@@ -67,7 +67,7 @@ impl FromRequest<SharedApi> for PatchBody {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     content_type(headers).as_deref() == Some("application/json")
 }
 
@@ -90,7 +90,8 @@ pub(crate) async fn body_bytes(body: Body) -> Result<bytes::Bytes, Problem> {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<Value, Problem> {
+/// Reads a JSON body into a tree.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Value, Problem> {
     let text = std::str::from_utf8(bytes).map_err(|error| undecodable(&error.to_string()))?;
     // serde_json refuses nesting deeper than 128.
     serde_json::from_str(&wire::quote_bare_numbers(text)).map_err(|error| undecodable(&error.to_string()))

@@ -3,29 +3,17 @@
 //! JSON knows no NaN, but Gnocchi writes it so, and Python's clients read it so; only measures can hold one. In request
 //! bodies the same bare words are read as texts (a measure's value may be a text).
 
-use std::{borrow::Cow, fmt::Write, time::Duration};
+use std::{borrow::Cow, fmt::Write};
 
-use orzo_model::Timestamp;
 use serde_json::Value;
-
-/// One row of measures: bucket start, width, value.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Row {
-    /// Start of the bucket.
-    pub(crate) timestamp: Timestamp,
-    /// Width of the bucket.
-    pub(crate) width: Duration,
-    /// Aggregate.
-    pub(crate) value: f64,
-}
 
 /// An answer's body. Objects keep their order.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Tree {
     /// Anything without measures.
     Json(Value),
-    /// `[[timestamp, granularity, value], ...]`.
-    Measures(Vec<Row>),
+    /// Text that is JSON, or Gnocchi's bare `NaN`, already: measures.
+    Written(String),
     /// Named parts.
     Object(Vec<(String, Tree)>),
     /// Parts in order.
@@ -49,14 +37,7 @@ impl Tree {
     fn write(&self, out: &mut String) {
         match self {
             Self::Json(value) => write_json(value, out),
-            Self::Measures(rows) => {
-                out.push('[');
-                for (index, row) in rows.iter().enumerate() {
-                    out.push_str(if index == 0 { "" } else { ", " });
-                    write_row(row, out);
-                }
-                out.push(']');
-            }
+            Self::Written(text) => out.push_str(text),
             Self::Object(parts) => {
                 out.push('{');
                 for (index, (name, part)) in parts.iter().enumerate() {
@@ -134,27 +115,6 @@ fn write_text(text: &str, out: &mut String) {
     out.push('"');
 }
 
-fn write_row(row: &Row, out: &mut String) {
-    out.push_str("[\"");
-    // Whole seconds, as Gnocchi prints them: a finer bucket loses its fraction.
-    let _ = write!(out, "{}", row.timestamp.to_chrono().format("%Y-%m-%dT%H:%M:%S+00:00"));
-    out.push_str("\", ");
-    write_number(row.width.as_secs_f64(), out);
-    out.push_str(", ");
-    write_number(row.value, out);
-    out.push(']');
-}
-
-/// Finite numbers as the shortest text that reads back the same.
-fn write_number(number: f64, out: &mut String) {
-    let _ = match number {
-        n if n.is_nan() => out.write_str("NaN"),
-        n if n == f64::INFINITY => out.write_str("Infinity"),
-        n if n == f64::NEG_INFINITY => out.write_str("-Infinity"),
-        n => write!(out, "{n:?}"),
-    };
-}
-
 /// A request body with bare `NaN`, `Infinity` and `-Infinity` turned into texts, so that a JSON reader takes it.
 pub(crate) fn quote_bare_numbers(body: &str) -> Cow<'_, str> {
     const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
@@ -198,24 +158,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn measures_are_written_as_gnocchi_writes_them() {
-        let row = |value| Row {
-            timestamp: Timestamp::from_micros(1_577_836_800_500_000),
-            width: Duration::from_secs(60),
-            value,
-        };
-        let tree = Tree::Object(vec![(
-            "a\"b".to_owned(),
-            Tree::Measures(vec![row(1.5), row(f64::NAN), row(f64::NEG_INFINITY), row(1e22), row(-0.0)]),
-        )]);
-        let time = "\"2020-01-01T00:00:00+00:00\"";
-        assert_eq!(
-            tree.to_text(),
-            format!(
-                "{{\"a\\\"b\": [[{time}, 60.0, 1.5], [{time}, 60.0, NaN], [{time}, 60.0, -Infinity], \
-                 [{time}, 60.0, 1e22], [{time}, 60.0, -0.0]]}}"
-            )
-        );
+    fn parts_that_are_written_already_stay_as_they_are() {
+        let tree = Tree::Object(vec![("a\"b".to_owned(), Tree::List(vec![Tree::Written("[NaN]".to_owned())]))]);
+        assert_eq!(tree.to_text(), "{\"a\\\"b\": [[NaN]]}");
     }
 
     #[test]

@@ -1,61 +1,60 @@
-//! Aggregates over many metrics: `/v1/aggregates`, and the older `/v1/aggregation/...` that Grafana still asks.
+//! `POST /v1/aggregates`: dynamic aggregates over many metrics.
+//!
+//! Orzo's own parameters: `beyond_policy=true` answers from the raw points what archive policies did not foresee;
+//! `top=N` or `bottom=N` keeps the largest or smallest of several series or groups, by `top_by=mean|max|min|sum|last`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{
-    extract::{Path, State},
-    response::Response,
-};
-use http::StatusCode;
-use orzo_index::{Filter, Metric};
-use orzo_model::{Caller, Scope};
+use axum::{extract::State, response::Response};
+use orzo_index::{Filter, IndexError, Metric};
+use orzo_model::Scope;
 use orzo_query::{
-    Aggregated, AggregatesAnswer, AggregatesQuery, Fill, MeasuredSeries, QueryError, Reaggregation, References, Search,
-    operations::{Operation, Reference},
+    Aggregated, AggregatesAnswer, AggregatesQuery, Fill, MeasuredSeries, QueryError, References, Search, Top, TopBy,
+    operations::Operation,
 };
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 use super::{
     answer::tree,
     fields::Fields,
-    measures::rows,
-    resources::filter_of,
+    rows::{NotFinite, rows},
     views::{Shown, metric_full},
 };
 use crate::{
-    SharedApi,
-    authenticate::Asker,
-    filter,
-    parameters::Parameters,
-    policy,
-    problem::Problem,
-    request::{JsonBody, OptionalJsonBody},
-    wire::Tree,
+    SharedApi, authenticate::Asker, filter, parameters::Parameters, policy, problem::Problem,
+    request::OptionalJsonBody, wire::Tree,
 };
 
-/// Metrics in one question of the older kind at most; each is read.
-const METRICS_MAX: usize = 1000;
-/// The overlap that the older questions ask for unless they say otherwise, in percent.
-const OVERLAP_DEFAULT: f64 = 100.0;
-
-/// `POST /v1/aggregates`.
+/// `POST /v1/aggregates`. Parameters are looked at before the body, as Gnocchi does.
 pub(super) async fn compute(
     Asker(caller): Asker,
     State(api): State<SharedApi>,
+    not_finite: NotFinite,
     parameters: Parameters,
-    JsonBody(body): JsonBody,
+    OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Response, Problem> {
-    if parameters.flag("use_history")? {
-        return Err(Problem::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "use_history is not supported yet: the answer would be by today's attributes, which may be wrong",
-        ));
-    }
+    let use_history = parameters.flag("use_history")?;
     let details = parameters.flag("details")?;
+    let now = api.clock.now();
+    let mut query = AggregatesQuery {
+        scope: policy::service_scope(&caller),
+        creator: Some(caller.creator()),
+        groupby: groupby(&parameters),
+        use_history,
+        needed_overlap: parameters.number("needed_overlap")?,
+        start: parameters.time("start", now)?,
+        stop: parameters.time("stop", now)?,
+        granularity: parameters.span("granularity")?,
+        fill: fill(&parameters)?,
+        beyond_policy: parameters.flag("beyond_policy")?,
+        top: top(&parameters)?,
+        ..AggregatesQuery::default()
+    };
+    let body = body.unwrap_or(Value::Null);
     let fields = Fields::of(&body)?;
     fields.only(&["operations", "resource_type", "search"])?;
-    let search = match (fields.get("search"), fields.get("resource_type")) {
+    query.operation = Operation::parse(fields.required("operations")?)?;
+    query.search = match (fields.get("search"), fields.get("resource_type")) {
         (None, None) => None,
         _ => {
             let resource_type = fields.required_text("resource_type")?.to_owned();
@@ -66,15 +65,20 @@ pub(super) async fn compute(
             Some(Search { resource_type, filter })
         }
     };
-    let operation = Operation::parse(fields.required("operations")?)?;
-    let kind = search.as_ref().map(|search| search.resource_type.clone());
-    let query = question(&api, &caller, &parameters, operation, search)?;
-    let answer = match api.engine.aggregates(&query).await? {
-        AggregatesAnswer::Single(one) => shown(&api, one, kind.as_deref(), details).await?,
+    let kind = query.search.as_ref().map(|search| search.resource_type.as_str());
+    let answer = match api.engine.aggregates(&query).await {
+        // Of a type that is not there Gnocchi says here that the request is wrong.
+        Err(QueryError::Index(IndexError::NotFound { what })) if what.starts_with("Resource type ") => {
+            return Err(Problem::bad(format!("{what} does not exist")));
+        }
+        answer => answer?,
+    };
+    let answer = match answer {
+        AggregatesAnswer::Single(one) => shown(&api, one, kind, details, not_finite).await?,
         AggregatesAnswer::Groups(groups) => {
-            let mut parts = Vec::new();
+            let mut parts = Vec::with_capacity(groups.len());
             for (group, one) in groups {
-                parts.push(group_of(group, shown(&api, one, kind.as_deref(), details).await?));
+                parts.push(group_of(group, shown(&api, one, kind, details, not_finite).await?));
             }
             Tree::List(parts)
         }
@@ -82,137 +86,54 @@ pub(super) async fn compute(
     Ok(tree(&answer))
 }
 
-/// `GET /v1/aggregation/metric?metric=...`.
-pub(super) async fn over_metrics(
-    Asker(caller): Asker,
-    State(api): State<SharedApi>,
-    parameters: Parameters,
-) -> Result<Response, Problem> {
-    let ids = parameters.all("metric").map(str::to_owned).collect();
-    aggregate_metrics(&api, &caller, &parameters, ids).await
+/// The attributes to group by, each once.
+pub(super) fn groupby(parameters: &Parameters) -> Vec<String> {
+    let mut names: Vec<String> = parameters.all("groupby").map(str::to_owned).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
-/// `POST /v1/aggregation/metric` with a list of UUIDs.
-pub(super) async fn over_metrics_of_body(
-    Asker(caller): Asker,
-    State(api): State<SharedApi>,
-    parameters: Parameters,
-    JsonBody(body): JsonBody,
-) -> Result<Response, Problem> {
-    let ids = body.as_array().ok_or_else(|| Problem::input("expected a list", &[]))?;
-    let ids = ids.iter().map(|id| id.as_str().map(str::to_owned).ok_or_else(|| Problem::input("expected str", &[])));
-    let ids = ids.collect::<Result<_, _>>()?;
-    aggregate_metrics(&api, &caller, &parameters, ids).await
-}
-
-/// `POST /v1/aggregation/resource/{type}/metric/{name}`.
-pub(super) async fn over_resources(
-    Asker(caller): Asker,
-    State(api): State<SharedApi>,
-    Path((kind, name)): Path<(String, String)>,
-    parameters: Parameters,
-    OptionalJsonBody(body): OptionalJsonBody,
-) -> Result<Response, Problem> {
-    let search = Search { resource_type: kind, filter: filter_of(&parameters, body)? };
-    let operation = older_operation(&parameters, vec![name])?;
-    let query = older_question(&api, &caller, &parameters, operation, Some(search))?;
-    let answer = match api.engine.aggregates(&query).await? {
-        AggregatesAnswer::Single(one) => series_of(&one),
-        AggregatesAnswer::Groups(groups) => {
-            Tree::List(groups.into_iter().map(|(group, one)| group_of(group, series_of(&one))).collect())
-        }
-    };
-    Ok(tree(&answer))
-}
-
-async fn aggregate_metrics(
-    api: &SharedApi,
-    caller: &Caller,
-    parameters: &Parameters,
-    ids: Vec<String>,
-) -> Result<Response, Problem> {
-    if ids.is_empty() {
-        return Ok(tree(&Tree::Measures(Vec::new())));
-    }
-    if ids.len() > METRICS_MAX {
-        return Err(Problem::bad(format!("more than {METRICS_MAX} metrics in one question")));
-    }
-    if let Some(id) = ids.iter().find(|id| Uuid::try_parse(id).is_err()) {
-        return Err(Problem::missing(format!("Metric {id}")));
-    }
-    let operation = older_operation(parameters, ids)?;
-    let query = older_question(api, caller, parameters, operation, None)?;
-    match api.engine.aggregates(&query).await {
-        Ok(AggregatesAnswer::Single(one)) => Ok(tree(&series_of(&one))),
-        Ok(AggregatesAnswer::Groups(_)) => Err(Problem::bad("Invalid groupby attribute")),
-        // The older question says which one, as its clients expect.
-        Err(QueryError::Missing { cause, detail, .. }) if cause == "Unknown metrics" => {
-            Err(Problem::missing(format!("Metric {}", detail.get(0).and_then(Value::as_str).unwrap_or("?"))))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn question(
-    api: &SharedApi,
-    caller: &Caller,
-    parameters: &Parameters,
-    operation: Operation,
-    search: Option<Search>,
-) -> Result<AggregatesQuery, Problem> {
-    let now = api.clock.now();
-    let fill = parameters.get("fill").map(|text| {
+/// The parameter `fill`.
+pub(super) fn fill(parameters: &Parameters) -> Result<Option<Fill>, Problem> {
+    let read = |text: &str| {
         Fill::parse(text).ok_or_else(|| {
             Problem::argument(
                 "fill",
                 "Must be a float, 'dropna', 'null', 'ffill', 'bfill', 'full_ffill' or 'full_bfill'",
             )
         })
-    });
-    Ok(AggregatesQuery {
-        scope: policy::service_scope(caller),
-        creator: Some(caller.creator()),
-        operation,
-        search,
-        groupby: parameters.all("groupby").map(str::to_owned).collect(),
-        start: parameters.time("start", now)?,
-        stop: parameters.time("stop", now)?,
-        granularity: parameters.span("granularity")?,
-        fill: fill.transpose()?,
-        needed_overlap: parameters.number("needed_overlap")?,
-    })
+    };
+    parameters.get("fill").map(read).transpose()
 }
 
-fn older_question(
-    api: &SharedApi,
-    caller: &Caller,
-    parameters: &Parameters,
-    operation: Operation,
-    search: Option<Search>,
-) -> Result<AggregatesQuery, Problem> {
-    parameters.flag("refresh")?;
-    let mut query = question(api, caller, parameters, operation, search)?;
-    query.needed_overlap = query.needed_overlap.or(Some(OVERLAP_DEFAULT));
-    Ok(query)
-}
-
-/// What the older questions mean in the language of the newer ones.
-fn older_operation(parameters: &Parameters, names: Vec<String>) -> Result<Operation, Problem> {
-    let aggregation = parameters.get("aggregation").unwrap_or("mean");
-    let reaggregation = parameters.get("reaggregation").unwrap_or(aggregation);
-    let method = Reaggregation::parse(reaggregation)
-        .ok_or_else(|| Problem::bad(format!("'{reaggregation}' is not a method to aggregate metrics with")))?;
-    let reference = |name| Reference { name, aggregation: aggregation.to_owned() };
-    let mut operation = Operation::Metric(names.into_iter().map(reference).collect());
-    if let Some(width) = parameters.span("resample")? {
-        operation = Operation::Resample(method, width, Box::new(operation));
-    }
-    Ok(Operation::Aggregate(method, Box::new(operation)))
+/// The parameters `top` or `bottom`, and `top_by`.
+fn top(parameters: &Parameters) -> Result<Option<Top>, Problem> {
+    let (name, text) = match (parameters.get("top"), parameters.get("bottom")) {
+        (Some(text), None) => ("top", text),
+        (None, Some(text)) => ("bottom", text),
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => return Err(Problem::argument("bottom", "Cannot be asked for together with top")),
+    };
+    let count = text.trim().parse().ok().filter(|count| *count > 0);
+    let count = count.ok_or_else(|| Problem::argument(name, "Must be a whole number above 0"))?;
+    let by = match parameters.get("top_by") {
+        None => TopBy::default(),
+        Some(text) => TopBy::parse(text)
+            .ok_or_else(|| Problem::argument("top_by", "Must be 'mean', 'max', 'min', 'sum' or 'last'"))?,
+    };
+    Ok(Some(Top { count, smallest: name == "bottom", by }))
 }
 
 /// One answer of `/v1/aggregates`.
-async fn shown(api: &SharedApi, one: Aggregated, kind: Option<&str>, details: bool) -> Result<Tree, Problem> {
-    let mut parts = vec![("measures".to_owned(), measures_of(&one.measures))];
+async fn shown(
+    api: &SharedApi,
+    one: Aggregated,
+    kind: Option<&str>,
+    details: bool,
+    not_finite: NotFinite,
+) -> Result<Tree, Problem> {
+    let mut parts = vec![("measures".to_owned(), measures_of(&one.measures, not_finite))];
     if details {
         let references = match &one.references {
             References::Metrics(metrics) => metric_views(api, metrics).await?,
@@ -226,7 +147,7 @@ async fn shown(api: &SharedApi, one: Aggregated, kind: Option<&str>, details: bo
     Ok(Tree::Object(parts))
 }
 
-async fn metric_views(api: &SharedApi, metrics: &[Metric]) -> Result<Vec<Value>, Problem> {
+async fn metric_views(api: &SharedApi, metrics: &[Arc<Metric>]) -> Result<Vec<Value>, Problem> {
     let mut views = Vec::new();
     for metric in metrics {
         let resource = match metric.resource_id {
@@ -239,15 +160,15 @@ async fn metric_views(api: &SharedApi, metrics: &[Metric]) -> Result<Vec<Value>,
     Ok(views)
 }
 
-fn measures_of(series: &MeasuredSeries) -> Tree {
+fn measures_of(series: &MeasuredSeries, not_finite: NotFinite) -> Tree {
     match series {
         MeasuredSeries::Aggregated(measures) => {
-            Tree::Object(vec![("aggregated".to_owned(), Tree::Measures(rows(measures)))])
+            Tree::Object(vec![("aggregated".to_owned(), rows(measures, not_finite))])
         }
         MeasuredSeries::ByMetric(metrics) => {
             let mut tree: BTreeMap<String, Vec<(String, Tree)>> = BTreeMap::new();
             for (id, method, measures) in metrics {
-                tree.entry(id.to_string()).or_default().push((method.clone(), Tree::Measures(rows(measures))));
+                tree.entry(id.to_string()).or_default().push((method.clone(), rows(measures, not_finite)));
             }
             Tree::Object(tree.into_iter().map(|(id, methods)| (id, Tree::Object(methods))).collect())
         }
@@ -255,7 +176,7 @@ fn measures_of(series: &MeasuredSeries) -> Tree {
             let mut tree: BTreeMap<String, BTreeMap<String, Vec<(String, Tree)>>> = BTreeMap::new();
             for (resource, name, method, measures) in metrics {
                 let methods = tree.entry(resource.to_string()).or_default().entry(name.clone()).or_default();
-                methods.push((method.clone(), Tree::Measures(rows(measures))));
+                methods.push((method.clone(), rows(measures, not_finite)));
             }
             let named = |metrics: BTreeMap<String, Vec<(String, Tree)>>| {
                 Tree::Object(metrics.into_iter().map(|(name, methods)| (name, Tree::Object(methods))).collect())
@@ -265,14 +186,6 @@ fn measures_of(series: &MeasuredSeries) -> Tree {
     }
 }
 
-/// The one series of an older question.
-fn series_of(one: &Aggregated) -> Tree {
-    match &one.measures {
-        MeasuredSeries::Aggregated(measures) => Tree::Measures(rows(measures)),
-        other => measures_of(other),
-    }
-}
-
-fn group_of(group: Map<String, Value>, measures: Tree) -> Tree {
+pub(super) fn group_of(group: Map<String, Value>, measures: Tree) -> Tree {
     Tree::Object(vec![("group".to_owned(), Tree::Json(json!(group))), ("measures".to_owned(), measures)])
 }

@@ -1,60 +1,55 @@
 //! Measures of many metrics in one request, all or none.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use axum::{extract::State, response::Response};
 use orzo_index::{IndexError, Metric, resource_uuid};
 use orzo_model::{Caller, Measure};
-use orzo_query::{PostedMeasures, QueryError, ResourceMeasures};
+use orzo_query::QueryError;
 
-use super::{answer::accepted, body};
-use crate::{
-    SharedApi, authenticate::Asker, offered::Offered, parameters::Parameters, policy, problem::Problem,
-    request::JsonBody,
+use super::{
+    answer::accepted,
+    posted::{self, PostedBody},
 };
+use crate::{SharedApi, authenticate::Asker, offered::Offered, parameters::Parameters, policy, problem::Problem};
 
 pub(super) async fn by_metric(
     Asker(caller): Asker,
     State(api): State<SharedApi>,
-    JsonBody(body): JsonBody,
+    body: PostedBody,
 ) -> Result<Response, Problem> {
-    let measures = body::by_metric(&body, api.clock.now())?;
-    let count = measures.values().map(Vec::len).sum::<usize>();
+    let (ids, column) = posted::by_metric(&body, api.clock.now())?;
     let gate = Gate::new(&caller);
     let scope = policy::service_scope(&caller);
-    let kept = api.engine.post_by_metric(&scope, measures, |metric| gate.may_write(metric));
-    finish(counted(&api, count, kept).await, &gate)
+    let kept = api.engine.post_by_metric(&scope, &ids, &column, |metric| gate.may_write(metric));
+    finish(counted(&api, column.measures.len(), kept).await, &gate)
 }
 
 pub(super) async fn by_resource(
     Asker(caller): Asker,
     State(api): State<SharedApi>,
     parameters: Parameters,
-    JsonBody(body): JsonBody,
+    body: PostedBody,
 ) -> Result<Response, Problem> {
     let create_metrics = parameters.flag("create_metrics")?;
-    let mut measures: BTreeMap<String, BTreeMap<String, ResourceMeasures>> = BTreeMap::new();
-    for (resource, metrics) in body::by_resource(&body, api.clock.now())? {
-        measures.insert(resource, metrics);
-    }
+    let (metrics, column) = posted::by_resource(&body, api.clock.now())?;
     if create_metrics {
-        may_create(&api, &caller, measures.keys()).await?;
+        may_create(&api, &caller, metrics.iter().map(|metric| metric.resource.as_str())).await?;
     }
-    let count = measures.values().flat_map(BTreeMap::values).map(|given| given.measures.len()).sum::<usize>();
     let gate = Gate::new(&caller);
     let (scope, creator) = (policy::service_scope(&caller), caller.creator());
-    let kept = api.engine.post_by_resource(&scope, &creator, measures, create_metrics, |metric| gate.may_write(metric));
-    finish(counted(&api, count, kept).await, &gate)
+    let kept = api
+        .engine
+        .post_by_resource(&scope, &creator, &metrics, &column, create_metrics, |metric| gate.may_write(metric));
+    finish(counted(&api, column.measures.len(), kept).await, &gate)
 }
 
-/// Keeps measures of metrics that the caller may write to.
-pub(super) async fn post(api: &SharedApi, metric: Metric, measures: Vec<Measure>) -> Result<Response, Problem> {
-    let count = measures.len();
-    let posted = [PostedMeasures { metric, measures }];
-    counted(api, count, api.engine.post_measures(&posted)).await?;
+/// Keeps measures of a metric that the caller may write to.
+pub(super) async fn post(api: &SharedApi, metric: &Metric, measures: &[Measure]) -> Result<Response, Problem> {
+    counted(api, measures.len(), api.engine.post_to_metric(metric, measures)).await?;
     Ok(accepted())
 }
 
@@ -103,11 +98,11 @@ fn finish(outcome: Result<(), QueryError>, gate: &Gate<'_>) -> Result<Response, 
 }
 
 /// Metrics may be made on resources that the caller made, or by a service.
-async fn may_create(api: &SharedApi, caller: &Caller, resources: impl Iterator<Item = &String>) -> Result<(), Problem> {
+async fn may_create(api: &SharedApi, caller: &Caller, resources: impl Iterator<Item = &str>) -> Result<(), Problem> {
     if caller.is_admin() || caller.is_service() {
         return Ok(());
     }
-    for text in resources {
+    for text in resources.collect::<BTreeSet<_>>() {
         let id = resource_uuid(text, &caller.creator())?;
         match api.index().resource(&caller.scope(), "generic", id).await {
             Ok(resource) => policy::creator_or_service(caller, &resource.creator)?,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use http::StatusCode;
 use orzo_index::{IndexError, Metric, MetricSource, NewResource, ResourceType, resource_uuid};
 use orzo_model::{Caller, Measure};
-use orzo_query::ResourceMeasures;
+use orzo_query::{MeasuresColumn, NamedMetric};
 use serde_json::{Map, Value, json};
 
 use crate::{SharedApi, offered::Offered, policy, problem::Problem};
@@ -22,7 +22,7 @@ pub(super) struct Found {
 #[derive(Default)]
 struct FoundResource {
     attributes: Map<String, Value>,
-    metrics: BTreeMap<String, ResourceMeasures>,
+    metrics: BTreeMap<String, Vec<Measure>>,
 }
 
 impl Found {
@@ -36,7 +36,7 @@ impl Found {
     ) {
         let resource = self.resources.entry(resource).or_default();
         resource.attributes = attributes;
-        resource.metrics.entry(metric).or_default().measures.extend(measures);
+        resource.metrics.entry(metric).or_default().extend(measures);
     }
 
     #[cfg(test)]
@@ -66,18 +66,19 @@ pub(super) async fn type_or_make(
 
 /// Makes resources and metrics that are missing and keeps the measures, all or none of them.
 pub(super) async fn keep(api: &SharedApi, caller: &Caller, resource_type: &str, found: Found) -> Result<(), Problem> {
-    let mut measures = BTreeMap::new();
+    let (mut metrics, mut column) = (Vec::new(), MeasuresColumn::default());
     for (text, resource) in found.resources {
         make(api, caller, resource_type, &text, &resource).await?;
-        measures.insert(text, resource.metrics);
+        for (name, measures) in resource.metrics {
+            metrics.push(NamedMetric { resource: text.clone(), name, ..NamedMetric::default() });
+            column.measures.extend(measures);
+            column.end_metric();
+        }
     }
-    let measures_of = |metrics: &BTreeMap<String, ResourceMeasures>| -> usize {
-        metrics.values().map(|given| given.measures.len()).sum()
-    };
-    let offered = Offered::new(&api.room, measures.values().map(measures_of).sum::<usize>() as u64);
+    let offered = Offered::new(&api.room, column.measures.len() as u64);
     let (scope, creator) = (policy::service_scope(caller), caller.creator());
     let may_write = |metric: &Metric| policy::creator_or_service(caller, &metric.creator).is_ok();
-    match api.engine.post_by_resource(&scope, &creator, measures, true, may_write).await {
+    match api.engine.post_by_resource(&scope, &creator, &metrics, &column, true, may_write).await {
         Ok(()) => {
             offered.stored_all();
             Ok(())

@@ -1,74 +1,80 @@
 //! Measures of one metric: added and shown, by its UUID or by its name on a resource.
+//!
+//! `beyond_policy=true` (Orzo's own) answers from the raw points what the archive policy did not foresee: any
+//! granularity, any method, and buckets older than its timespans.
 
 use axum::{
     extract::{Path, State},
     response::Response,
 };
-use orzo_index::Metric;
+use orzo_index::{Metric, spans::parse_timespan};
 use orzo_model::Caller;
-use orzo_query::{AggregatedMeasure, MeasuresQuery};
+use orzo_query::{Calendar, MeasuresQuery, Width};
 
 use super::{
     answer::tree,
     batch::post,
-    body,
     metrics::{by_id, by_name},
+    posted::{self, PostedBody},
+    rows::{NotFinite, rows},
 };
-use crate::{
-    SharedApi,
-    authenticate::Asker,
-    parameters::Parameters,
-    policy,
-    problem::Problem,
-    request::JsonBody,
-    wire::{Row, Tree},
-};
+use crate::{SharedApi, authenticate::Asker, parameters::Parameters, policy, problem::Problem};
 
 pub(super) async fn show(
     Asker(caller): Asker,
     State(api): State<SharedApi>,
     Path(id): Path<String>,
+    not_finite: NotFinite,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
-    answer(&api, &by_id(&api, &caller, &id).await?, &parameters).await
+    let metric = by_id(&api, &caller, &id).await?;
+    answer(&api, &metric, &parameters, not_finite).await
 }
 
 pub(super) async fn show_of_resource(
     Asker(caller): Asker,
     State(api): State<SharedApi>,
     Path((kind, id, name)): Path<(String, String, String)>,
+    not_finite: NotFinite,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
-    answer(&api, &by_name(&api, &caller, &kind, &id, &name).await?, &parameters).await
+    let metric = by_name(&api, &caller, &kind, &id, &name).await?;
+    answer(&api, &metric, &parameters, not_finite).await
 }
 
 pub(super) async fn add(
     Asker(caller): Asker,
     State(api): State<SharedApi>,
     Path(id): Path<String>,
-    JsonBody(body): JsonBody,
+    body: PostedBody,
 ) -> Result<Response, Problem> {
     let metric = by_id(&api, &caller, &id).await?;
-    keep(&api, &caller, metric, &body).await
+    keep(&api, &caller, &metric, &body).await
 }
 
 pub(super) async fn add_of_resource(
     Asker(caller): Asker,
     State(api): State<SharedApi>,
     Path((kind, id, name)): Path<(String, String, String)>,
-    JsonBody(body): JsonBody,
+    body: PostedBody,
 ) -> Result<Response, Problem> {
     let metric = by_name(&api, &caller, &kind, &id, &name).await?;
-    keep(&api, &caller, metric, &body).await
+    keep(&api, &caller, &metric, &body).await
 }
 
-async fn keep(api: &SharedApi, caller: &Caller, metric: Metric, body: &serde_json::Value) -> Result<Response, Problem> {
+async fn keep(api: &SharedApi, caller: &Caller, metric: &Metric, body: &PostedBody) -> Result<Response, Problem> {
     policy::creator_or_service(caller, &metric.creator)?;
-    let measures = body::measures(body, api.clock.now())?;
-    post(api, metric, measures).await
+    let measures = posted::measures(body, api.clock.now())?;
+    post(api, metric, &measures).await
 }
 
-async fn answer(api: &SharedApi, metric: &Metric, parameters: &Parameters) -> Result<Response, Problem> {
+async fn answer(
+    api: &SharedApi,
+    metric: &Metric,
+    parameters: &Parameters,
+    not_finite: NotFinite,
+) -> Result<Response, Problem> {
+    let resample = resample(parameters)?;
     // Nothing waits to be computed, so a refresh has nothing to do; but the word must be one that Gnocchi knows.
     parameters.flag("refresh")?;
     let now = api.clock.now();
@@ -77,16 +83,23 @@ async fn answer(api: &SharedApi, metric: &Metric, parameters: &Parameters) -> Re
         granularity: parameters.span("granularity")?,
         start: parameters.time("start", now)?,
         stop: parameters.time("stop", now)?,
-        resample: parameters.span("resample")?,
+        resample,
+        beyond_policy: parameters.flag("beyond_policy")?,
     };
-    let measures = api.engine.measures(metric, &query).await?;
-    Ok(tree(&Tree::Measures(rows(&measures))))
+    Ok(tree(&rows(&api.engine.measures(metric, &query).await?, not_finite)))
 }
 
-/// Measures as they are written.
-pub(super) fn rows(measures: &[AggregatedMeasure]) -> Vec<Row> {
-    measures
-        .iter()
-        .map(|measure| Row { timestamp: measure.timestamp, width: measure.granularity, value: measure.value })
-        .collect()
+/// The parameter `resample`: a timespan, or a letter of a calendar part. It needs a granularity.
+pub(super) fn resample(parameters: &Parameters) -> Result<Option<Width>, Problem> {
+    let Some(text) = parameters.get("resample").filter(|text| !text.is_empty()) else { return Ok(None) };
+    if parameters.get("granularity").is_none_or(str::is_empty) {
+        return Err(Problem::bad("A granularity must be specified to resample"));
+    }
+    match Calendar::parse(text) {
+        Some(part) => Ok(Some(Width::Calendar(part))),
+        None => match parse_timespan(&text.into()) {
+            Ok(span) => Ok(Some(Width::Span(span))),
+            Err(error) => Err(Problem::bad(error.to_string())),
+        },
+    }
 }

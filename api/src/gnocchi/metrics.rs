@@ -1,11 +1,13 @@
 //! Metrics: made, shown, listed, removed; free or by the name they have on a resource.
 
+use std::sync::Arc;
+
 use axum::{
     extract::{Path, State},
     response::Response,
 };
 use http::{StatusCode, header};
-use orzo_index::{Metric, MetricQuery, NewMetric};
+use orzo_index::{Metric, MetricQuery, NewMetric, resource_uuid};
 use orzo_model::{Caller, Scope};
 use serde_json::Value;
 use uuid::Uuid;
@@ -161,9 +163,9 @@ pub(super) async fn delete_of_resource(
 }
 
 /// A metric by its UUID, if the caller may see it.
-pub(super) async fn by_id(api: &SharedApi, caller: &Caller, id: &str) -> Result<Metric, Problem> {
+pub(super) async fn by_id(api: &SharedApi, caller: &Caller, id: &str) -> Result<Arc<Metric>, Problem> {
     let uuid = Uuid::try_parse(id).map_err(|_| Problem::missing(format!("Metric {id}")))?;
-    Ok(api.index().metric(&policy::service_scope(caller), uuid).await?)
+    Ok(api.index().known_metric(&policy::service_scope(caller), uuid).await?)
 }
 
 /// A metric by its name on a resource, if the caller may see both.
@@ -173,10 +175,16 @@ pub(super) async fn by_name(
     kind: &str,
     id: &str,
     name: &str,
-) -> Result<Metric, Problem> {
+) -> Result<Arc<Metric>, Problem> {
     let scope = policy::service_scope(caller);
+    if let Ok(resource) = resource_uuid(id, &caller.creator())
+        && let Some(metric) = api.index().known_metrics_of(&scope, &[(resource, name)]).await?.pop().flatten()
+    {
+        return Ok(metric);
+    }
+    // It may be a resource that somebody else made under this text; if not, this says what is missing.
     let resource = find(api, caller, &scope, kind, id).await?;
-    Ok(api.index().metric_of_resource(&scope, resource.id, name).await?)
+    Ok(Arc::new(api.index().metric_of_resource(&scope, resource.id, name).await?))
 }
 
 /// All metrics of a resource that the caller may see; who sees a resource sees its metrics.
@@ -188,7 +196,7 @@ async fn all_of_resource(api: &SharedApi, resource_id: Uuid) -> Result<Vec<Metri
 /// A resource has some dozens of metrics; more than this in one answer would only be an accident.
 const RESOURCE_METRICS_MAX: usize = 10_000;
 
-async fn full(api: &SharedApi, metric: Metric) -> Result<Response, Problem> {
+async fn full(api: &SharedApi, metric: Arc<Metric>) -> Result<Response, Problem> {
     let resource = match metric.resource_id {
         // Who sees a metric sees what it belongs to.
         Some(id) => Some(api.index().resource(&Scope::All, "generic", id).await?),
@@ -198,7 +206,7 @@ async fn full(api: &SharedApi, metric: Metric) -> Result<Response, Problem> {
     Ok(ok(view))
 }
 
-async fn remove(api: &SharedApi, caller: &Caller, metric: Metric) -> Result<StatusCode, Problem> {
+async fn remove(api: &SharedApi, caller: &Caller, metric: Arc<Metric>) -> Result<StatusCode, Problem> {
     policy::creator(caller, &metric.creator)?;
     api.index().delete_metric(&caller.scope(), metric.id).await?;
     Ok(no_content())

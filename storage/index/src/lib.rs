@@ -54,6 +54,8 @@ pub struct IndexSettings {
     pub create_defaults: bool,
     /// Resources kept in memory with the series of their metrics; about 1.5 KiB each. What does not fit is read again.
     pub resources_cached_max: u64,
+    /// Metrics kept in memory for who posts or reads their measures; about 0.5 KiB each.
+    pub metrics_cached_max: u64,
     /// Most things on one page of a list (Gnocchi's `api.max_limit`).
     pub page_max: usize,
     /// Default aggregation methods of an archive policy that names none (Gnocchi's `default_aggregation_methods`).
@@ -65,6 +67,7 @@ impl Default for IndexSettings {
         Self {
             create_defaults: true,
             resources_cached_max: 50_000,
+            metrics_cached_max: 200_000,
             page_max: 1000,
             default_aggregation_methods: policy::DEFAULT_METHODS.iter().map(|&m| m.to_owned()).collect(),
         }
@@ -77,6 +80,7 @@ pub struct Index {
     clock: SharedClock,
     settings: IndexSettings,
     known: resolve::Cache,
+    metrics_known: repository::metrics::known::KnownMetrics,
     /// Deletions that this process knows of; what was remembered before the newest is not trusted any more.
     deletions_seen: AtomicU64,
     /// Monotonic time of the last look at the database's count of deletions.
@@ -88,11 +92,16 @@ impl Index {
     pub async fn open(database: Database, clock: SharedClock, settings: IndexSettings) -> Result<Self, IndexError> {
         database.migrate("index", tables::MIGRATIONS).await?;
         let known = resolve::new_cache(settings.resources_cached_max);
+        let metrics_known = repository::metrics::known::KnownMetrics::new(
+            settings.metrics_cached_max,
+            settings.resources_cached_max,
+        );
         let index = Self {
             database,
             clock,
             settings,
             known,
+            metrics_known,
             deletions_seen: AtomicU64::new(0),
             deletions_read_at: Mutex::new(None),
         };

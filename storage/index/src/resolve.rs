@@ -164,10 +164,17 @@ impl Index {
     /// Forgets what is remembered about a resource.
     pub(crate) async fn forget(&self, id: Uuid) {
         self.known.invalidate(&id).await;
+        self.metrics_known.forget_resource(id);
+        self.count_deletions_again();
+    }
+
+    /// Something that is remembered may have changed: the count is read again before it is next used.
+    pub(crate) fn count_deletions_again(&self) {
+        *self.deletions_read_at.lock() = None;
     }
 
     /// The count of deletions, read from the database now and then.
-    async fn deletions(&self) -> Result<u64, IndexError> {
+    pub(crate) async fn deletions(&self) -> Result<u64, IndexError> {
         let now = self.clock.monotonic();
         let is_due =
             self.deletions_read_at.lock().is_none_or(|read_at| now.saturating_sub(read_at) >= DELETIONS_READ_EVERY);

@@ -111,6 +111,42 @@ fn of_seconds(seconds: f64) -> Result<Timestamp, SpanError> {
     if seconds > Timestamp::MAX.secs_f64() { Err(SpanError::NotATime) } else { Ok(time) }
 }
 
+/// A time that is given as a number of seconds since the epoch.
+pub fn time_of_seconds(seconds: f64) -> Result<Timestamp, SpanError> {
+    let time = of_seconds(seconds)?;
+    if time < Timestamp::EPOCH { Err(SpanError::BeforeEpoch) } else { Ok(time) }
+}
+
+/// How a time is written; the times of one list are all written in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeForm {
+    /// A number, or a text that is one: seconds since the epoch.
+    Seconds,
+    /// ISO 8601, `now` or `today`.
+    Date,
+    /// A timespan from now: `-5 minutes`.
+    Relative,
+}
+
+impl TimeForm {
+    /// The form of a value, whether it is a time or not.
+    pub fn of(value: &Value) -> Option<Self> {
+        match value {
+            Value::Number(_) => Some(Self::Seconds),
+            Value::String(text) => {
+                let text = text.trim();
+                let is_word = text.eq_ignore_ascii_case("now") || text.eq_ignore_ascii_case("today");
+                Some(match () {
+                    () if text.parse::<f64>().is_ok() => Self::Seconds,
+                    () if is_word || parse_iso(text).is_some() => Self::Date,
+                    () => Self::Relative,
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A time: seconds since the epoch, ISO 8601, `now`, `today`, or a timespan relative to `now` such as `-1 day`.
 pub fn parse_time(value: &Value, now: Timestamp) -> Result<Timestamp, SpanError> {
     let time = match value {

@@ -1,27 +1,35 @@
 //! Dynamic aggregates: references found within the scope, read, put on a grid, evaluated; per group if asked.
 //!
-//! Which metrics are meant is in `aggregates/found.rs`, the grid in `aggregates/grid.rs`.
+//! A question falls into parts: one, or one for each group, or one for each revision of a resource. All parts are read
+//! together and each is evaluated on its own. Which metrics are meant is in `aggregates/found.rs`, the grid in
+//! `aggregates/grid.rs`, revisions in `aggregates/history.rs`, the older question in `aggregates/older.rs`, the largest of many answers in `aggregates/top.rs`.
 
 mod found;
 mod grid;
+mod history;
+mod older;
+mod top;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use orzo_index::{Filter, Metric, MetricQuery, Resource};
+use orzo_index::{Filter, Metric, Resource};
 use orzo_model::{Measure, Scope, Timestamp};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::{
     Engine, QueryError,
-    method::Method,
     operations::{Grid, Operation, evaluate},
-    read::{AggregatedMeasure, SeriesRead},
+    read::{AggregatedMeasure, SeriesRead, method_of},
 };
 
 use found::{Named, group_of, no_metric};
-pub(crate) use grid::aggregated;
-use grid::{by_series, common_widths, cut_to_overlap, fill_grid, grid_of};
+use grid::{aggregated, by_series, checked_width, common_widths, cut_to_overlap, fill_grid, grid_of};
+pub use older::{AggregationQuery, MetricGroup};
+pub use top::{Top, TopBy};
+
+/// Resources of small groups that are read together.
+const RESOURCES_AT_ONCE: usize = 2000;
 
 /// What stands where a series has no value at a time at which another has one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,6 +87,8 @@ pub struct AggregatesQuery {
     pub search: Option<Search>,
     /// Attributes; one answer for each combination of values. Needs a search.
     pub groupby: Vec<String>,
+    /// Groups by what resources were at the time of the measures, not by what they are now.
+    pub use_history: bool,
     /// Not before the bucket that holds it.
     pub start: Option<Timestamp>,
     /// Before it.
@@ -90,6 +100,31 @@ pub struct AggregatesQuery {
     pub fill: Option<Fill>,
     /// Percentage of times at which every series must have a value; looked at only without `fill`.
     pub needed_overlap: Option<f64>,
+    /// Answers from the raw points whatever archive policies say.
+    pub beyond_policy: bool,
+    /// Only the largest, or smallest, of several series or groups.
+    pub top: Option<Top>,
+}
+
+impl Default for AggregatesQuery {
+    /// Nothing, within nothing.
+    fn default() -> Self {
+        Self {
+            scope: Scope::Nothing,
+            creator: None,
+            operation: Operation::Metric(Vec::new()),
+            search: None,
+            groupby: Vec::new(),
+            use_history: false,
+            start: None,
+            stop: None,
+            granularity: None,
+            fill: None,
+            needed_overlap: None,
+            beyond_policy: false,
+            top: None,
+        }
+    }
 }
 
 /// The measures of an answer.
@@ -107,7 +142,7 @@ pub enum MeasuredSeries {
 #[derive(Clone, Debug, PartialEq)]
 pub enum References {
     /// Without a search.
-    Metrics(Vec<Metric>),
+    Metrics(Vec<Arc<Metric>>),
     /// With one.
     Resources(Vec<Resource>),
 }
@@ -130,53 +165,47 @@ pub enum AggregatesAnswer {
     Groups(Vec<(Map<String, Value>, Aggregated)>),
 }
 
+/// What is evaluated on its own.
+struct Part {
+    named: Vec<Named>,
+    start: Option<Timestamp>,
+    stop: Option<Timestamp>,
+}
+
 impl Engine {
     /// Answers a question about many metrics.
     pub async fn aggregates(&self, query: &AggregatesQuery) -> Result<AggregatesAnswer, QueryError> {
-        match &query.search {
-            None if query.groupby.is_empty() => Ok(AggregatesAnswer::Single(self.by_ids(query).await?)),
-            None => Err(QueryError::refused("groupby is possible only together with a search")),
+        let answer = match &query.search {
+            None if query.groupby.is_empty() => AggregatesAnswer::Single(self.by_ids(query).await?),
+            None => return Err(QueryError::refused("groupby is possible only together with a search")),
             Some(search) if query.groupby.is_empty() => {
                 let resources = self.found(query, search).await?;
-                Ok(AggregatesAnswer::Single(self.by_resources(query, resources).await?))
+                AggregatesAnswer::Single(self.by_resources(query, resources).await?)
             }
-            Some(search) => self.by_groups(query, search).await,
-        }
+            Some(search) if query.use_history => AggregatesAnswer::Groups(self.by_history(query, search).await?),
+            Some(search) => AggregatesAnswer::Groups(self.by_groups(query, search).await?),
+        };
+        Ok(match query.top {
+            Some(top) => top.of(answer),
+            None => answer,
+        })
+    }
+
+    /// The one series that a question with a search comes to.
+    pub(crate) async fn aggregated(&self, query: &AggregatesQuery) -> Result<Vec<AggregatedMeasure>, QueryError> {
+        let search = query.search.as_ref().ok_or_else(|| QueryError::refused("a search is needed"))?;
+        let resources = self.found(query, search).await?;
+        let mut named = self.named(query, &[resources.as_slice()]).await?;
+        let named = named.pop().filter(|named| !named.is_empty()).ok_or_else(|| no_metric(query))?;
+        let grids = self.evaluate(query, &[query.part(named)]).await?.pop().unwrap_or_default();
+        Ok(aggregated(&grids, query.fill()))
     }
 
     async fn by_ids(&self, query: &AggregatesQuery) -> Result<Aggregated, QueryError> {
-        let references = query.operation.references();
-        let mut ids = Vec::new();
-        for reference in &references {
-            ids.push(Uuid::parse_str(&reference.name).map_err(|_| {
-                let detail = json!(references.iter().map(|r| json!([r.name, r.aggregation])).collect::<Vec<_>>());
-                QueryError::invalid("Invalid metric references", "badly formed hexadecimal UUID string", detail)
-            })?);
-        }
-        let wanted = MetricQuery { ids: Some(ids.clone()), ..MetricQuery::new(query.scope.clone()) };
-        let found: BTreeMap<Uuid, Metric> = self
-            .index
-            .all_metrics(&wanted, self.settings.metrics_max)
-            .await?
-            .into_iter()
-            .map(|metric| (metric.id, metric))
-            .collect();
-        let mut unknown: Vec<String> = ids.iter().filter(|id| !found.contains_key(id)).map(Uuid::to_string).collect();
-        if !unknown.is_empty() {
-            unknown.sort();
-            unknown.dedup();
-            return Err(QueryError::Missing {
-                cause: "Unknown metrics".into(),
-                reason: "Provided metrics don't exists".into(),
-                detail: json!(unknown),
-            });
-        }
-        let named: Vec<Named> = ids
-            .iter()
-            .zip(&references)
-            .map(|(id, &reference)| Named { metric: found[id].clone(), reference: reference.clone() })
-            .collect();
-        let grids = self.evaluate(query, &named).await?;
+        let named = self.named_by_ids(query).await?;
+        let part = query.part(named);
+        let grids = self.evaluate(query, std::slice::from_ref(&part)).await?.pop().unwrap_or_default();
+        let named = part.named;
         let measures = match grids.iter().any(|grid| grid.is_aggregated) {
             true => MeasuredSeries::Aggregated(aggregated(&grids, query.fill())),
             false => MeasuredSeries::ByMetric(
@@ -188,104 +217,173 @@ impl Engine {
                     .collect(),
             ),
         };
-        Ok(Aggregated { measures, references: References::Metrics(found.into_values().collect()) })
+        let mut metrics: Vec<Arc<Metric>> = named.into_iter().map(|named| named.metric).collect();
+        metrics.sort_by_key(|metric| metric.id);
+        metrics.dedup_by_key(|metric| metric.id);
+        Ok(Aggregated { measures, references: References::Metrics(metrics) })
     }
 
     async fn by_resources(&self, query: &AggregatesQuery, resources: Vec<Resource>) -> Result<Aggregated, QueryError> {
-        let named = self.named(query, &resources).await?;
-        let grids = self.evaluate(query, &named).await?;
-        let measures = match grids.iter().any(|grid| grid.is_aggregated) {
-            true => MeasuredSeries::Aggregated(aggregated(&grids, query.fill())),
-            false => MeasuredSeries::ByResource(
-                by_series(&grids, query.fill())
-                    .into_iter()
-                    .map(|(place, measures)| {
-                        let Named { metric, reference } = &named[place];
-                        let resource = metric.resource_id.unwrap_or_default();
-                        (resource, metric.name.clone().unwrap_or_default(), reference.aggregation.clone(), measures)
-                    })
-                    .collect(),
-            ),
-        };
-        let used = |resource: &Resource| named.iter().any(|named| named.metric.resource_id == Some(resource.id));
-        let references = resources.into_iter().filter(used).collect();
-        Ok(Aggregated { measures, references: References::Resources(references) })
+        let mut answers = self.by_each(query, vec![resources]).await?;
+        answers.pop().flatten().ok_or_else(|| no_metric(query))
     }
 
-    async fn by_groups(&self, query: &AggregatesQuery, search: &Search) -> Result<AggregatesAnswer, QueryError> {
-        let mut groups: Vec<(Map<String, Value>, Vec<Resource>)> = Vec::new();
+    async fn by_groups(
+        &self,
+        query: &AggregatesQuery,
+        search: &Search,
+    ) -> Result<Vec<(Map<String, Value>, Aggregated)>, QueryError> {
+        let mut keys: Vec<Map<String, Value>> = Vec::new();
+        let mut groups: Vec<Vec<Resource>> = Vec::new();
         for resource in self.found(query, search).await? {
             let key = group_of(&resource, &query.groupby);
             match groups.last_mut() {
-                Some((last, resources)) if *last == key => resources.push(resource),
-                _ => groups.push((key, vec![resource])),
+                Some(group) if keys.last() == Some(&key) => group.push(resource),
+                _ => {
+                    keys.push(key);
+                    groups.push(vec![resource]);
+                }
             }
         }
-        let mut answers = Vec::new();
-        for (group, resources) in groups {
-            match self.by_resources(query, resources).await {
-                // A group without such a metric is left out.
-                Err(QueryError::NotFound { .. }) => {}
-                outcome => answers.push((group, outcome?)),
-            }
-        }
-        if answers.is_empty() {
-            return Err(no_metric(query));
-        }
-        Ok(AggregatesAnswer::Groups(answers))
+        let answers = self.by_each(query, groups).await?;
+        // A group without such a metric is left out.
+        let answers: Vec<_> = keys.into_iter().zip(answers).filter_map(|(key, answer)| Some((key, answer?))).collect();
+        if answers.is_empty() { Err(no_metric(query)) } else { Ok(answers) }
     }
 
-    /// Reads all metrics and evaluates the operations at each granularity, coarsest first.
-    async fn evaluate(&self, query: &AggregatesQuery, named: &[Named]) -> Result<Vec<Grid>, QueryError> {
-        let unknown: Vec<Value> = named
-            .iter()
-            .filter(|named| !named.metric.archive_policy.has_method(&named.reference.aggregation))
-            .map(|named| json!([named.metric.id.to_string(), named.reference.aggregation]))
-            .collect();
-        if !unknown.is_empty() {
-            return Err(QueryError::Missing {
-                cause: "Metrics with unknown aggregation".into(),
-                reason: String::new(),
-                detail: json!(unknown),
-            });
-        }
-        let widths = common_widths(named, query.granularity)?;
-        self.evaluate_at(query, named, &widths, true).await
-    }
-
-    /// The same at given widths; `keeps_timespans`: as far back as archive policies say.
-    pub(crate) async fn evaluate_at(
+    /// One answer for each group of resources; `None` where no metric is meant. Many small groups are read a few
+    /// thousand resources at a time, so that what is in memory at once does not grow with their number.
+    async fn by_each(
         &self,
         query: &AggregatesQuery,
-        named: &[Named],
-        widths: &[Duration],
-        keeps_timespans: bool,
-    ) -> Result<Vec<Grid>, QueryError> {
-        let mut reads = Vec::new();
-        for Named { metric, reference } in named {
-            let method = Method::parse(&reference.aggregation).ok_or_else(|| {
-                QueryError::refused(format!("Unknown aggregation method '{}'", reference.aggregation))
-            })?;
-            let timespan = |width: Duration| {
-                metric.archive_policy.item(width).filter(|_| keeps_timespans).and_then(|item| item.timespan())
-            };
-            let widths = widths.iter().map(|&width| (width, timespan(width))).collect();
-            reads.push(SeriesRead { series: metric.series, method, widths, start: query.start, stop: query.stop });
-        }
-        let read = self.read_series(reads).await?;
-        let mut grids = Vec::new();
-        for (place, &width) in widths.iter().enumerate() {
-            let series: Vec<&[Measure]> =
-                read.iter().map(|by_width| by_width.get(place).map_or(&[][..], Vec::as_slice)).collect();
-            let mut grid = grid_of(width, named, &series, self.settings.grid_cells_max)?;
-            match query.fill() {
-                Some(fill) => fill_grid(&mut grid, fill),
-                None => cut_to_overlap(&mut grid, query)?,
+        groups: Vec<Vec<Resource>>,
+    ) -> Result<Vec<Option<Aggregated>>, QueryError> {
+        let mut answers = Vec::with_capacity(groups.len());
+        let mut groups = groups.into_iter().peekable();
+        while groups.peek().is_some() {
+            let mut round = Vec::new();
+            let mut count = 0;
+            while let Some(group) = groups.next_if(|group| round.is_empty() || count + group.len() <= RESOURCES_AT_ONCE)
+            {
+                count += group.len();
+                round.push(group);
             }
-            grids.push(evaluate(&query.operation, &grid)?);
+            self.answer_round(query, round, &mut answers).await?;
         }
-        Ok(grids)
+        Ok(answers)
     }
+
+    async fn answer_round(
+        &self,
+        query: &AggregatesQuery,
+        groups: Vec<Vec<Resource>>,
+        answers: &mut Vec<Option<Aggregated>>,
+    ) -> Result<(), QueryError> {
+        let lists: Vec<&[Resource]> = groups.iter().map(Vec::as_slice).collect();
+        let named = self.named(query, &lists).await?;
+        let parts: Vec<Part> = named.into_iter().map(|named| query.part(named)).collect();
+        let grids = self.evaluate(query, &parts).await?;
+        for ((resources, part), grids) in groups.into_iter().zip(parts).zip(grids) {
+            let named = part.named;
+            answers.push((!named.is_empty()).then(|| answer_of(query, resources, &named, &grids)));
+        }
+        Ok(())
+    }
+
+    /// Reads the metrics of all parts and evaluates the operations of each at each granularity, coarsest first.
+    async fn evaluate(&self, query: &AggregatesQuery, parts: &[Part]) -> Result<Vec<Vec<Grid>>, QueryError> {
+        let mut reads = Vec::new();
+        let mut widths = Vec::with_capacity(parts.len());
+        for part in parts {
+            widths.push(reads_of(query, part, &mut reads)?);
+        }
+        let mut read = self.read_series(reads).await?.into_iter();
+        let mut answers = Vec::with_capacity(parts.len());
+        let mut cells = 0_usize;
+        for (part, widths) in parts.iter().zip(widths) {
+            let by_series: Vec<Vec<Vec<Measure>>> = read.by_ref().take(part.named.len()).collect();
+            let mut grids = Vec::with_capacity(widths.len());
+            for (place, width) in widths.into_iter().enumerate() {
+                let series: Vec<&[Measure]> =
+                    by_series.iter().map(|by_width| by_width.get(place).map_or(&[][..], Vec::as_slice)).collect();
+                let cells_left = self.settings.grid_cells_max.saturating_sub(cells);
+                let mut grid = grid_of(width, &part.named, &series, query.fill(), cells_left)?;
+                cells += grid.times.len() * grid.columns.len();
+                match query.fill() {
+                    Some(fill) => fill_grid(&mut grid, fill),
+                    None => cut_to_overlap(&mut grid, query)?,
+                }
+                grids.push(evaluate(&query.operation, &grid)?);
+            }
+            answers.push(grids);
+        }
+        Ok(answers)
+    }
+}
+
+/// The answer that the grids of a group of resources come to.
+fn answer_of(query: &AggregatesQuery, resources: Vec<Resource>, named: &[Named], grids: &[Grid]) -> Aggregated {
+    let mut shown: HashSet<(Uuid, &str)> = HashSet::new();
+    let measures = match grids.iter().any(|grid| grid.is_aggregated) {
+        true => MeasuredSeries::Aggregated(aggregated(grids, query.fill())),
+        // A metric that two wildcards find is shown once.
+        false => MeasuredSeries::ByResource(
+            by_series(grids, query.fill())
+                .into_iter()
+                .filter(|(place, _)| {
+                    let Named { metric, reference } = &named[*place];
+                    shown.insert((metric.id, reference.aggregation.as_str()))
+                })
+                .map(|(place, measures)| {
+                    let Named { metric, reference } = &named[place];
+                    let resource = metric.resource_id.unwrap_or_default();
+                    let name = metric.name.clone().unwrap_or_default();
+                    (resource, name, reference.aggregation.clone(), measures)
+                })
+                .collect(),
+        ),
+    };
+    let used: HashSet<Uuid> = named.iter().filter_map(|named| named.metric.resource_id).collect();
+    let references = resources.into_iter().filter(|resource| used.contains(&resource.id)).collect();
+    Aggregated { measures, references: References::Resources(references) }
+}
+
+/// What has to be read for a part, and its granularities.
+fn reads_of(query: &AggregatesQuery, part: &Part, reads: &mut Vec<SeriesRead>) -> Result<Vec<Duration>, QueryError> {
+    if part.named.is_empty() {
+        return Ok(Vec::new());
+    }
+    let method = |named: &Named| method_of(&named.metric, &named.reference.aggregation, query.beyond_policy);
+    // In the order in which Gnocchi finds what is wrong; of unknown methods it names the first.
+    let common = match query.granularity {
+        None => Some(common_widths(&part.named)?),
+        Some(_) => None,
+    };
+    if let Some(named) = part.named.iter().find(|named| method(named).is_none()) {
+        return Err(QueryError::Missing {
+            cause: "Metrics with unknown aggregation".into(),
+            reason: String::new(),
+            detail: json!([[named.metric.id.to_string(), named.reference.aggregation]]),
+        });
+    }
+    let widths = match (common, query.granularity) {
+        (None, Some(width)) => vec![checked_width(&part.named, width, query.beyond_policy)?],
+        (common, _) => common.unwrap_or_default(),
+    };
+    for named in &part.named {
+        let policy = &named.metric.archive_policy;
+        let timespan = |width: Duration| policy.item(width).and_then(|item| item.timespan());
+        let timespan = |width: Duration| timespan(width).filter(|_| !query.beyond_policy);
+        let Some(method) = method(named) else { continue };
+        reads.push(SeriesRead {
+            series: named.metric.series,
+            method,
+            widths: widths.iter().map(|&width| (width, timespan(width))).collect(),
+            start: part.start,
+            stop: part.stop,
+        });
+    }
+    Ok(widths)
 }
 
 impl AggregatesQuery {
@@ -294,5 +392,10 @@ impl AggregatesQuery {
             (None, None) => Some(Fill::DropMissing),
             (fill, _) => fill,
         }
+    }
+
+    /// A part that covers all of the time asked for.
+    fn part(&self, named: Vec<Named>) -> Part {
+        Part { named, start: self.start, stop: self.stop }
     }
 }

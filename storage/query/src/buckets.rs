@@ -1,10 +1,11 @@
 //! Points in time order → buckets, in one pass, for several widths at once. Pure.
 
-use std::time::Duration;
-
 use orzo_model::{Measure, Timestamp};
 
-use crate::method::{Method, Statistic};
+use crate::{
+    method::{Change, Method, Statistic},
+    width::Width,
+};
 
 /// Collects the points of one series into buckets of several widths.
 pub(crate) struct SeriesBuckets {
@@ -38,18 +39,25 @@ impl SeriesBuckets {
 
     /// Takes points, later ones in later calls.
     pub(crate) fn feed(&mut self, points: &[Measure]) {
-        for point in points {
-            if point.timestamp < self.from || point.timestamp >= self.to || point.value.is_nan() {
-                continue;
-            }
-            let value = if self.method.is_rate {
-                match self.before.replace(point.value) {
-                    Some(before) => point.value - before,
-                    None => continue,
+        let first = points.partition_point(|point| point.timestamp < self.from);
+        let last = points.partition_point(|point| point.timestamp < self.to);
+        let points = points.get(first..last).unwrap_or_default();
+        match self.method.change {
+            None => {
+                for buckets in &mut self.widths {
+                    for point in points {
+                        buckets.push(point.timestamp, point.value);
+                    }
                 }
-            } else {
-                point.value
-            };
+            }
+            Some(change) => self.feed_changes(points, change),
+        }
+    }
+
+    fn feed_changes(&mut self, points: &[Measure], change: Change) {
+        for point in points {
+            let Some(before) = self.before.replace(point.value) else { continue };
+            let value = change.between(before, point.value);
             for buckets in &mut self.widths {
                 buckets.push(point.timestamp, value);
             }
@@ -64,36 +72,44 @@ impl SeriesBuckets {
 
 /// Buckets of one width.
 pub(crate) struct Buckets {
-    width: Duration,
+    width: Width,
     statistic: Statistic,
     from: Timestamp,
     to: Timestamp,
-    current: Timestamp,
+    /// The open bucket: its start, and the start of the next one.
+    start: Timestamp,
+    next: Timestamp,
     values: Vec<f64>,
     done: Vec<Measure>,
 }
 
 impl Buckets {
     /// Buckets for points with `from <= timestamp < to`.
-    pub(crate) fn new(width: Duration, statistic: Statistic, from: Timestamp, to: Timestamp) -> Self {
-        Self { width, statistic, from, to, current: Timestamp::MIN, values: Vec::new(), done: Vec::new() }
+    pub(crate) fn new(width: Width, statistic: Statistic, from: Timestamp, to: Timestamp) -> Self {
+        let (start, next) = (Timestamp::MIN, Timestamp::MIN);
+        Self { width, statistic, from, to, start, next, values: Vec::new(), done: Vec::new() }
     }
 
     pub(crate) fn push(&mut self, timestamp: Timestamp, value: f64) {
         if timestamp < self.from || timestamp >= self.to {
             return;
         }
-        let start = timestamp.floor(self.width);
-        if start != self.current {
+        if timestamp >= self.next {
             self.close();
-            self.current = start;
+            (self.start, self.next) = self.width.bucket(timestamp);
         }
         self.values.push(value);
     }
 
     fn close(&mut self) {
-        if let Some(value) = self.statistic.of(&mut self.values) {
-            self.done.push(Measure { timestamp: self.current, value });
+        let value = match *self.values.as_slice() {
+            [] => None,
+            // Most buckets of the finest width hold one point.
+            [only] => self.statistic.of(&mut [only]),
+            _ => self.statistic.of(&mut self.values),
+        };
+        if let Some(value) = value {
+            self.done.push(Measure { timestamp: self.start, value });
         }
         self.values.clear();
     }
@@ -104,9 +120,26 @@ impl Buckets {
     }
 }
 
+/// Buckets aggregated again, into others. `change` is over successive buckets.
+pub(crate) fn rebucket(measures: impl Iterator<Item = Measure>, width: Width, method: Method) -> Vec<Measure> {
+    let mut buckets = Buckets::new(width, method.statistic, Timestamp::MIN, Timestamp::MAX);
+    let mut before: Option<f64> = None;
+    for measure in measures {
+        let value = match method.change {
+            None => measure.value,
+            Some(change) => match before.replace(measure.value) {
+                Some(before) => change.between(before, measure.value),
+                None => continue,
+            },
+        };
+        buckets.push(measure.timestamp, value);
+    }
+    buckets.finish()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, time::Duration};
 
     use proptest::prelude::*;
 
@@ -117,8 +150,8 @@ mod tests {
     /// As the definition says, one bucket at a time, without any cleverness.
     fn oracle(points: &[Measure], method: Method, width: Duration, from: Timestamp, to: Timestamp) -> Vec<Measure> {
         let mut values: Vec<(Timestamp, f64)> = points.iter().map(|p| (p.timestamp, p.value)).collect();
-        if method.is_rate {
-            values = values.windows(2).map(|pair| (pair[1].0, pair[1].1 - pair[0].1)).collect();
+        if let Some(change) = method.change {
+            values = values.windows(2).map(|pair| (pair[1].0, change.between(pair[0].1, pair[1].1))).collect();
         }
         let mut buckets: BTreeMap<Timestamp, Vec<f64>> = BTreeMap::new();
         for (timestamp, value) in values {
@@ -137,18 +170,19 @@ mod tests {
         fn buckets_fed_in_pieces_are_what_the_definition_says(
             raw in prop::collection::btree_map(0i64..5_000, -100f64..100.0, 0..200),
             method in prop::sample::select(METHODS),
-            is_rate in any::<bool>(),
+            change in prop::sample::select(&[None, Some(Change::Difference), Some(Change::Increase)]),
             width in 1u64..700,
             bounds in (0i64..6_000, 0i64..6_000),
             piece in 1usize..50,
         ) {
             let points: Vec<Measure> =
                 raw.iter().map(|(&s, &value)| Measure { timestamp: Timestamp::from_secs(s), value }).collect();
-            let method = Method { is_rate, ..Method::parse(method).expect("a method") };
+            let method = Method { change, ..Method::parse(method).expect("a method") };
             let width = Duration::from_secs(width);
             let (from, to) = (Timestamp::from_secs(bounds.0.min(bounds.1)), Timestamp::from_secs(bounds.0.max(bounds.1)));
             let before = points.iter().rev().find(|p| p.timestamp < from).map(|p| p.value);
-            let mut series = SeriesBuckets::new(method, before, vec![Buckets::new(width, method.statistic, from, to)]);
+            let buckets = Buckets::new(width.into(), method.statistic, from, to);
+            let mut series = SeriesBuckets::new(method, before, vec![buckets]);
             for points in points.chunks(piece) {
                 series.feed(points);
             }

@@ -16,6 +16,7 @@ mod place;
 mod points;
 mod read;
 mod reader;
+mod width;
 mod write;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -28,15 +29,19 @@ use orzo_index::{
 use orzo_model::{Room, SharedClock};
 use serde::{Deserialize, Serialize};
 
-pub use aggregates::{Aggregated, AggregatesAnswer, AggregatesQuery, Fill, MeasuredSeries, References, Search};
+pub use aggregates::{
+    Aggregated, AggregatesAnswer, AggregatesQuery, AggregationQuery, Fill, MeasuredSeries, MetricGroup, References,
+    Search, Top, TopBy,
+};
 pub use error::QueryError;
 pub use labels::{IndexNumbers, LabelledPoints, LabelledReceipt};
-pub use method::{Method, Reaggregation, Statistic};
+pub use method::{Change, Method, Reaggregation, Statistic};
 /// The store's errors are a part of [`QueryError`]; who reads them needs no arrow to the store.
 pub use orzo_store::StoreError;
 pub use points::PointStore;
 pub use read::{AggregatedMeasure, MeasuresQuery};
-pub use write::{PostedMeasures, ResourceMeasures};
+pub use width::{Calendar, Width};
+pub use write::{MeasuresColumn, NamedMetric, PostedMeasures};
 
 /// Settings of the engine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,6 +51,8 @@ pub struct EngineSettings {
     pub creator: String,
     /// Metrics that one aggregation over a group may read.
     pub metrics_max: usize,
+    /// Resources that a search for an aggregation may find; about 1 KiB each while it is answered.
+    pub resources_max: usize,
     /// Points (times × metrics) that the grid of one aggregation may have; 8 bytes each.
     pub grid_cells_max: usize,
     /// A sample must be this much newer than its resource's end to wake it: a guest that is being deleted is still
@@ -58,7 +65,8 @@ impl Default for EngineSettings {
     fn default() -> Self {
         Self {
             creator: "orzo".into(),
-            metrics_max: 20_000,
+            metrics_max: 200_000,
+            resources_max: 200_000,
             grid_cells_max: 20_000_000,
             wake_after: Duration::from_secs(60),
         }

@@ -5,12 +5,14 @@
 mod grid;
 mod text;
 
-use std::time::Duration;
-
 use orzo_index::spans::parse_timespan;
 use serde_json::{Value, json};
 
-use crate::{QueryError, method::Reaggregation};
+use crate::{
+    QueryError,
+    method::{Method, Reaggregation},
+    width::Width,
+};
 
 pub(crate) use grid::{Column, Grid, evaluate};
 
@@ -55,10 +57,12 @@ pub enum Binary {
     Divide,
     /// `**`
     Power,
-    /// The larger one.
+    /// `max`: the larger one; where one is missing, the other.
     Maximum,
-    /// The smaller one.
-    Minimum,
+    /// `clip_min`: not below the second; missing where either is.
+    NotBelow,
+    /// `clip_max`: not above the second; missing where either is.
+    NotAbove,
 }
 
 /// An operation on one number.
@@ -91,8 +95,10 @@ pub enum Operation {
     Aggregate(Reaggregation, Box<Operation>),
     /// Over a window of so many buckets.
     Rolling(Reaggregation, usize, Box<Operation>),
-    /// Into wider buckets.
-    Resample(Reaggregation, Duration, Box<Operation>),
+    /// Into wider buckets, aggregated as within a metric.
+    Resample(Method, Width, Box<Operation>),
+    /// The series of several operations side by side (Gnocchi takes one; its documentation, and Aodh, know several).
+    Several(Vec<Operation>),
     /// Of two.
     Binary(Binary, Box<Operation>, Box<Operation>),
     /// Of one.
@@ -106,6 +112,18 @@ pub enum Operation {
     },
     /// Not below the first, not above the second.
     Clip(Box<Operation>, Box<Operation>, Option<Box<Operation>>),
+}
+
+impl Binary {
+    /// Reads an operator: `+`, `add`, `≥` and so on.
+    pub fn parse(name: &str) -> Option<Self> {
+        binary(name)
+    }
+
+    /// The result; of a comparison 1 or 0.
+    pub fn apply(self, left: f64, right: f64) -> f64 {
+        grid::apply(self, left, right)
+    }
 }
 
 impl Operation {
@@ -144,6 +162,7 @@ impl Operation {
         match self {
             Self::Number(_) => {}
             Self::Metric(references) => found.extend(references),
+            Self::Several(operations) => operations.iter().for_each(|operation| operation.collect(found)),
             Self::Aggregate(_, of)
             | Self::Rolling(_, _, of)
             | Self::Resample(_, _, of)
@@ -185,7 +204,7 @@ fn parse(json: &Value, depth: usize, nodes: &mut usize) -> Result<Operation, Que
         return Err(invalid("Operation need at least one argument"));
     }
     let name = name.as_str().ok_or_else(unknown)?;
-    let mut operand = |json: &Value| match json.as_f64() {
+    let mut operand = |json: &Value| match number_of(json) {
         Some(number) => Ok(Operation::Number(number)),
         None => parse(json, depth + 1, nodes),
     };
@@ -200,14 +219,25 @@ fn parse(json: &Value, depth: usize, nodes: &mut usize) -> Result<Operation, Que
     }
     match (name, arguments) {
         ("metric", references) => metric(references),
-        ("aggregate", [method, of]) => Ok(Operation::Aggregate(reaggregation(method)?, boxed(operand(of))?)),
+        ("aggregate", [method, of]) => {
+            let method = reaggregation(method).ok_or_else(unknown)?;
+            Ok(Operation::Aggregate(method, boxed(operand(of))?))
+        }
+        ("aggregate", [method, of @ ..]) if of.len() > 1 => {
+            let operands = of.iter().map(operand).collect::<Result<_, _>>()?;
+            let method = reaggregation(method).ok_or_else(unknown)?;
+            Ok(Operation::Aggregate(method, Box::new(Operation::Several(operands))))
+        }
         ("rolling", [method, window, of]) => {
-            let window = window.as_f64().filter(|n| n.fract() == 0.0 && (1.0..=1e9).contains(n)).ok_or_else(unknown)?;
-            Ok(Operation::Rolling(reaggregation(method)?, window as usize, boxed(operand(of))?))
+            let method = reaggregation(method).ok_or_else(unknown)?;
+            let window =
+                number_of(window).filter(|n| n.fract() == 0.0 && (1.0..=1e9).contains(n)).ok_or_else(unknown)?;
+            Ok(Operation::Rolling(method, window as usize, boxed(operand(of))?))
         }
         ("resample", [method, width, of]) => {
-            let width = parse_timespan(width).map_err(invalid)?;
-            Ok(Operation::Resample(reaggregation(method)?, width, boxed(operand(of))?))
+            let method = reaggregation(method).ok_or_else(unknown)?.within_buckets();
+            let width = parse_timespan(width).map_err(|_| unknown())?;
+            Ok(Operation::Resample(method, Width::Span(width), boxed(operand(of))?))
         }
         ("rateofchange", [of]) => Ok(Operation::RateOfChange { per_second: false, of: boxed(operand(of))? }),
         ("rateofchangesec", [of]) => Ok(Operation::RateOfChange { per_second: true, of: boxed(operand(of))? }),
@@ -240,9 +270,18 @@ fn metric(references: &[Value]) -> Result<Operation, QueryError> {
     }
 }
 
-fn reaggregation(method: &Value) -> Result<Reaggregation, QueryError> {
-    let found = method.as_str().and_then(Reaggregation::parse);
-    found.ok_or_else(|| invalid(format!("'{}' operation invalid", method.as_str().unwrap_or("?"))))
+fn reaggregation(method: &Value) -> Option<Reaggregation> {
+    method.as_str().and_then(Reaggregation::parse)
+}
+
+/// A number, also one that is written as a text.
+fn number_of(json: &Value) -> Option<f64> {
+    match json {
+        Value::Number(number) => number.as_f64(),
+        Value::Bool(truth) => Some(f64::from(u8::from(*truth))),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
 }
 
 fn binary(name: &str) -> Option<Binary> {
@@ -259,8 +298,9 @@ fn binary(name: &str) -> Option<Binary> {
         "*" | "×" | "mul" => Binary::Multiply,
         "/" | "÷" | "div" => Binary::Divide,
         "**" | "^" | "pow" => Binary::Power,
-        "clip_min" | "max" => Binary::Maximum,
-        "clip_max" => Binary::Minimum,
+        "max" => Binary::Maximum,
+        "clip_min" => Binary::NotBelow,
+        "clip_max" => Binary::NotAbove,
         _ => return None,
     })
 }
@@ -306,6 +346,7 @@ mod tests {
                 json!(["resample", "mean", 3600, ["metric", "disk.io", "last"]]),
             ),
             ("(- (metric a mean) -1.5)", json!(["-", ["metric", "a", "mean"], -1.5])),
+            ("(abs (metric a mean)))) x", json!(["abs", ["metric", "a", "mean"]])),
             ("(clip (metric a mean) 0 10)", json!(["clip", ["metric", "a", "mean"], 0, 10])),
             (
                 "(rolling max 3 (rateofchangesec (metric a mean)))",
@@ -325,12 +366,10 @@ mod tests {
             (json!(["metric"]), "Operation need at least one argument"),
             (json!(["bogus", ["metric", "a", "mean"]]), "'bogus' operation invalid"),
             (json!(["+", 1, 2]), "At least one 'metric' is required"),
-            (
-                json!(["aggregate", "mean", ["metric", "a", "mean"], ["metric", "b", "mean"]]),
-                "'aggregate' operation invalid",
-            ),
+            (json!(["aggregate", "wtf", ["metric", "a", "mean"]]), "'aggregate' operation invalid"),
+            (json!(["aggregate", "mean"]), "'aggregate' operation invalid"),
             (json!(["rolling", "mean", 0, ["metric", "a", "mean"]]), "'rolling' operation invalid"),
-            (json!(["resample", "mean", "x", ["metric", "a", "mean"]]), "Unable to parse timespan"),
+            (json!(["resample", "mean", "x", ["metric", "a", "mean"]]), "'resample' operation invalid"),
         ] {
             let text = Operation::parse(&json).expect_err(words).to_string();
             assert!(text.contains(words), "{text}");

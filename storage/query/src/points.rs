@@ -25,6 +25,15 @@ pub trait PointStore: Send + Sync + 'static {
     /// The newest point of a series.
     async fn last(&self, series: SeriesId) -> Result<Option<Measure>, StoreError>;
 
+    /// The newest point of each series, in their order.
+    async fn last_of(&self, series: &[SeriesId]) -> Result<Vec<Option<Measure>>, StoreError> {
+        let mut newest = Vec::with_capacity(series.len());
+        for &series in series {
+            newest.push(self.last(series).await?);
+        }
+        Ok(newest)
+    }
+
     /// Deletes series with everything written so far.
     async fn delete_series(&self, series: &[SeriesId]) -> Result<(), StoreError>;
 }
@@ -50,6 +59,15 @@ impl PointStore for Store {
 
     async fn last(&self, series: SeriesId) -> Result<Option<Measure>, StoreError> {
         Store::last(self, series).await
+    }
+
+    async fn last_of(&self, series: &[SeriesId]) -> Result<Vec<Option<Measure>>, StoreError> {
+        match *series {
+            [] => Ok(Vec::new()),
+            // Mostly from memory, without another thread.
+            [one] => Ok(vec![Store::last(self, one).await?]),
+            _ => Store::last_of(self, series).await,
+        }
     }
 
     async fn delete_series(&self, series: &[SeriesId]) -> Result<(), StoreError> {

@@ -13,8 +13,9 @@ use orzo_store::StoreError;
 
 use crate::{
     Engine, QueryError,
-    buckets::{Buckets, SeriesBuckets},
+    buckets::{Buckets, SeriesBuckets, rebucket},
     method::Method,
+    width::Width,
 };
 
 /// Series in one scan, so that the union of their ranges stays near to each one's own.
@@ -30,7 +31,7 @@ pub struct AggregatedMeasure {
     /// Start of the bucket.
     pub timestamp: Timestamp,
     /// Its width.
-    pub granularity: Duration,
+    pub granularity: Width,
     /// The aggregate.
     pub value: f64,
 }
@@ -47,7 +48,10 @@ pub struct MeasuresQuery {
     /// Before it.
     pub stop: Option<Timestamp>,
     /// Buckets aggregated again, into buckets of this width.
-    pub resample: Option<Duration>,
+    pub resample: Option<Width>,
+    /// Answers from the raw points whatever the archive policy says: any granularity, any method, and buckets older
+    /// than the policy's timespan as long as raw points are kept.
+    pub beyond_policy: bool,
 }
 
 /// What is wanted of one series.
@@ -65,67 +69,87 @@ impl Engine {
     /// Aggregated measures of one metric, which the caller got from the index within a scope.
     pub async fn measures(&self, metric: &Metric, query: &MeasuresQuery) -> Result<Vec<AggregatedMeasure>, QueryError> {
         let aggregation = if query.aggregation.is_empty() { "mean" } else { &query.aggregation };
-        let method = Method::parse(aggregation).filter(|_| metric.archive_policy.has_method(aggregation));
-        let method = method.ok_or_else(|| QueryError::Missing {
+        if query.resample.is_some() && query.granularity.is_none() {
+            return Err(QueryError::refused("A granularity must be specified to resample"));
+        }
+        let method = method_of(metric, aggregation, query.beyond_policy).ok_or_else(|| QueryError::Missing {
             cause: "Aggregation method does not exist for this metric".into(),
             reason: String::new(),
             detail: serde_json::json!({"metric": metric.id.to_string(), "aggregation_method": aggregation}),
         })?;
-        let items = self.items(metric, aggregation, query.granularity)?;
-        if query.resample.is_some() && query.granularity.is_none() {
-            return Err(QueryError::refused("A granularity must be specified to resample"));
-        }
-        let read = SeriesRead {
-            series: metric.series,
-            method,
-            widths: items.iter().map(|item| (item.granularity(), item.timespan())).collect(),
-            start: query.start,
-            stop: query.stop,
-        };
-        let by_width = self.read_series(vec![read]).await?.pop().unwrap_or_default();
-        let mut answer = Vec::new();
-        for (item, measures) in items.iter().zip(by_width) {
-            let (width, measures) = match query.resample {
-                Some(width) => (width, resampled(&measures, width, method)),
-                None => (item.granularity(), measures),
+        let widths = widths_of(metric, query.granularity, query.beyond_policy)
+            .map_err(|width| no_granularity(metric, aggregation, width))?;
+        let by_width = self.read_series(vec![resampled_read(metric, method, widths.clone(), query)]).await?;
+        let by_width = by_width.into_iter().next().unwrap_or_default();
+        let mut answer = Vec::with_capacity(by_width.iter().map(Vec::len).sum());
+        for ((width, _), measures) in widths.into_iter().zip(by_width) {
+            let (granularity, measures) = match query.resample {
+                Some(resample) => (resample, resampled(measures, resample, method, query)),
+                None => (Width::Span(width), measures),
             };
             answer.extend(measures.into_iter().map(|measure| AggregatedMeasure {
                 timestamp: measure.timestamp,
-                granularity: width,
+                granularity,
                 value: measure.value,
             }));
         }
         Ok(answer)
     }
 
-    fn items(
+    /// The same of several metrics at several granularities, for a search over values: for each metric, in the order
+    /// of the granularities.
+    pub async fn measures_of_all(
         &self,
-        metric: &Metric,
-        aggregation: &str,
-        wanted: Option<Duration>,
-    ) -> Result<Vec<PolicyItem>, QueryError> {
-        match wanted {
-            None => Ok(metric.archive_policy.coarse_first()),
-            Some(granularity) => match metric.archive_policy.item(granularity) {
-                Some(item) => Ok(vec![item]),
-                None => Err(QueryError::NotFound {
-                    text: format!(
-                        "Aggregation method '{aggregation}' at granularity '{:?}' for metric {} does not exist",
-                        granularity.as_secs_f64(),
-                        metric.id
-                    ),
-                }),
-            },
+        metrics: &[&Metric],
+        granularities: Option<&[Duration]>,
+        query: &MeasuresQuery,
+    ) -> Result<Vec<Vec<AggregatedMeasure>>, QueryError> {
+        let aggregation = if query.aggregation.is_empty() { "mean" } else { &query.aggregation };
+        let mut reads = Vec::with_capacity(metrics.len());
+        for metric in metrics {
+            let unknown = |width: Duration| {
+                let detail = serde_json::json!({
+                    "metric": metric.id.to_string(),
+                    "aggregation_method": aggregation,
+                    "granularity": width.as_secs_f64(),
+                });
+                QueryError::invalid("Aggregation does not exist", "", detail)
+            };
+            let mut widths = Vec::new();
+            match granularities {
+                None => widths = widths_of(metric, None, query.beyond_policy).unwrap_or_default(),
+                Some(wanted) => {
+                    for &width in wanted {
+                        widths.extend(widths_of(metric, Some(width), query.beyond_policy).map_err(unknown)?);
+                    }
+                }
+            }
+            let finest = widths.last().map_or(Duration::ZERO, |(width, _)| *width);
+            let method = method_of(metric, aggregation, query.beyond_policy).ok_or_else(|| unknown(finest))?;
+            reads.push(SeriesRead { series: metric.series, method, widths, start: query.start, stop: query.stop });
         }
+        let widths: Vec<Vec<Duration>> =
+            reads.iter().map(|read| read.widths.iter().map(|(width, _)| *width).collect()).collect();
+        let read = self.read_series(reads).await?;
+        Ok(read
+            .into_iter()
+            .zip(widths)
+            .map(|(by_width, widths)| {
+                let rows = by_width.into_iter().zip(widths).flat_map(|(measures, width)| {
+                    measures.into_iter().map(move |measure| AggregatedMeasure {
+                        timestamp: measure.timestamp,
+                        granularity: Width::Span(width),
+                        value: measure.value,
+                    })
+                });
+                rows.collect::<Vec<_>>()
+            })
+            .collect())
     }
 
     /// Reads series; the answer has, for each, the buckets of each width.
     pub(crate) async fn read_series(&self, reads: Vec<SeriesRead>) -> Result<Vec<Vec<Vec<Measure>>>, QueryError> {
-        let mut wanted: Vec<Wanted> = stream::iter(reads.into_iter().enumerate())
-            .map(|(place, read)| self.prepare(place, read))
-            .buffered(LOOKUPS_AT_ONCE)
-            .try_collect()
-            .await?;
+        let mut wanted = self.prepare(&reads).await?;
         wanted.sort_by_key(|wanted| wanted.series);
         for chunk in wanted.chunks_mut(SERIES_AT_ONCE) {
             self.scan_into(chunk).await?;
@@ -134,26 +158,42 @@ impl Engine {
         Ok(wanted.into_iter().map(|wanted| wanted.buckets.finish()).collect())
     }
 
-    /// Finds out which points a series needs.
-    async fn prepare(&self, place: usize, read: SeriesRead) -> Result<Wanted, QueryError> {
-        let series = read.series;
-        let Some(newest) = self.store.last(read.series).await? else {
-            let buckets = SeriesBuckets::new(read.method, None, Vec::new());
-            return Ok(Wanted { place, series, buckets });
-        };
-        let widths = read.widths.iter().map(|&(width, timespan)| {
-            let (from, to) = bucket_range(width, timespan, newest.timestamp, read.start, read.stop);
-            Buckets::new(width, read.method.statistic, from, to)
-        });
-        let widths: Vec<Buckets> = widths.collect();
-        let buckets = SeriesBuckets::new(read.method, None, widths);
-        if !read.method.is_rate {
-            return Ok(Wanted { place, series, buckets });
+    /// Finds out which points the series need.
+    async fn prepare(&self, reads: &[SeriesRead]) -> Result<Vec<Wanted>, QueryError> {
+        // A timespan counts back from the newest point; without one nobody needs to know it.
+        let is_counted = |read: &&SeriesRead| read.widths.iter().any(|(_, timespan)| timespan.is_some());
+        let counted: Vec<SeriesId> = reads.iter().filter(is_counted).map(|read| read.series).collect();
+        let mut newest = self.store.last_of(&counted).await?.into_iter();
+        let mut wanted = Vec::with_capacity(reads.len());
+        for (place, read) in reads.iter().enumerate() {
+            let newest = if is_counted(&read) { newest.next().flatten() } else { None };
+            let widths = read.widths.iter().map(|&(width, timespan)| {
+                let kept = timespan.zip(newest.map(|point| point.timestamp));
+                let (from, to) = bucket_range(width, kept, read.start, read.stop);
+                Buckets::new(width.into(), read.method.statistic, from, to)
+            });
+            let buckets = SeriesBuckets::new(read.method, None, widths.collect());
+            wanted.push(Wanted { place, series: read.series, buckets });
         }
-        let (from, to) = buckets.range();
-        let before = if from < to { self.store.last_before(read.series, from).await? } else { None };
-        let before = before.map(|measure| measure.value).filter(|value| !value.is_nan());
-        Ok(Wanted { place, series, buckets: buckets.after(before) })
+        if reads.iter().all(|read| read.method.change.is_none()) {
+            return Ok(wanted);
+        }
+        let is_change: Vec<bool> = reads.iter().map(|read| read.method.change.is_some()).collect();
+        stream::iter(wanted.into_iter().zip(is_change))
+            .map(|(wanted, is_change)| self.with_before(wanted, is_change))
+            .buffered(LOOKUPS_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// Finds the point before the first one that a series needs, if changes between points are wanted.
+    async fn with_before(&self, wanted: Wanted, is_change: bool) -> Result<Wanted, QueryError> {
+        let (from, to) = wanted.buckets.range();
+        if !is_change || from >= to || from <= Timestamp::EPOCH {
+            return Ok(wanted);
+        }
+        let before = self.store.last_before(wanted.series, from).await?.map(|measure| measure.value);
+        Ok(Wanted { buckets: wanted.buckets.after(before), ..wanted })
     }
 
     /// Scans what the series (sorted) need and feeds it in time order; a scan that is too large is cut in two.
@@ -177,6 +217,12 @@ impl Engine {
                     let middle = places.start + places.len() / 2;
                     pieces.push((middle..places.end, from, to));
                     pieces.push((places.start..middle, from, to));
+                }
+                Err(StoreError::TooManyPoints { .. }) if to == Timestamp::MAX => {
+                    // Halves of all time to come would be empty for long.
+                    let newest = self.store.last_of(&series).await?.into_iter().flatten().map(|point| point.timestamp);
+                    let end = newest.max().map_or(from, |newest| newest.plus(RANGE_MIN));
+                    pieces.push((places, from, end.min(Timestamp::from_micros(Timestamp::MAX.micros() - 1))));
                 }
                 Err(StoreError::TooManyPoints { .. }) if to.since(from) > RANGE_MIN => {
                     // The earlier half is pushed last, so that it is fed first.
@@ -209,34 +255,78 @@ struct Wanted {
     buckets: SeriesBuckets,
 }
 
-/// Which points the buckets of a width need.
+/// Which points the buckets of a width need. `kept`: so long before the newest point of the series.
 fn bucket_range(
     width: Duration,
-    timespan: Option<Duration>,
-    newest: Timestamp,
+    kept: Option<(Duration, Timestamp)>,
     start: Option<Timestamp>,
     stop: Option<Timestamp>,
 ) -> (Timestamp, Timestamp) {
-    let newest_bucket = newest.floor(width);
     // Kept are the buckets after (newest bucket - timespan).
-    let kept = timespan.map_or(Timestamp::MIN, |span| newest_bucket.minus(span).floor(width).plus(width));
-    let from = start.map_or(Timestamp::EPOCH, |start| start.floor(width)).max(kept);
-    let end = newest_bucket.plus(width);
-    let to = match stop {
-        Some(stop) if stop.floor(width) == stop => stop.min(end),
-        Some(stop) => stop.floor(width).plus(width).min(end),
-        None => end,
-    };
+    let oldest =
+        kept.map_or(Timestamp::EPOCH, |(span, newest)| newest.floor(width).minus(span).floor(width).plus(width));
+    let from = start.map_or(Timestamp::EPOCH, |start| start.floor(width)).max(oldest);
+    let to = stop.map_or(Timestamp::MAX, |stop| Width::Span(width).ceiling(stop));
     (from, to)
 }
 
-/// Buckets aggregated again into wider ones, by the same method (a rate's are rates already).
-fn resampled(measures: &[Measure], width: Duration, method: Method) -> Vec<Measure> {
-    let mut buckets = Buckets::new(width, method.statistic, Timestamp::MIN, Timestamp::MAX);
-    for measure in measures {
-        buckets.push(measure.timestamp, measure.value);
+/// The method of this name, if the metric's policy has it or nobody asks the policy. Orzo's own methods are in no
+/// policy: whoever names one has opted in.
+pub(crate) fn method_of(metric: &Metric, name: &str, beyond_policy: bool) -> Option<Method> {
+    Method::parse(name).filter(|method| beyond_policy || method.is_own() || metric.archive_policy.has_method(name))
+}
+
+/// Bucket widths with how far back each is answered, coarsest first. `Err` is a width that the policy does not have.
+pub(crate) fn widths_of(
+    metric: &Metric,
+    wanted: Option<Duration>,
+    beyond_policy: bool,
+) -> Result<Vec<(Duration, Option<Duration>)>, Duration> {
+    let timespan = |item: &PolicyItem| item.timespan().filter(|_| !beyond_policy);
+    match wanted {
+        None => {
+            let items = metric.archive_policy.coarse_first();
+            Ok(items.iter().map(|item| (item.granularity(), timespan(item))).collect())
+        }
+        Some(width) => match metric.archive_policy.item(width) {
+            Some(item) => Ok(vec![(width, timespan(&item))]),
+            None if beyond_policy => Ok(vec![(width, None)]),
+            None => Err(width),
+        },
     }
-    buckets.finish()
+}
+
+/// What Gnocchi says of a granularity that a policy does not have.
+pub(crate) fn no_granularity(metric: &Metric, aggregation: &str, width: Duration) -> QueryError {
+    QueryError::NotFound {
+        text: format!(
+            "Aggregation method '{aggregation}' at granularity '{:?}' for metric {} does not exist",
+            width.as_secs_f64(),
+            metric.id
+        ),
+    }
+}
+
+/// A read that has all of the buckets that resampled ones are made of.
+fn resampled_read(
+    metric: &Metric,
+    method: Method,
+    widths: Vec<(Duration, Option<Duration>)>,
+    query: &MeasuresQuery,
+) -> SeriesRead {
+    let (start, stop) = match query.resample {
+        Some(width) => (query.start.map(|start| width.floor(start)), query.stop.map(|stop| width.ceiling(stop))),
+        None => (query.start, query.stop),
+    };
+    SeriesRead { series: metric.series, method, widths, start, stop }
+}
+
+/// Buckets aggregated again into wider ones, by the same method (a rate's are rates already, where Gnocchi makes rates
+/// of the rates).
+fn resampled(measures: Vec<Measure>, width: Width, method: Method, query: &MeasuresQuery) -> Vec<Measure> {
+    let first = query.start.map_or(Timestamp::MIN, |start| width.floor(start));
+    let measures = measures.into_iter().filter(|measure| measure.timestamp >= first);
+    rebucket(measures, width, Method { change: None, ..method })
 }
 
 #[cfg(test)]
@@ -247,11 +337,13 @@ mod tests {
     fn start_is_rounded_down_stop_is_exclusive_and_retention_counts_from_the_newest_point() {
         let at = Timestamp::from_secs;
         let minute = Duration::from_secs(60);
-        let range = |timespan, start, stop| bucket_range(minute, timespan, at(630), start, stop);
-        assert_eq!(range(None, None, None), (at(0), at(660)));
+        let range = |timespan: Option<Duration>, start, stop| {
+            bucket_range(minute, timespan.map(|span| (span, at(630))), start, stop)
+        };
+        assert_eq!(range(None, None, None), (at(0), Timestamp::MAX));
         assert_eq!(range(None, Some(at(119)), Some(at(120))), (at(60), at(120)));
         assert_eq!(range(None, None, Some(at(121))), (at(0), at(180)));
-        assert_eq!(range(Some(Duration::from_secs(120)), None, None), (at(540), at(660)));
-        assert_eq!(range(Some(Duration::from_secs(120)), Some(at(600)), None), (at(600), at(660)));
+        assert_eq!(range(Some(Duration::from_secs(120)), None, None), (at(540), Timestamp::MAX));
+        assert_eq!(range(Some(Duration::from_secs(120)), Some(at(600)), None), (at(600), Timestamp::MAX));
     }
 }

@@ -9,7 +9,7 @@ use orzo_model::{GroupRead, Measure, MeasureReader, ReadError, ResourceRead, Sco
 
 use crate::{
     Engine, Method, QueryError, Reaggregation,
-    aggregates::{AggregatesQuery, Search, aggregated},
+    aggregates::{AggregatesQuery, Search},
     operations::{Operation, Reference},
     read::SeriesRead,
 };
@@ -47,7 +47,10 @@ impl Engine {
             stop: Some(read.stop),
         };
         let mut answer = self.read_series(vec![read]).await?;
-        Ok(answer.pop().and_then(|mut by_width| by_width.pop()).unwrap_or_default())
+        let mut measures = answer.pop().and_then(|mut by_width| by_width.pop()).unwrap_or_default();
+        // An alarm can judge only numbers.
+        measures.retain(|measure| !measure.value.is_nan());
+        Ok(measures)
     }
 
     async fn answer_group(&self, scope: &Scope, read: &GroupRead) -> Result<Vec<Measure>, QueryError> {
@@ -59,16 +62,14 @@ impl Engine {
             creator: Some(self.settings.creator.clone()),
             operation: Operation::Aggregate(reaggregation, Box::new(Operation::Metric(vec![reference.clone()]))),
             search: Some(Search { resource_type: read.resource_type.clone(), filter: Filter::parse(&read.search)? }),
-            groupby: Vec::new(),
             start: Some(read.start),
             stop: Some(read.stop),
             granularity: Some(read.granularity),
-            fill: None,
             needed_overlap: Some(0.0),
+            beyond_policy: true,
+            ..AggregatesQuery::default()
         };
-        let named = self.find_named(&query).await?;
-        let grids = self.evaluate_at(&query, &named, &[read.granularity], false).await?;
-        let measures = aggregated(&grids, None).into_iter().filter(|measure| !measure.value.is_nan());
+        let measures = self.aggregated(&query).await?.into_iter().filter(|measure| !measure.value.is_nan());
         Ok(measures.map(|measure| Measure { timestamp: measure.timestamp, value: measure.value }).collect())
     }
 

@@ -18,7 +18,7 @@ use orzo_store::{Store, StoreSettings};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{AggregatedMeasure, Engine, EngineSettings};
+use crate::{AggregatedMeasure, Engine, EngineSettings, Width};
 
 /// Where the tests' time begins: a full hour, and a full day.
 const START: i64 = 1_799_971_200;
@@ -110,5 +110,9 @@ fn measure(second: i64, value: f64) -> Measure {
 
 /// Measures as (second, granularity in seconds, value).
 fn plain(measures: &[AggregatedMeasure]) -> Vec<(i64, u64, f64)> {
-    measures.iter().map(|m| (m.timestamp.secs() - START, m.granularity.as_secs(), m.value)).collect()
+    let seconds = |width: Width| match width {
+        Width::Span(span) => span.as_secs(),
+        Width::Calendar(part) => panic!("{part:?} is no span"),
+    };
+    measures.iter().map(|m| (m.timestamp.secs() - START, seconds(m.granularity), m.value)).collect()
 }

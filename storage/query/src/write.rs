@@ -4,13 +4,11 @@
 //! Each step is idempotent and `Ok` comes after the last one: a batch that is sent again after a crash between two
 //! steps finds done what was done and does the rest.
 
-use std::{collections::BTreeMap, collections::HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use async_trait::async_trait;
 use orzo_definitions::{ActionKind, ResourceAction};
-use orzo_index::{
-    Filter, IndexError, Metric, MetricQuery, MetricSource, Page, ResourceQuery, ResourceWanted, resource_uuid,
-};
+use orzo_index::{Filter, IndexError, Metric, MetricSource, Page, ResourceQuery, ResourceWanted, resource_uuid};
 use orzo_model::{Batch, Event, Measure, Point, Receipt, SampleSink, Scope, SeriesId, SinkError, Timestamp};
 use serde_json::json;
 use uuid::Uuid;
@@ -33,11 +31,35 @@ pub struct PostedMeasures {
     pub measures: Vec<Measure>,
 }
 
-/// Measures for a metric of a resource, which may have to be made.
-#[derive(Clone, Debug, Default)]
-pub struct ResourceMeasures {
-    /// In any order.
+/// Measures of many metrics in one column, as one request posts them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MeasuresColumn {
+    /// All measures; of the same metric and time the last one wins.
     pub measures: Vec<Measure>,
+    /// For each metric, where its measures end and the next one's begin.
+    pub ends: Vec<usize>,
+}
+
+impl MeasuresColumn {
+    /// The measures pushed since the last call belong to one metric.
+    pub fn end_metric(&mut self) {
+        self.ends.push(self.measures.len());
+    }
+
+    /// The measures of each metric.
+    pub fn by_metric(&self) -> impl Iterator<Item = &[Measure]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| self.measures.get(start..end).unwrap_or_default())
+    }
+}
+
+/// A metric of a resource that measures are posted for; it may have to be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamedMetric {
+    /// The resource, as the client names it.
+    pub resource: String,
+    /// The metric's name.
+    pub name: String,
     /// Policy if it is made.
     pub archive_policy_name: Option<String>,
     /// Unit if it is made.
@@ -185,12 +207,28 @@ impl Engine {
 
     /// Keeps measures of metrics, all or none. Resources that ended before their measures are alive again.
     pub async fn post_measures(&self, posted: &[PostedMeasures]) -> Result<(), QueryError> {
-        let points: Vec<Point> = posted
-            .iter()
-            .flat_map(|posted| posted.measures.iter().map(|measure| point(posted.metric.series, measure)))
-            .collect();
-        if points.is_empty() {
+        let posted: Vec<_> = posted.iter().map(|posted| (&posted.metric, posted.measures.as_slice())).collect();
+        self.keep(&posted).await
+    }
+
+    /// The same of one metric.
+    pub async fn post_to_metric(&self, metric: &Metric, measures: &[Measure]) -> Result<(), QueryError> {
+        self.keep(&[(metric, measures)]).await
+    }
+
+    async fn keep(&self, posted: &[(&Metric, &[Measure])]) -> Result<(), QueryError> {
+        let count = posted.iter().map(|(_, measures)| measures.len()).sum();
+        if count == 0 {
             return Ok(());
+        }
+        let mut points: Vec<Point> = Vec::with_capacity(count);
+        let mut newest: HashMap<Uuid, Timestamp> = HashMap::new();
+        for &(metric, measures) in posted {
+            points.extend(measures.iter().map(|measure| point(metric.series, measure)));
+            if let (Some(id), Some(time)) = (metric.resource_id, measures.iter().map(|m| m.timestamp).max()) {
+                let known = newest.entry(id).or_insert(time);
+                *known = (*known).max(time);
+            }
         }
         let count = points.len() as u64;
         self.room.received(count);
@@ -205,15 +243,6 @@ impl Engine {
                 return Err(error.into());
             }
         }
-        let mut newest: BTreeMap<Uuid, Timestamp> = BTreeMap::new();
-        for posted in posted {
-            if let (Some(id), Some(time)) =
-                (posted.metric.resource_id, posted.measures.iter().map(|measure| measure.timestamp).max())
-            {
-                let known = newest.entry(id).or_insert(time);
-                *known = (*known).max(time);
-            }
-        }
         let newest: Vec<_> = newest.into_iter().collect();
         self.index.wake_resources(&newest).await?;
         Ok(())
@@ -224,23 +253,26 @@ impl Engine {
     pub async fn post_by_metric(
         &self,
         scope: &Scope,
-        measures: BTreeMap<Uuid, Vec<Measure>>,
+        ids: &[Uuid],
+        column: &MeasuresColumn,
         may_write: impl Fn(&Metric) -> bool,
     ) -> Result<(), QueryError> {
-        let query = MetricQuery { ids: Some(measures.keys().copied().collect()), ..MetricQuery::new(scope.clone()) };
-        let found = self.index.all_metrics(&query, measures.len()).await?;
-        let found: BTreeMap<Uuid, Metric> =
-            found.into_iter().filter(|metric| may_write(metric)).map(|metric| (metric.id, metric)).collect();
-        let unknown: Vec<String> =
-            measures.keys().filter(|id| !found.contains_key(id)).map(|id| id.to_string()).collect();
+        let mut found = self.index.known_metrics(scope, ids).await?;
+        for metric in &mut found {
+            if metric.as_ref().is_some_and(|metric| !may_write(metric)) {
+                *metric = None;
+            }
+        }
+        let mut unknown: Vec<&Uuid> =
+            ids.iter().zip(&found).filter(|(_, metric)| metric.is_none()).map(|(id, _)| id).collect();
         if !unknown.is_empty() {
+            unknown.sort();
+            let unknown: Vec<String> = unknown.into_iter().map(Uuid::to_string).collect();
             return Err(QueryError::refused(format!("Unknown metrics: {}", unknown.join(", "))));
         }
-        let posted: Vec<PostedMeasures> = measures
-            .into_iter()
-            .filter_map(|(id, measures)| Some(PostedMeasures { metric: found.get(&id)?.clone(), measures }))
-            .collect();
-        self.post_measures(&posted).await
+        let posted: Vec<(&Metric, &[Measure])> =
+            found.iter().flatten().map(|metric| &**metric).zip(column.by_metric()).collect();
+        self.keep(&posted).await
     }
 
     /// Keeps measures of metrics named by resource and name. `create_metrics`: metrics that are missing are made (and
@@ -249,57 +281,60 @@ impl Engine {
         &self,
         scope: &Scope,
         creator: &str,
-        measures: BTreeMap<String, BTreeMap<String, ResourceMeasures>>,
+        metrics: &[NamedMetric],
+        column: &MeasuresColumn,
         create_metrics: bool,
         may_write: impl Fn(&Metric) -> bool,
     ) -> Result<(), QueryError> {
-        let mut by_id: BTreeMap<Uuid, (String, BTreeMap<String, ResourceMeasures>)> = BTreeMap::new();
-        for (text, metrics) in measures {
-            let id = resource_uuid(&text, creator)?;
-            by_id.entry(id).or_insert_with(|| (text, BTreeMap::new())).1.extend(metrics);
+        let mut wanted: Vec<(Uuid, &str)> = Vec::with_capacity(metrics.len());
+        for metric in metrics {
+            // What belongs to one resource comes together.
+            let id = match wanted.len().checked_sub(1).map(|last| (&metrics[last], wanted[last])) {
+                Some((before, (id, _))) if before.resource == metric.resource => id,
+                _ => resource_uuid(&metric.resource, creator)?,
+            };
+            wanted.push((id, &metric.name));
         }
-        let ids: Vec<Uuid> = by_id.keys().copied().collect();
-        if create_metrics {
-            self.make_missing(scope, creator, &by_id).await?;
+        let mut found = self.index.known_metrics_of(scope, &wanted).await?;
+        if create_metrics && found.iter().any(Option::is_none) {
+            let missing = wanted.iter().zip(metrics).zip(&found).filter(|(_, known)| known.is_none());
+            let missing: Vec<_> = missing.map(|((&(id, _), metric), _)| (id, metric)).collect();
+            self.make_missing(scope, creator, &missing).await?;
+            found = self.index.known_metrics_of(scope, &wanted).await?;
         }
-        let mut known: BTreeMap<(Uuid, String), Metric> = BTreeMap::new();
-        for metric in self.metrics_of(scope, &ids).await?.into_iter().filter(|metric| may_write(metric)) {
-            if let (Some(resource), Some(name)) = (metric.resource_id, metric.name.clone()) {
-                known.insert((resource, name), metric);
+        for metric in &mut found {
+            if metric.as_ref().is_some_and(|metric| !may_write(metric)) {
+                *metric = None;
             }
         }
-        let mut posted = Vec::new();
-        let mut unknown = Vec::new();
-        for (id, (text, metrics)) in by_id {
-            for (name, given) in metrics {
-                match known.remove(&(id, name.clone())) {
-                    Some(metric) => posted.push(PostedMeasures { metric, measures: given.measures }),
-                    None => unknown.push(format!("{text}/{name}")),
-                }
-            }
-        }
+        let missing = wanted.iter().zip(&found).filter(|(_, metric)| metric.is_none());
+        let mut unknown: Vec<String> = missing.map(|((id, name), _)| format!("{id}/{name}")).collect();
         if !unknown.is_empty() {
             unknown.sort();
             return Err(QueryError::refused(format!("Unknown metrics: {}", unknown.join(", "))));
         }
-        self.post_measures(&posted).await
+        let posted: Vec<(&Metric, &[Measure])> =
+            found.iter().flatten().map(|metric| &**metric).zip(column.by_metric()).collect();
+        self.keep(&posted).await
     }
 
     async fn make_missing(
         &self,
         scope: &Scope,
         creator: &str,
-        by_id: &BTreeMap<Uuid, (String, BTreeMap<String, ResourceMeasures>)>,
+        missing: &[(Uuid, &NamedMetric)],
     ) -> Result<(), QueryError> {
-        let mut resources = BTreeMap::new();
+        let mut by_resource: BTreeMap<Uuid, Vec<&NamedMetric>> = BTreeMap::new();
+        for &(id, metric) in missing {
+            by_resource.entry(id).or_default().push(metric);
+        }
         let mut unknown = Vec::new();
-        for (id, (text, _)) in by_id {
+        for (id, metrics) in &by_resource {
             match self.index.resource(scope, "generic", *id).await {
-                Ok(resource) => {
-                    resources.insert(*id, resource);
-                }
+                Ok(_) => {}
                 Err(IndexError::NotFound { .. }) => {
-                    unknown.push(json!({"resource_id": id.to_string(), "original_resource_id": text}));
+                    let original = metrics.first().map_or("", |metric| &metric.resource);
+                    unknown.push(json!({"resource_id": id.to_string(), "original_resource_id": original}));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -308,37 +343,33 @@ impl Engine {
             // Ceilometer's publisher reads this and makes the resources.
             return Err(QueryError::invalid("Unknown resources", "", json!(unknown)));
         }
-        for (id, (_, metrics)) in by_id {
-            let missing: Vec<(String, MetricSource)> = metrics
-                .iter()
-                .filter(|(name, _)| !resources[id].metrics.contains_key(*name))
-                .map(|(name, given)| {
-                    let source = MetricSource::New {
-                        archive_policy_name: given.archive_policy_name.clone(),
-                        unit: given.unit.clone(),
-                    };
-                    (name.clone(), source)
-                })
-                .collect();
-            if missing.is_empty() {
-                continue;
+        for (id, metrics) in by_resource {
+            let mut sources: Vec<(String, MetricSource)> = Vec::with_capacity(metrics.len());
+            for metric in metrics {
+                let source = MetricSource::New {
+                    archive_policy_name: metric.archive_policy_name.clone(),
+                    unit: metric.unit.clone(),
+                };
+                if sources.iter().all(|(name, _)| *name != metric.name) {
+                    sources.push((metric.name.clone(), source));
+                }
             }
-            match self.index.add_resource_metrics(scope, *id, creator, &missing).await {
-                // Somebody else made one of them at the same time: it is there, which is what is wanted.
-                Ok(_) | Err(IndexError::NamedMetricExists { .. }) => {}
+            match self.index.add_resource_metrics(scope, id, creator, &sources).await {
+                Ok(_) => {}
+                // Somebody else made one of them at the same time: each is tried alone, and one that is there is what
+                // is wanted.
+                Err(IndexError::NamedMetricExists { .. }) => {
+                    for source in &sources {
+                        match self.index.add_resource_metrics(scope, id, creator, std::slice::from_ref(source)).await {
+                            Ok(_) | Err(IndexError::NamedMetricExists { .. }) => {}
+                            Err(error) => return Err(error.into()),
+                        }
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
-    }
-
-    async fn metrics_of(&self, scope: &Scope, resources: &[Uuid]) -> Result<Vec<Metric>, QueryError> {
-        let mut found = Vec::new();
-        for chunk in resources.chunks(500) {
-            let query = MetricQuery { resource_ids: Some(chunk.to_vec()), ..MetricQuery::new(scope.clone()) };
-            found.extend(self.index.all_metrics(&query, usize::MAX).await?);
-        }
-        Ok(found)
     }
 
     /// Removes the points of deleted metrics from the store, then forgets the metrics. How many. To be called now and

@@ -1,5 +1,9 @@
 //! Metrics: made, attached to resources, listed, marked deleted, and forgotten once their points are gone.
 
+pub(crate) mod known;
+
+use std::sync::Arc;
+
 use orzo_database::{Row, Transaction, Value};
 use orzo_model::{Scope, SeriesId, Timestamp};
 use uuid::Uuid;
@@ -53,7 +57,7 @@ pub struct Metric {
     /// Who created it.
     pub creator: String,
     /// How it is aggregated.
-    pub archive_policy: ArchivePolicy,
+    pub archive_policy: Arc<ArchivePolicy>,
     /// The resource that it belongs to.
     pub resource_id: Option<Uuid>,
     /// The project that owns that resource.
@@ -275,7 +279,7 @@ impl Index {
             name: row.text("metric_name"),
             unit: row.text("unit"),
             creator: row.string("creator"),
-            archive_policy: self.policy_of(row)?,
+            archive_policy: self.known_policy_of(row)?,
             resource_id: row.text("resource_id").map(|text| uuid(&text)).transpose()?,
             resource_project_id: row.text("resource_project_id"),
         })
@@ -416,6 +420,8 @@ pub(crate) async fn attach_metrics(
                     // The request is about the resource, which is there: its body is wrong.
                     return Err(IndexError::refused(no_metric(*id).to_string()));
                 }
+                // Somebody else sees it now.
+                advance(tx, "deletions", 1).await?;
             }
         }
     }

@@ -35,7 +35,8 @@ impl Sort {
         Ok(Self { key: key.to_owned(), descending, nulls_first })
     }
 
-    pub(crate) fn ascending(key: &str) -> Self {
+    /// By a key, smallest first.
+    pub fn ascending(key: &str) -> Self {
         Self { key: key.to_owned(), descending: false, nulls_first: None }
     }
 }

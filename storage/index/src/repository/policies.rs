@@ -1,12 +1,13 @@
 //! Archive policies and the rules that choose one by a metric's name.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use orzo_database::{Row, Transaction, Value};
 
 use crate::{
     ArchivePolicy, ArchivePolicyRule, Index, IndexError, PolicyItem,
     policy::{match_rule, sort_rules},
+    repository::{advance, metrics::known::PolicyRow},
     sql::transact,
 };
 
@@ -47,7 +48,7 @@ impl Index {
         definition: Vec<PolicyItem>,
         back_window: Option<u32>,
     ) -> Result<ArchivePolicy, IndexError> {
-        transact!(self.database, |tx| {
+        let policy = transact!(self.database, |tx| {
             let row = tx.query_one("SELECT * FROM index_archive_policies WHERE name = $1", &[name.into()]).await?;
             let row = row.ok_or_else(|| IndexError::not_found(format!("Archive policy {name}")))?;
             let old = self.policy_of(&row)?;
@@ -57,8 +58,12 @@ impl Index {
                 &[to_json(&new.definition)?.into(), new.back_window.into(), name.into()],
             )
             .await?;
+            // Metrics that are remembered carry the old one.
+            advance(tx, "deletions", 1).await?;
             Ok(new)
-        })
+        })?;
+        self.count_deletions_again();
+        Ok(policy)
     }
 
     /// Removes an archive policy that nothing uses.
@@ -143,14 +148,27 @@ impl Index {
         }
     }
 
+    /// The policy of a row, from memory if it was read before.
+    pub(crate) fn known_policy_of(&self, row: &Row) -> Result<Arc<ArchivePolicy>, IndexError> {
+        let row = PolicyRow {
+            name: row.string("name"),
+            back_window: row.int("back_window"),
+            definition: row.string("definition"),
+            methods: row.string("aggregation_methods"),
+        };
+        self.metrics_known.policy(row, |row| {
+            let damaged = |reason: String| IndexError::damaged(format!("archive policy `{}`", row.name), reason);
+            let definition = serde_json::from_str(&row.definition).map_err(|e| damaged(e.to_string()))?;
+            let methods = serde_json::from_str(&row.methods).map_err(|e| damaged(e.to_string()))?;
+            let back_window = u32::try_from(row.back_window.unwrap_or(0)).unwrap_or(0);
+            let defaults = &self.settings.default_aggregation_methods;
+            ArchivePolicy::new(&row.name, back_window, definition, Some(methods), defaults)
+                .map_err(|error| damaged(error.to_string()))
+        })
+    }
+
     pub(crate) fn policy_of(&self, row: &Row) -> Result<ArchivePolicy, IndexError> {
-        let name = row.string("name");
-        let damaged = |reason: String| IndexError::damaged(format!("archive policy `{name}`"), reason);
-        let definition = serde_json::from_str(&row.string("definition")).map_err(|e| damaged(e.to_string()))?;
-        let methods = serde_json::from_str(&row.string("aggregation_methods")).map_err(|e| damaged(e.to_string()))?;
-        let back_window = u32::try_from(row.int("back_window").unwrap_or(0)).unwrap_or(0);
-        ArchivePolicy::new(&name, back_window, definition, Some(methods), &self.settings.default_aggregation_methods)
-            .map_err(|error| damaged(error.to_string()))
+        Ok((*self.known_policy_of(row)?).clone())
     }
 }
 

@@ -161,7 +161,7 @@ impl Index {
     pub async fn create_resource(&self, new: &NewResource) -> Result<Resource, IndexError> {
         let id = resource_uuid(&new.id, &new.creator)?;
         let now = self.clock.now();
-        transact!(self.database, |tx| {
+        let made = transact!(self.database, |tx| {
             let kind = read_type(tx, &new.resource_type).await?;
             let exists = "SELECT id FROM index_resources WHERE id = $1";
             if tx.query_one(exists, &[id.to_string().into()]).await?.is_some() {
@@ -193,7 +193,10 @@ impl Index {
         .map_err(|error: IndexError| match error {
             error if error.is_constraint() => IndexError::Exists { what: format!("Resource {id}") },
             error => error,
-        })
+        })?;
+        // Metrics that were attached belong to it now.
+        self.forget(id).await;
+        Ok(made)
     }
 
     /// One resource by its UUID. `resource_type` `generic` finds every type.

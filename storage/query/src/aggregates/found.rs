@@ -1,9 +1,9 @@
 //! Which metrics a question means: resources found within the scope, their metrics picked by name; and how resources
 //! fall into groups.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use orzo_index::{Metric, MetricQuery, Page, Resource, ResourceQuery, Sort, policy::glob_matches};
+use orzo_index::{Filter, Metric, Page, Resource, ResourceQuery, Sort, policy::glob_matches};
 use orzo_model::Scope;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -14,90 +14,132 @@ use crate::{Engine, QueryError, operations::Reference};
 /// A metric that an operand names.
 #[derive(Clone, Debug)]
 pub(crate) struct Named {
-    pub(crate) metric: Metric,
+    pub(crate) metric: Arc<Metric>,
     pub(crate) reference: Reference,
+}
+
+impl Named {
+    /// What errors call it: its name on a resource, or its id.
+    pub(super) fn shown_name(&self) -> String {
+        match (&self.metric.resource_id, &self.metric.name) {
+            (Some(_), Some(name)) if self.reference.name != self.metric.id.to_string() => name.clone(),
+            _ => self.metric.id.to_string(),
+        }
+    }
 }
 
 impl Engine {
     /// The resources of a search, sorted by the attributes of `groupby`.
     pub(super) async fn found(&self, query: &AggregatesQuery, search: &Search) -> Result<Vec<Resource>, QueryError> {
+        self.found_revisions(query, search, search.filter.clone(), false).await
+    }
+
+    /// The same with another filter; `history`: every revision of them.
+    pub(super) async fn found_revisions(
+        &self,
+        query: &AggregatesQuery,
+        search: &Search,
+        filter: Filter,
+        history: bool,
+    ) -> Result<Vec<Resource>, QueryError> {
         let mut sort = Vec::new();
         for attribute in &query.groupby {
-            sort.push(Sort { key: attribute.clone(), descending: false, nulls_first: None });
+            sort.push(Sort::ascending(attribute));
         }
         let wanted = ResourceQuery {
             scope: query.scope.clone(),
             resource_type: search.resource_type.clone(),
-            filter: search.filter.clone(),
+            filter,
             creator: query.creator.clone(),
-            history: false,
+            history,
             page: Page { limit: None, marker: None, sort },
         };
-        let resources = self.index.all_resources(&wanted, self.settings.metrics_max + 1).await?;
-        if resources.len() > self.settings.metrics_max {
-            return Err(self.too_many());
+        let resources = self.index.all_resources(&wanted, self.settings.resources_max + 1).await?;
+        if resources.len() > self.settings.resources_max {
+            let reason = format!("more than {} resources; search for fewer", self.settings.resources_max);
+            return Err(QueryError::refused(reason));
         }
         Ok(resources)
     }
 
-    /// The metrics that a question with a search names.
-    pub(crate) async fn find_named(&self, query: &AggregatesQuery) -> Result<Vec<Named>, QueryError> {
-        match &query.search {
-            Some(search) => {
-                let resources = self.found(query, search).await?;
-                self.named(query, &resources).await
-            }
-            None => Err(QueryError::refused("a search is needed")),
+    /// The metrics that a question without a search names.
+    pub(super) async fn named_by_ids(&self, query: &AggregatesQuery) -> Result<Vec<Named>, QueryError> {
+        let references = query.operation.references();
+        let mut ids = Vec::with_capacity(references.len());
+        for reference in &references {
+            ids.push(Uuid::parse_str(&reference.name).map_err(|_| {
+                let detail = json!(references.iter().map(|r| json!([r.name, r.aggregation])).collect::<Vec<_>>());
+                QueryError::invalid("Invalid metric references", "badly formed hexadecimal UUID string", detail)
+            })?);
         }
+        if ids.len() > self.settings.metrics_max {
+            return Err(self.too_many());
+        }
+        let found = self.index.known_metrics(&query.scope, &ids).await?;
+        let mut unknown: Vec<String> =
+            ids.iter().zip(&found).filter(|(_, metric)| metric.is_none()).map(|(id, _)| id.to_string()).collect();
+        if !unknown.is_empty() {
+            unknown.sort();
+            unknown.dedup();
+            return Err(QueryError::Missing {
+                cause: "Unknown metrics".into(),
+                reason: "Provided metrics don't exists".into(),
+                detail: json!(unknown),
+            });
+        }
+        let named = found.into_iter().flatten().zip(&references);
+        Ok(named.map(|(metric, &reference)| Named { metric, reference: reference.clone() }).collect())
     }
 
-    /// The metrics of the resources that the operands name.
+    /// The metrics that the operands name, of each list of resources: by resource, then by operand.
     pub(super) async fn named(
         &self,
         query: &AggregatesQuery,
-        resources: &[Resource],
-    ) -> Result<Vec<Named>, QueryError> {
+        lists: &[&[Resource]],
+    ) -> Result<Vec<Vec<Named>>, QueryError> {
         let references = query.operation.references();
-        let mut wanted: Vec<(Uuid, &Reference)> = Vec::new();
-        for &reference in &references {
-            for resource in resources {
-                for (name, id) in &resource.metrics {
-                    if glob_matches(&reference.name, name) {
-                        wanted.push((*id, reference));
-                    }
+        let mut wanted: Vec<Vec<(Uuid, &Reference)>> = Vec::with_capacity(lists.len());
+        let mut count = 0;
+        for resources in lists {
+            let mut list = Vec::new();
+            for resource in *resources {
+                for &reference in &references {
+                    let named = resource.metrics.iter().filter(|(name, _)| glob_matches(&reference.name, name));
+                    list.extend(named.map(|(_, id)| (*id, reference)));
                 }
             }
+            count += list.len();
+            wanted.push(list);
         }
-        if wanted.is_empty() {
-            return Err(no_metric(query));
-        }
-        if wanted.len() > self.settings.metrics_max {
+        if count > self.settings.metrics_max {
             return Err(self.too_many());
         }
-        let mut metrics: BTreeMap<Uuid, Metric> = BTreeMap::new();
         // The resources were found within the scope, and their metrics belong to them.
-        for chunk in wanted.chunks(1000) {
-            let ids = chunk.iter().map(|(id, _)| *id).collect();
-            let query = MetricQuery { ids: Some(ids), ..MetricQuery::new(Scope::All) };
-            let found = self.index.all_metrics(&query, chunk.len()).await?;
-            metrics.extend(found.into_iter().map(|metric| (metric.id, metric)));
+        let ids: Vec<Uuid> = wanted.iter().flatten().map(|(id, _)| *id).collect();
+        let mut metrics = self.index.known_metrics(&Scope::All, &ids).await?.into_iter();
+        let mut answer = Vec::with_capacity(wanted.len());
+        for list in wanted {
+            let found = list.into_iter().zip(metrics.by_ref());
+            answer.push(
+                found
+                    .filter_map(|((_, reference), metric)| {
+                        Some(Named { metric: metric?, reference: reference.clone() })
+                    })
+                    .collect(),
+            );
         }
-        let named: Vec<Named> = wanted
-            .into_iter()
-            .filter_map(|(id, reference)| {
-                metrics.get(&id).map(|metric| Named { metric: metric.clone(), reference: reference.clone() })
-            })
-            .collect();
-        if named.is_empty() { Err(no_metric(query)) } else { Ok(named) }
+        Ok(answer)
     }
 
-    fn too_many(&self) -> QueryError {
+    pub(super) fn too_many(&self) -> QueryError {
         QueryError::refused(format!("more than {} metrics; search for fewer resources", self.settings.metrics_max))
     }
 }
 
 pub(super) fn no_metric(query: &AggregatesQuery) -> QueryError {
-    let names: Vec<String> = query.operation.references().iter().map(|r| format!("'{}'", r.name)).collect();
+    let mut names: Vec<String> = query.operation.references().iter().map(|r| format!("'{}'", r.name)).collect();
+    names.sort();
+    names.dedup();
     QueryError::NotFound { text: format!("Metric [{}] does not exist", names.join(", ")) }
 }
 

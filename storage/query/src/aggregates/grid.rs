@@ -13,69 +13,102 @@ use crate::{
     read::AggregatedMeasure,
 };
 
-/// Granularities that every metric has, coarsest first.
-pub(super) fn common_widths(named: &[Named], wanted: Option<Duration>) -> Result<Vec<Duration>, QueryError> {
-    if let Some(width) = wanted {
-        let missing: Vec<Value> = named
-            .iter()
-            .filter(|named| named.metric.archive_policy.item(width).is_none())
-            .map(|named| json!([named.reference.name, named.reference.aggregation, width.as_secs_f64()]))
-            .collect();
-        if !missing.is_empty() {
-            return Err(QueryError::cannot_aggregate("Granularities are missing", json!(missing)));
-        }
-        return Ok(vec![width]);
+/// A granularity that every metric has, unless nobody asks their policies.
+pub(super) fn checked_width(named: &[Named], width: Duration, beyond_policy: bool) -> Result<Duration, QueryError> {
+    let has_none = |named: &&Named| !beyond_policy && named.metric.archive_policy.item(width).is_none();
+    let missing: Vec<Value> = named
+        .iter()
+        .filter(has_none)
+        .map(|named| json!([named.shown_name(), named.reference.aggregation, width.as_secs_f64()]))
+        .collect();
+    match missing.is_empty() {
+        true => Ok(width),
+        false => Err(QueryError::cannot_aggregate("Granularities are missing", json!(missing))),
     }
+}
+
+/// Granularities that every metric has, coarsest first.
+pub(super) fn common_widths(named: &[Named]) -> Result<Vec<Duration>, QueryError> {
     let mut widths: Vec<Duration> = named
         .first()
         .map(|first| first.metric.archive_policy.coarse_first().iter().map(|item| item.granularity()).collect())
         .unwrap_or_default();
     widths.retain(|&width| named.iter().all(|named| named.metric.archive_policy.item(width).is_some()));
     if widths.is_empty() {
-        let detail: Vec<Value> = named.iter().map(|n| json!([n.reference.name, n.reference.aggregation])).collect();
+        let detail: Vec<Value> = named.iter().map(|n| json!([n.shown_name(), n.reference.aggregation])).collect();
         return Err(QueryError::cannot_aggregate("No granularity match", json!(detail)));
     }
     Ok(widths)
 }
 
-/// Series at the union of their times; NaN where one has no value.
+/// Series at the union of their times. What one has no value for is NaN, or the number that is to stand there.
 pub(super) fn grid_of(
     width: Duration,
     named: &[Named],
     series: &[&[Measure]],
+    fill: Option<Fill>,
     cells_max: usize,
 ) -> Result<Grid, QueryError> {
-    let mut times: Vec<Timestamp> = series.iter().flat_map(|measures| measures.iter().map(|m| m.timestamp)).collect();
-    times.sort_unstable();
-    times.dedup();
+    let times = union_of_times(series);
     if times.len().saturating_mul(named.len()) > cells_max {
-        return Err(QueryError::refused(format!(
-            "the aggregation needs more than {cells_max} values; ask for a shorter time, a coarser granularity or fewer metrics"
-        )));
+        return Err(QueryError::refused(
+            "the aggregation needs too many values; ask for a shorter time, a coarser granularity or fewer metrics",
+        ));
     }
+    let missing = match fill {
+        Some(Fill::Value(number)) => number,
+        _ => f64::NAN,
+    };
     let columns = named.iter().zip(series).enumerate().map(|(place, (named, measures))| {
-        let mut values = vec![f64::NAN; times.len()];
-        let mut row = 0;
-        for measure in *measures {
-            while times[row] < measure.timestamp {
-                row += 1;
+        let values = if measures.len() == times.len() {
+            measures.iter().map(|measure| measure.value).collect()
+        } else {
+            let mut values = vec![missing; times.len()];
+            let mut row = 0;
+            for measure in *measures {
+                while times[row] < measure.timestamp {
+                    row += 1;
+                }
+                values[row] = measure.value;
             }
-            values[row] = measure.value;
-        }
+            values
+        };
         Column { reference: named.reference.clone(), series: place, values }
     });
-    Ok(Grid { granularity: width, columns: columns.collect(), times, is_aggregated: false })
+    Ok(Grid { granularity: width.into(), columns: columns.collect(), times, is_aggregated: false })
+}
+
+/// Times of all series, each once, in order. Mostly they are the same, which costs one comparison each.
+fn union_of_times(series: &[&[Measure]]) -> Vec<Timestamp> {
+    let mut times: Vec<Timestamp> = Vec::new();
+    for measures in series {
+        let is_same =
+            measures.len() == times.len() && measures.iter().zip(&times).all(|(m, time)| m.timestamp == *time);
+        if is_same || measures.is_empty() {
+            continue;
+        }
+        let mut merged = Vec::with_capacity(times.len().max(measures.len()));
+        let (mut left, mut right) = (times.iter().copied().peekable(), measures.iter().map(|m| m.timestamp).peekable());
+        loop {
+            let next = match (left.peek(), right.peek()) {
+                (None, None) => break,
+                (Some(&time), None) | (None, Some(&time)) => time,
+                (Some(&a), Some(&b)) => a.min(b),
+            };
+            left.next_if_eq(&next);
+            right.next_if_eq(&next);
+            merged.push(next);
+        }
+        times = merged;
+    }
+    times
 }
 
 pub(super) fn fill_grid(grid: &mut Grid, fill: Fill) {
     for column in &mut grid.columns {
         match fill {
-            Fill::DropMissing | Fill::Null => {}
-            Fill::Value(number) => {
-                for value in column.values.iter_mut().filter(|value| value.is_nan()) {
-                    *value = number;
-                }
-            }
+            // The number stands there already: a NaN that is among the measures stays.
+            Fill::DropMissing | Fill::Null | Fill::Value(_) => {}
             Fill::Forward => carry(column.values.iter_mut()),
             Fill::Backward => carry(column.values.iter_mut().rev()),
             Fill::FullForward => {

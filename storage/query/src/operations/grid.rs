@@ -1,15 +1,17 @@
 //! Evaluation of a tree on a grid: rows are times, columns are series, all of one granularity; what is missing is NaN.
 //! Pure.
 
-use std::time::Duration;
+use std::collections::HashSet;
 
-use orzo_model::Timestamp;
+use orzo_model::{Measure, Timestamp};
 use serde_json::{Value, json};
 
 use super::{Binary, Operation, Reference, Unary};
 use crate::{
     QueryError,
-    method::{Reaggregation, ReaggregationKind},
+    buckets::rebucket,
+    method::{Method, Reaggregation},
+    width::Width,
 };
 
 /// One series of a grid.
@@ -26,12 +28,15 @@ pub(crate) struct Column {
 /// Series at common times.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Grid {
-    pub(crate) granularity: Duration,
+    pub(crate) granularity: Width,
     pub(crate) times: Vec<Timestamp>,
     pub(crate) columns: Vec<Column>,
     /// One series came of several: names of columns mean nothing any more.
     pub(crate) is_aggregated: bool,
 }
+
+/// Why two operands do not go together, as Gnocchi begins it.
+const DIFFERENT_TIMES: &str = "Can't compute timeseries with different granularity";
 
 enum Operand {
     Number(f64),
@@ -57,12 +62,29 @@ fn operand(operation: &Operation, grid: &Grid) -> Result<Operand, QueryError> {
     };
     Ok(Operand::Grid(match operation {
         Operation::Number(number) => return Ok(Operand::Number(*number)),
-        Operation::Metric(references) => Grid {
-            granularity: grid.granularity,
-            times: grid.times.clone(),
-            columns: grid.columns.iter().filter(|column| references.contains(&column.reference)).cloned().collect(),
-            is_aggregated: false,
-        },
+        Operation::Metric(references) => {
+            let wanted: HashSet<&Reference> = references.iter().collect();
+            Grid {
+                granularity: grid.granularity,
+                times: grid.times.clone(),
+                columns: grid.columns.iter().filter(|column| wanted.contains(&column.reference)).cloned().collect(),
+                is_aggregated: false,
+            }
+        }
+        Operation::Several(operations) => {
+            let mut all: Option<Grid> = None;
+            for operation in operations {
+                let next = series(operation)?;
+                match &mut all {
+                    None => all = Some(next),
+                    Some(all) if all.granularity == next.granularity && all.times == next.times => {
+                        all.columns.extend(next.columns);
+                    }
+                    Some(_) => return Err(QueryError::cannot_aggregate(DIFFERENT_TIMES, detail())),
+                }
+            }
+            all.ok_or_else(|| QueryError::cannot_aggregate("there is nothing to aggregate", detail()))?
+        }
         Operation::Aggregate(method, of) => aggregate(series(of)?, *method),
         Operation::Rolling(method, window, of) => {
             let of = series(of)?;
@@ -82,9 +104,9 @@ fn operand(operation: &Operation, grid: &Grid) -> Result<Operand, QueryError> {
             return combine(*binary, operand(left, grid)?, operand(right, grid)?, detail);
         }
         Operation::Clip(of, low, high) => {
-            let clipped = combine(Binary::Maximum, operand(of, grid)?, operand(low, grid)?, detail)?;
+            let clipped = combine(Binary::NotBelow, operand(of, grid)?, operand(low, grid)?, detail)?;
             return match high {
-                Some(high) => combine(Binary::Minimum, clipped, operand(high, grid)?, detail),
+                Some(high) => combine(Binary::NotAbove, clipped, operand(high, grid)?, detail),
                 None => Ok(clipped),
             };
         }
@@ -110,7 +132,7 @@ fn combine(binary: Binary, left: Operand, right: Operand, detail: impl Fn() -> V
         (Operand::Grid(left), Operand::Grid(right)) => (left, right),
     };
     if left.granularity != right.granularity || left.times != right.times {
-        return Err(QueryError::cannot_aggregate("the operands have different times", detail()));
+        return Err(QueryError::cannot_aggregate(DIFFERENT_TIMES, detail()));
     }
     // One column may stand against many; otherwise each against its own.
     if left.columns.len() == 1 && right.columns.len() > 1 {
@@ -130,7 +152,7 @@ fn combine(binary: Binary, left: Operand, right: Operand, detail: impl Fn() -> V
     Ok(Operand::Grid(left))
 }
 
-fn apply(binary: Binary, a: f64, b: f64) -> f64 {
+pub(super) fn apply(binary: Binary, a: f64, b: f64) -> f64 {
     let truth = |truth: bool| f64::from(u8::from(truth));
     match binary {
         Binary::Equal => truth(a == b),
@@ -149,10 +171,11 @@ fn apply(binary: Binary, a: f64, b: f64) -> f64 {
         Binary::Multiply => a * b,
         Binary::Divide => a / b,
         Binary::Power => a.powf(b),
-        // numpy's maximum and minimum give NaN where either is.
-        Binary::Maximum | Binary::Minimum if a.is_nan() || b.is_nan() => f64::NAN,
+        // numpy's fmax, which passes NaN over, and its clip, which does not.
         Binary::Maximum => a.max(b),
-        Binary::Minimum => a.min(b),
+        Binary::NotBelow | Binary::NotAbove if a.is_nan() || b.is_nan() => f64::NAN,
+        Binary::NotBelow => a.max(b),
+        Binary::NotAbove => a.min(b),
     }
 }
 
@@ -168,65 +191,70 @@ fn apply_unary(unary: Unary, value: f64) -> f64 {
     }
 }
 
-fn rate_of_change(mut grid: Grid, per_second: bool) -> Grid {
-    let seconds: Vec<f64> =
-        grid.times.windows(2).map(|pair| if per_second { pair[1].since(pair[0]).as_secs_f64() } else { 1.0 }).collect();
+/// Differences of successive rows; the first row has none.
+fn differences(mut grid: Grid) -> Grid {
     for column in &mut grid.columns {
-        column.values =
-            column.values.windows(2).zip(&seconds).map(|(pair, seconds)| (pair[1] - pair[0]) / seconds).collect();
+        column.values = column.values.windows(2).map(|pair| pair[1] - pair[0]).collect();
     }
     grid.times = grid.times.split_off(1.min(grid.times.len()));
     grid
 }
 
+/// As [`differences`], divided by the seconds between them; the first row stays, without a value.
+fn differences_per_second(mut grid: Grid) -> Grid {
+    let seconds: Vec<f64> = grid.times.windows(2).map(|pair| pair[1].since(pair[0]).as_secs_f64()).collect();
+    for column in &mut grid.columns {
+        let changes = column.values.windows(2).zip(&seconds).map(|(pair, seconds)| (pair[1] - pair[0]) / seconds);
+        let first = column.values.first().map(|_| f64::NAN);
+        column.values = first.into_iter().chain(changes).collect();
+    }
+    grid
+}
+
+fn rate_of_change(grid: Grid, per_second: bool) -> Grid {
+    if per_second { differences_per_second(grid) } else { differences(grid) }
+}
+
 fn aggregate(grid: Grid, method: Reaggregation) -> Grid {
-    let grid = if method.is_rate { rate_of_change(grid, false) } else { grid };
     let mut scratch = Vec::new();
     let rows = 0..grid.times.len();
     let values =
         rows.map(|row| method.kind.of(grid.columns.iter().map(|column| column.values[row]), &mut scratch)).collect();
     let columns = grid.columns.into_iter().next().map(|column| Column { values, ..column });
-    Grid { columns: columns.into_iter().collect(), is_aggregated: true, ..grid }
+    let grid = Grid { columns: columns.into_iter().collect(), is_aggregated: true, ..grid };
+    if method.is_rate { differences(grid) } else { grid }
 }
 
-fn rolling(grid: Grid, method: Reaggregation, window: usize) -> Grid {
-    let mut grid = if method.is_rate { rate_of_change(grid, false) } else { grid };
+fn rolling(mut grid: Grid, method: Reaggregation, window: usize) -> Grid {
     let mut scratch = Vec::new();
     for column in &mut grid.columns {
         column.values =
             column.values.windows(window).map(|values| method.kind.of(values.iter().copied(), &mut scratch)).collect();
     }
     grid.times = grid.times.split_off((window - 1).min(grid.times.len()));
-    grid
+    if method.is_rate { differences(grid) } else { grid }
 }
 
-fn resample(grid: Grid, method: Reaggregation, width: Duration) -> Grid {
-    let mut grid = if method.is_rate { rate_of_change(grid, false) } else { grid };
-    let mut starts: Vec<(Timestamp, std::ops::Range<usize>)> = Vec::new();
-    for (row, time) in grid.times.iter().enumerate() {
-        let start = time.floor(width);
-        match starts.last_mut() {
-            Some((last, rows)) if *last == start => rows.end = row + 1,
-            _ => starts.push((start, row..row + 1)),
-        }
-    }
-    let mut scratch = Vec::new();
+/// All columns have the same times, so they all get the same buckets. A bucket is aggregated as within a metric: what
+/// is missing in it does what NaN does there.
+fn resample(mut grid: Grid, method: Method, width: Width) -> Grid {
+    let mut times = None;
     for column in &mut grid.columns {
-        let bucket = |rows: &std::ops::Range<usize>, scratch: &mut Vec<f64>| {
-            let values = &column.values[rows.clone()];
-            // A bucket where the series has nothing stays without a value, also for sum and count.
-            let is_empty = values.iter().all(|value| value.is_nan()) && method.kind != ReaggregationKind::Count;
-            if is_empty { f64::NAN } else { method.kind.of(values.iter().copied(), scratch) }
-        };
-        column.values = starts.iter().map(|(_, rows)| bucket(rows, &mut scratch)).collect();
+        let rows = grid.times.iter().zip(&column.values);
+        let measures = rows.map(|(&timestamp, &value)| Measure { timestamp, value });
+        let buckets = rebucket(measures, width, method);
+        column.values = buckets.iter().map(|bucket| bucket.value).collect();
+        times.get_or_insert_with(|| buckets.iter().map(|bucket| bucket.timestamp).collect());
     }
-    grid.times = starts.into_iter().map(|(start, _)| start).collect();
+    grid.times = times.unwrap_or_default();
     grid.granularity = width;
     grid
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const NAN: f64 = f64::NAN;
@@ -238,7 +266,7 @@ mod tests {
             values: values.to_vec(),
         };
         Grid {
-            granularity: Duration::from_secs(60),
+            granularity: Duration::from_secs(60).into(),
             times: [0, 60, 120, 180].map(Timestamp::from_secs).to_vec(),
             columns: vec![column("a", 0, [1.0, 2.0, 4.0, 8.0]), column("b", 1, [10.0, NAN, 20.0, 30.0])],
             is_aggregated: false,
@@ -259,14 +287,21 @@ mod tests {
         let all = &[0, 60, 120, 180];
         check("(metric a mean)", all, &[&[1.0, 2.0, 4.0, 8.0]], false);
         check("(aggregate sum (metric (a mean) (b mean)))", all, &[&[11.0, 2.0, 24.0, 38.0]], true);
-        check("(aggregate rate:mean (metric (a mean) (b mean)))", &all[1..], &[&[1.0, 2.0, 7.0]], true);
+        check("(aggregate rate:mean (metric (a mean) (b mean)))", &all[1..], &[&[-3.5, 10.0, 7.0]], true);
+        check("(aggregate max (metric a mean) (metric b mean))", all, &[&[10.0, 2.0, 20.0, 30.0]], true);
         check("(* (metric a mean) 2)", all, &[&[2.0, 4.0, 8.0, 16.0]], false);
         check("(/ (metric b mean) (metric a mean))", all, &[&[10.0, NAN, 5.0, 3.75]], true);
         check("(> (metric a mean) 2)", all, &[&[0.0, 0.0, 1.0, 1.0]], false);
         check("(% (neg (metric a mean)) 3)", all, &[&[2.0, 1.0, 2.0, 1.0]], false);
-        check("(rateofchangesec (metric a mean))", &all[1..], &[&[1.0 / 60.0, 2.0 / 60.0, 4.0 / 60.0]], false);
+        check("(rateofchangesec (metric a mean))", all, &[&[NAN, 1.0 / 60.0, 2.0 / 60.0, 4.0 / 60.0]], false);
+        check("(rateofchange (metric a mean))", &all[1..], &[&[1.0, 2.0, 4.0]], false);
+        check("(rolling rate:max 2 (metric a mean))", &all[2..], &[&[2.0, 4.0]], false);
+        check("(max (metric b mean) (metric a mean))", all, &[&[10.0, 2.0, 20.0, 30.0]], true);
+        check("(clip_min (metric b mean) 15)", all, &[&[15.0, NAN, 20.0, 30.0]], false);
         check("(rolling mean 2 (metric a mean))", &all[1..], &[&[1.5, 3.0, 6.0]], false);
-        check("(resample max 120 (metric (a mean) (b mean)))", &[0, 120], &[&[2.0, 8.0], &[10.0, 30.0]], false);
+        check("(resample max 120 (metric (a mean) (b mean)))", &[0, 120], &[&[2.0, 8.0], &[NAN, 30.0]], false);
+        check("(resample min 120 (metric (a mean) (b mean)))", &[0, 120], &[&[1.0, 4.0], &[10.0, 20.0]], false);
+        check("(resample rate:sum 120 (metric a mean))", &[0, 120], &[&[1.0, 6.0]], false);
         check("(clip (metric a mean) 2 4)", all, &[&[2.0, 2.0, 4.0, 4.0]], false);
         check("(floor (/ (metric a mean) 3))", all, &[&[0.0, 0.0, 1.0, 2.0]], false);
         let long = Operation::parse(&json!("(rolling mean 20 (metric a mean))")).expect("valid");

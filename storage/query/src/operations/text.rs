@@ -24,9 +24,6 @@ pub(super) fn parse(text: &str, depth_max: usize) -> Result<Value, QueryError> {
         if c.is_whitespace() {
             continue;
         }
-        if done.is_some() {
-            return Err(wrong("something follows the last parenthesis"));
-        }
         let item = match c {
             '(' => {
                 if open.len() > depth_max {
@@ -57,7 +54,11 @@ pub(super) fn parse(text: &str, depth_max: usize) -> Result<Value, QueryError> {
         };
         match open.last_mut() {
             Some(list) => list.push(item),
-            None if item.is_array() => done = Some(item),
+            // What follows is passed over, as in Gnocchi: people close one parenthesis too many.
+            None if item.is_array() => {
+                done = Some(item);
+                break;
+            }
             None => return Err(wrong("it does not start with a parenthesis")),
         }
     }

@@ -7,8 +7,8 @@ use orzo_model::{GroupRead, MeasureReader, ReadError, ResourceRead, SampleSink, 
 
 use super::*;
 use crate::{
-    AggregatesAnswer, AggregatesQuery, Fill, MeasuredSeries, MeasuresQuery, PostedMeasures, References, Search,
-    operations::Operation,
+    AggregatesAnswer, AggregatesQuery, Fill, MeasuredSeries, MeasuresQuery, PostedMeasures, References, Search, Top,
+    TopBy, operations::Operation,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -56,7 +56,7 @@ async fn one_metric_at_all_its_granularities() {
     assert_eq!(read(from(61, 121)).await, [(60, 60, 4.0), (120, 60, -7.0)], "start is rounded down");
     assert_eq!(read(from(60, 120)).await, [(60, 60, 4.0)], "stop is exclusive");
     let resampled =
-        MeasuresQuery { granularity: Some(MINUTE), resample: Some(Duration::from_secs(120)), ..asked("max") };
+        MeasuresQuery { granularity: Some(MINUTE), resample: Some(Duration::from_secs(120).into()), ..asked("max") };
     assert_eq!(read(resampled).await, [(0, 120, 9.0), (120, 120, 2.0)]);
     let missing = f.engine.measures(&metric, &asked("sum")).await.expect_err("not in the policy").to_string();
     assert!(missing.starts_with("Aggregation method does not exist for this metric"), "{missing}");
@@ -109,12 +109,8 @@ fn question(operations: &str, search: Value) -> AggregatesQuery {
         creator: Some("u:p".into()),
         operation: Operation::parse(&json!(operations)).expect(operations),
         search: Some(Search { resource_type: "generic".into(), filter: Filter::parse(&search).expect("a filter") }),
-        groupby: Vec::new(),
-        start: None,
-        stop: None,
         granularity: Some(MINUTE),
-        fill: None,
-        needed_overlap: None,
+        ..AggregatesQuery::default()
     }
 }
 
@@ -288,4 +284,158 @@ async fn alarms_and_the_collector_get_their_answers() {
     assert_eq!(last("vm1", "cpu", 0).await, None);
     assert_eq!(last("vm9", "cpu", 120).await, None);
     assert_eq!(last("vm1", "nope", 120).await, None);
+}
+
+#[tokio::test]
+async fn beyond_the_policy_raw_points_answer_what_it_did_not_foresee() {
+    let f = fixture().await;
+    policy(&f, "short", &[(60, 2)], &["mean"]).await;
+    let metric = metric(&f, "short", &[(0, 1.0), (10, 2.0), (60, 10.0), (120, 20.0), (180, 5.0)]).await;
+    let read = async |query: MeasuresQuery| plain(&f.engine.measures(&metric, &query).await.expect("answered"));
+    let ten = MeasuresQuery { granularity: Some(Duration::from_secs(10)), ..asked("max") };
+    assert!(f.engine.measures(&metric, &ten).await.is_err(), "a client that did not opt in gets Gnocchi's answer");
+    let beyond = MeasuresQuery { beyond_policy: true, ..ten };
+    assert_eq!(
+        read(beyond).await,
+        [(0, 10, 1.0), (10, 10, 2.0), (60, 10, 10.0), (120, 10, 20.0), (180, 10, 5.0)],
+        "another method, a finer granularity, and older than two minutes"
+    );
+    let own = MeasuresQuery { granularity: Some(MINUTE), ..asked("increase:sum") };
+    assert_eq!(read(own.clone()).await, [(120, 60, 10.0), (180, 60, 5.0)], "a reset counter increases from zero");
+    let rate = MeasuresQuery { aggregation: "rate:sum".into(), beyond_policy: true, ..own };
+    assert_eq!(read(rate).await, [(0, 60, 1.0), (60, 60, 8.0), (120, 60, 10.0), (180, 60, -15.0)]);
+    let text = format!("(aggregate mean (metric {} 90pct))", metric.id);
+    let query = AggregatesQuery { search: None, beyond_policy: true, ..question(&text, json!({})) };
+    let query = AggregatesQuery { granularity: Some(Duration::from_secs(240)), ..query };
+    assert_eq!(single(&f, query).await, [(0, 240, 16.0)]);
+}
+
+#[tokio::test]
+async fn calendar_buckets_are_made_of_whole_ones_and_start_and_stop_are_rounded_to_them() {
+    let f = fixture().await;
+    policy(&f, "days", &[(86_400, 10_000)], &["mean", "sum"]).await;
+    let day = 86_400;
+    let metric = metric(&f, "days", &[(0, 1.0), (day, 3.0), (40 * day, 5.0), (41 * day, 6.0), (80 * day, 7.0)]).await;
+    let month = Width::Calendar(crate::Calendar::Month);
+    let query = |start: Option<i64>, stop: Option<i64>| MeasuresQuery {
+        granularity: Some(Duration::from_secs(86_400)),
+        resample: Some(month),
+        start: start.map(at),
+        stop: stop.map(at),
+        ..asked("sum")
+    };
+    let read = async |query| -> Vec<(Timestamp, f64)> {
+        let found = f.engine.measures(&metric, &query).await.expect("answered");
+        assert!(found.iter().all(|measure| measure.granularity == month));
+        found.iter().map(|measure| (measure.timestamp, measure.value)).collect()
+    };
+    let all = read(query(None, None)).await;
+    assert_eq!(all.iter().map(|(_, value)| *value).collect::<Vec<_>>(), [4.0, 11.0, 7.0]);
+    assert_eq!(read(query(Some(41 * day), None)).await, all[1..], "the month of the start is whole");
+    assert_eq!(read(query(Some(41 * day), Some(41 * day + 1))).await, all[1..2], "and that of the stop");
+}
+
+#[tokio::test]
+async fn aodhs_aggregate_of_two_metrics_is_taken() {
+    let f = fixture().await;
+    policy(&f, "minutes", &[(60, 100)], &["mean"]).await;
+    let a = metric(&f, "minutes", &[(0, 1.0), (60, 2.0)]).await;
+    let b = metric(&f, "minutes", &[(0, 3.0), (60, 6.0)]).await;
+    let (a, b) = (a.id.to_string(), b.id.to_string());
+    let query = AggregatesQuery {
+        search: None,
+        operation: Operation::parse(&json!(["aggregate", "mean", ["metric", a, "mean"], ["metric", b, "mean"]]))
+            .expect("taken"),
+        ..question("(metric x mean)", json!({}))
+    };
+    assert_eq!(single(&f, query).await, [(0, 60, 2.0), (60, 60, 4.0)]);
+}
+
+#[tokio::test]
+async fn the_largest_of_many_are_kept() {
+    let f = fixture().await;
+    resources(&f).await;
+    let top = |count, smallest, by| Some(Top { count, smallest, by });
+    let ask = async |top| {
+        let query = AggregatesQuery { top, ..question("(metric cpu sum)", json!({})) };
+        single(&f, query).await
+    };
+    assert_eq!(ask(top(1, false, TopBy::Max)).await, [(0, 60, 3.0), (60, 60, 10.0)], "vmA");
+    assert_eq!(ask(top(1, true, TopBy::Last)).await, [(0, 60, 3.0), (60, 60, 4.0)], "vmB");
+    let grouped = AggregatesQuery {
+        groupby: vec!["project_id".into()],
+        top: top(1, true, TopBy::Mean),
+        ..question("(aggregate sum (metric cpu sum))", json!({}))
+    };
+    let AggregatesAnswer::Groups(groups) = f.engine.aggregates(&grouped).await.expect("answered") else {
+        panic!("groups were asked for")
+    };
+    assert_eq!(groups.len(), 1);
+    assert_eq!(groups[0].0["project_id"], json!("P2"));
+}
+
+/// The bill of a guest that was resized in the middle of an hour: each flavor gets its share.
+#[tokio::test]
+async fn history_gives_each_revision_its_share_of_a_bucket() {
+    let f = fixture().await;
+    policy(&f, "hours", &[(3600, 1000)], &["mean"]).await;
+    let index = f.engine.index().clone();
+    let flavor = |name: &str| serde_json::Map::from_iter([("flavor_name".to_owned(), json!(name))]);
+    let mut made = Vec::new();
+    for name in ["vm1", "vm2"] {
+        let source = MetricSource::New { archive_policy_name: Some("hours".into()), unit: None };
+        let new = NewResource {
+            id: name.into(),
+            resource_type: "instance".into(),
+            creator: "u:p".into(),
+            project_id: Some("P1".into()),
+            user_id: None,
+            started_at: Some(at(0)),
+            ended_at: None,
+            attributes: flavor("small"),
+            metrics: vec![("cpu".into(), source)],
+        };
+        made.push(index.create_resource(&new).await.expect("made"));
+    }
+    // The clock stands at one hour after the start; a quarter later vm1 becomes large.
+    f.clock.set(at(3600 + 900));
+    let change = orzo_index::ResourceChange { attributes: flavor("large"), ..orzo_index::ResourceChange::default() };
+    index.update_resource(&Scope::All, "instance", made[0].id, &change).await.expect("changed");
+    for resource in &made {
+        let metric = index.metric_of_resource(&Scope::All, resource.id, "cpu").await.expect("there");
+        let measures = vec![measure(0, 8.0), measure(3600, 8.0), measure(7200, 8.0)];
+        f.engine.post_measures(&[PostedMeasures { metric, measures }]).await.expect("kept");
+    }
+    let ask = async |groupby: &str, start: i64, stop: i64| -> Vec<(Value, Vec<(i64, u64, f64)>)> {
+        let query = AggregatesQuery {
+            search: Some(Search { resource_type: "instance".into(), filter: Filter::Everything }),
+            granularity: None,
+            groupby: vec![groupby.into()],
+            use_history: true,
+            start: Some(at(start)),
+            stop: Some(at(stop)),
+            ..question("(aggregate mean (metric cpu mean))", json!({}))
+        };
+        let AggregatesAnswer::Groups(groups) = f.engine.aggregates(&query).await.expect("answered") else {
+            panic!("groups were asked for")
+        };
+        let group = |(group, answer): (serde_json::Map<String, Value>, crate::Aggregated)| match answer.measures {
+            MeasuredSeries::Aggregated(measures) => (group[groupby].clone(), plain(&measures)),
+            other => panic!("{other:?}"),
+        };
+        groups.into_iter().map(group).collect()
+    };
+    assert_eq!(
+        ask("flavor_name", 0, 10_800).await,
+        [
+            (json!("large"), vec![(3600, 3600, 6.0), (7200, 3600, 8.0)]),
+            (json!("small"), vec![(0, 3600, 16.0), (3600, 3600, 10.0), (7200, 3600, 8.0)]),
+        ],
+        "both guests count in the group of small ones"
+    );
+    assert_eq!(
+        ask("original_resource_id", 3600, 5400).await,
+        [(json!("vm1"), vec![(3600, 3600, 4.0)]), (json!("vm2"), vec![(3600, 3600, 4.0)])],
+        "the window ends in the middle of the bucket"
+    );
 }

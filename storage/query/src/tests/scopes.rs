@@ -32,11 +32,8 @@ proptest! {
                     operation: Operation::parse(&json!("(aggregate sum (metric cpu_util mean))")).expect("valid"),
                     search: Some(Search { resource_type: "instance".into(), filter: Filter::parse(&search).expect("valid") }),
                     groupby: vec!["project_id".into()],
-                    start: None,
-                    stop: None,
                     granularity: Some(std::time::Duration::from_secs(60)),
-                    fill: None,
-                    needed_overlap: None,
+                    ..AggregatesQuery::default()
                 };
                 match f.engine.aggregates(&query).await {
                     Ok(AggregatesAnswer::Groups(groups)) => {
@@ -63,13 +60,7 @@ async fn a_metric_of_another_project_looks_as_if_it_were_not_there() {
         scope,
         creator: None,
         operation: Operation::parse(&json!(["metric", id, "mean"])).expect("valid"),
-        search: None,
-        groupby: Vec::new(),
-        start: None,
-        stop: None,
-        granularity: None,
-        fill: None,
-        needed_overlap: None,
+        ..AggregatesQuery::default()
     };
     let id = vm.metrics["cpu_util"].to_string();
     let own = f.engine.aggregates(&query(Scope::Project("p1".into()), id.clone())).await;

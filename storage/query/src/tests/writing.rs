@@ -5,7 +5,7 @@ use orzo_model::{SampleSink, Scope, SeriesId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{PostedMeasures, ResourceMeasures};
+use crate::{MeasuresColumn, NamedMetric, PostedMeasures};
 
 const INSTANCE: Uuid = Uuid::from_u128(0x2d5a1d4e_3bb9_4d9e_8e2a_7c0d9b1f2a3c);
 
@@ -142,22 +142,33 @@ async fn measures_are_posted_all_or_none_and_wake_their_resource() {
     let new = NewMetric { creator: "u:p1".into(), name: Some("free".into()), ..NewMetric::default() };
     let metric = index.create_metric(&new).await.expect("made");
     let scope = Scope::Project("p1".into());
-    let both = BTreeMap::from([(metric.id, vec![measure(0, 1.0)]), (Uuid::nil(), vec![measure(0, 1.0)])]);
-    let text = f.engine.post_by_metric(&scope, both, |_| true).await.expect_err("one is unknown").to_string();
+    let column = |posted: &[&[Measure]]| {
+        let mut column = MeasuresColumn::default();
+        for measures in posted {
+            column.measures.extend_from_slice(measures);
+            column.end_metric();
+        }
+        column
+    };
+    let both = column(&[&[measure(0, 1.0)], &[measure(0, 1.0)]]);
+    let ids = [metric.id, Uuid::nil()];
+    let text = f.engine.post_by_metric(&scope, &ids, &both, |_| true).await.expect_err("one is unknown").to_string();
     assert_eq!(text, format!("Unknown metrics: {}", Uuid::nil()));
     assert_eq!(f.store.last(metric.series).await.expect("asked"), None);
-    let one = BTreeMap::from([(metric.id, vec![measure(0, 1.0), measure(1, 2.0)])]);
-    assert!(f.engine.post_by_metric(&scope, one.clone(), |_| false).await.is_err());
-    assert!(f.engine.post_by_metric(&Scope::Project("p2".into()), one.clone(), |_| true).await.is_err());
-    f.engine.post_by_metric(&scope, one, |_| true).await.expect("kept");
+    let one = column(&[&[measure(0, 1.0), measure(1, 2.0)]]);
+    let ids = [metric.id];
+    assert!(f.engine.post_by_metric(&scope, &ids, &one, |_| false).await.is_err());
+    assert!(f.engine.post_by_metric(&Scope::Project("p2".into()), &ids, &one, |_| true).await.is_err());
+    f.engine.post_by_metric(&scope, &ids, &one, |_| true).await.expect("kept");
     assert_eq!(f.store.last(metric.series).await.expect("asked"), Some(measure(1, 2.0)));
+    index.delete_metric(&scope, metric.id).await.expect("deleted");
+    assert!(f.engine.post_by_metric(&scope, &ids, &one, |_| true).await.is_err(), "memory knows of the deletion");
 
-    let given = || {
-        let measures = ResourceMeasures { measures: vec![measure(500, 5.0)], ..ResourceMeasures::default() };
-        BTreeMap::from([("host1".to_owned(), BTreeMap::from([("load".to_owned(), measures)]))])
-    };
-    let post = async |create| f.engine.post_by_resource(&scope, "u:p1", given(), create, |_| true).await;
-    assert_eq!(post(false).await.expect_err("unknown").to_string(), "Unknown metrics: host1/load");
+    let named = [NamedMetric { resource: "host1".into(), name: "load".into(), ..NamedMetric::default() }];
+    let given = column(&[&[measure(500, 5.0)]]);
+    let post = async |create| f.engine.post_by_resource(&scope, "u:p1", &named, &given, create, |_| true).await;
+    let id = orzo_index::resource_uuid("host1", "u:p1").expect("an id");
+    assert_eq!(post(false).await.expect_err("unknown").to_string(), format!("Unknown metrics: {id}/load"));
     let text = format!("{:?}", post(true).await.expect_err("unknown"));
     assert!(text.contains("Unknown resources") && text.contains("original_resource_id"), "{text}");
     let new = NewResource {

@@ -48,6 +48,10 @@ impl Index {
             if changed {
                 change_row(tx, &old, &mut new, &kind, now).await?;
             }
+            if old.project_id != new.project_id {
+                // Others see its metrics now.
+                advance(tx, "deletions", 1).await?;
+            }
             let mut deletions = None;
             if let Some(metrics) = &change.metrics {
                 detach_metrics(tx, id).await?;
@@ -129,12 +133,23 @@ impl Index {
     /// Wakes resources that measures are newer than: `ended_at` goes away. How many changed.
     pub async fn wake_resources(&self, newest: &[(Uuid, Timestamp)]) -> Result<u64, IndexError> {
         let mut ended: HashMap<Uuid, Timestamp> = HashMap::new();
-        for chunk in newest.chunks(NAMED_AT_ONCE) {
-            let mut sql = Sql::new("SELECT id, ended_at FROM index_resources WHERE ended_at IS NOT NULL AND id IN ");
-            sql.push_list(chunk.iter().map(|(id, _)| id.to_string()));
+        let mut unknown = Vec::new();
+        for (id, _) in newest {
+            match self.metrics_known.ended(id) {
+                Some(Some(ended_at)) => drop(ended.insert(*id, ended_at)),
+                Some(None) => {}
+                None => unknown.push(*id),
+            }
+        }
+        let forgotten = self.metrics_known.forgotten();
+        for chunk in unknown.chunks(NAMED_AT_ONCE) {
+            let mut sql = Sql::new("SELECT id, ended_at FROM index_resources WHERE id IN ");
+            sql.push_list(chunk.iter().map(Uuid::to_string));
             for row in self.database.query(&sql.text, &sql.values).await? {
-                if let (Ok(id), Some(ended_at)) = (Uuid::parse_str(&row.string("id")), row.time("ended_at")) {
-                    ended.insert(id, ended_at);
+                if let Ok(id) = Uuid::parse_str(&row.string("id")) {
+                    let ended_at = row.time("ended_at");
+                    self.metrics_known.remember_ended(id, ended_at, forgotten);
+                    ended.extend(ended_at.map(|ended_at| (id, ended_at)));
                 }
             }
         }
