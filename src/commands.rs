@@ -5,3 +5,4 @@ pub(crate) mod measures;
 pub(crate) mod meters;
 pub(crate) mod output;
 pub(crate) mod serve;
+pub(crate) mod store;

@@ -35,6 +35,8 @@ enum Command {
     Config(commands::config::Arguments),
     /// List every meter that is known, with unit, kind and origin.
     Meters(commands::meters::Arguments),
+    /// Look after the files of a store that is not running: verify, inspect, stats, compact.
+    Store(commands::store::Arguments),
     /// Read measures from a running Orzo (or Gnocchi), as a table, CSV, JSON or a plot.
     Measures(commands::measures::Arguments),
 }
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => commands::serve::run(arguments),
         Command::Config(arguments) => commands::config::run(arguments),
         Command::Meters(arguments) => commands::meters::run(arguments),
+        Command::Store(arguments) => commands::store::run(arguments),
         Command::Measures(arguments) => commands::measures::run(arguments),
     };
     match outcome {

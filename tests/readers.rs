@@ -39,7 +39,8 @@ if files:
         pass
     try:
         import chdb
-        source = "file('{" + ",".join(files) + "}', Parquet)" if len(files) > 1 else f"file('{files[0]}', Parquet)"
+        columns = "series, timestamp, value, number, divisor"
+        source = "(" + " union all ".join(f"select {columns} from file('{file}', Parquet)" for file in files) + ")"
         answer = chdb.query(
             f"select count(), sum({value}), uniqExact(series, timestamp) from {source} where {value} <= -1000000", "CSV")
         rows, total, keys = str(answer).strip().split(",")

@@ -1,11 +1,11 @@
 //! How many bytes a sample takes on disk, column by column, and how many samples a CPU second writes.
 //!
-//! `cargo run --release -p orzo-store --example bytes -- [DIRECTORY] [--batch N]`
+//! `cargo run --release -p orzo-store --example bytes -- [DIRECTORY] [--batch N] [--into DIRECTORY]`
 //!
 //! Comes in: a directory with three files of the same samples in the order of their arrival, `c_series.u32`, `c_ts.i64`
 //! (milliseconds) and `c_val.f64`, little-endian; without one, samples as a hundred hosts would send them. Goes out: a
 //! table of bytes for each sample, everything on disk counted, and of CPU time for each stage. It appends in batches of
-//! `--batch` samples (2,000), durably, to a store in a temporary directory.
+//! `--batch` samples (2,000), durably, to a store in a temporary directory, or in `--into` to look at it afterwards.
 
 use std::{
     error::Error,
@@ -21,11 +21,12 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
-    let (mut source, mut batch) = (None, 2000);
+    let (mut source, mut into, mut batch) = (None, None, 2000);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--batch" => batch = arguments.next().ok_or("--batch needs a number")?.parse()?,
+            "--into" => into = Some(PathBuf::from(arguments.next().ok_or("--into needs a directory")?)),
             _ => source = Some(PathBuf::from(argument)),
         }
     }
@@ -39,7 +40,8 @@ async fn main() -> Outcome<()> {
     println!("{name}: {} samples, {series} series", points.len());
 
     let directory = tempfile::tempdir()?;
-    let settings = StoreSettings { directory: directory.path().join("store"), ..StoreSettings::default() };
+    let place = into.unwrap_or_else(|| directory.path().join("store"));
+    let settings = StoreSettings { directory: place, ..StoreSettings::default() };
     let table = settings.directory.join("samples");
     let room = Rooms::new(&prometheus::Registry::new()).room("store");
     let clock = Arc::new(SystemClock::new());

@@ -21,7 +21,7 @@ use self::{
 use crate::files::{Disk, DiskFile, TEMPORARY_PREFIX, publish};
 
 /// Length of the first segment after a start, or after everything went to files: an idle store's log is no larger.
-pub(crate) const SEGMENT_BYTES_FIRST: u64 = 1 << 20;
+pub(crate) const SEGMENT_BYTES_FIRST: u64 = 16 << 10;
 
 /// A segment on disk and what is in it.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ pub(crate) struct Writer {
     directory: PathBuf,
     store_id: Uuid,
     epoch: u64,
-    /// Of the newest segment; the next one has twice as much, up to the limit.
+    /// Of the newest segment; the next one has four times as much, up to the limit.
     segment_bytes: u64,
     segment_bytes_max: u64,
     number: u64,
@@ -62,6 +62,8 @@ pub(crate) struct Writer {
     offset: u64,
     next_sequence: u64,
     synced: u64,
+    /// Kept from one group to the next: memory that is new each time costs more than what is written to it.
+    bytes: Vec<u8>,
 }
 
 impl Writer {
@@ -92,6 +94,7 @@ impl Writer {
             offset: SEGMENT_HEADER_BYTES as u64,
             next_sequence,
             synced: next_sequence - 1,
+            bytes: Vec::new(),
         };
         Ok((writer, segment))
     }
@@ -105,12 +108,13 @@ impl Writer {
     /// consecutive sequences in their order.
     pub(crate) fn write(&mut self, entries: Vec<Entry>) -> Result<Written, WriteError> {
         let mut written = Written::default();
-        let mut bytes = Vec::new();
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
         for entry in entries {
             let room = self.segment_bytes - self.offset - bytes.len() as u64;
             if record_bytes(&entry) as u64 > room {
                 self.put(&mut bytes)?;
-                let wanted = (self.segment_bytes * 2).max((record_bytes(&entry) + SEGMENT_HEADER_BYTES) as u64);
+                let wanted = (self.segment_bytes * 4).max((record_bytes(&entry) + SEGMENT_HEADER_BYTES) as u64);
                 match self.rotate(wanted) {
                     Ok(segment) => written.begun.push(segment),
                     Err(WriteError::NoRoom) if !written.records.is_empty() => return Ok(written),
@@ -123,6 +127,7 @@ impl Writer {
             written.records.push(record);
         }
         self.put(&mut bytes)?;
+        self.bytes = bytes;
         Ok(written)
     }
 

@@ -58,8 +58,12 @@ impl Shared {
                 Limits { files_min: self.settings.compact_files_min, rows_max: self.settings.file_rows_max as u64 };
             let today = self.clock.now();
             let quarantined = self.quarantined.lock().keys().cloned().collect();
-            let is_over = |day: Day| day.is_over(today) && (effort == Effort::Thorough || self.is_quiet(day));
-            let Some(files) = pick(&snapshot.files, limits, &quarantined, is_over) else {
+            let worth = |day: Day| match effort {
+                Effort::Thorough if day.is_over(today) => Worth::Everything,
+                Effort::Worthwhile if day.is_over(today) && self.is_quiet(day) => Worth::Pairs,
+                _ => Worth::Many,
+            };
+            let Some(files) = pick(&snapshot.files, limits, &quarantined, worth) else {
                 return Ok(merged);
             };
             match self.merge(tidying, &files)? {
@@ -172,7 +176,7 @@ impl Shared {
         }
         let generation = files.iter().map(|file| file.generation).max().unwrap_or(0);
         let mut output = Output::new(first.day, generation, self.settings.file_rows_max);
-        let (mut left_out, mut hash_kept) = (LeftOut::default(), 0u128);
+        let mut left_out = LeftOut::default();
         let mut rows = Vec::new();
         // What each file has next; a file that is at its end was what the log said.
         let mut next = Vec::with_capacity(files.len());
@@ -197,15 +201,12 @@ impl Shared {
                 }
             }
             resolve(&mut rows, &mut left_out);
-            for point in &rows {
-                hash_kept = hash_kept.wrapping_add(point_hash(point));
-            }
             output.push(&self.table, &rows, written).map_err(MergeError::Output)?;
         }
         output.finish(&self.table, written).map_err(MergeError::Output)?;
         let hash_in = files.iter().fold(0u128, |sum, file| sum.wrapping_add(file.hash));
         let hash_written = written.iter().fold(0u128, |sum, file| sum.wrapping_add(file.hash));
-        if hash_written.wrapping_add(left_out.hash) != hash_in || hash_kept != hash_written {
+        if hash_written.wrapping_add(left_out.hash) != hash_in {
             let reason = "merging files did not conserve their rows; the files stay as they are".to_owned();
             return Err(MergeError::Output(StoreError::Invalid { reason }));
         }
@@ -299,6 +300,17 @@ struct Limits {
     rows_max: u64,
 }
 
+/// Which runs of files of a day are worth merging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worth {
+    /// Only many: more will come.
+    Many,
+    /// Two of about the same size are enough: the day is over.
+    Pairs,
+    /// Any two.
+    Everything,
+}
+
 /// The files to merge next, oldest generation first. Files are sorted by generation.
 ///
 /// A run is worth it when no file in it is larger than all others together: then each row is written again only about
@@ -308,7 +320,7 @@ fn pick(
     files: &[Arc<DataFile>],
     limits: Limits,
     quarantined: &BTreeSet<String>,
-    is_over: impl Fn(Day) -> bool,
+    worth: impl Fn(Day) -> Worth,
 ) -> Option<Vec<Arc<DataFile>>> {
     let mut days: BTreeMap<Day, Vec<Vec<Arc<DataFile>>>> = BTreeMap::new();
     for file in files {
@@ -319,12 +331,11 @@ fn pick(
         }
     }
     let is_aside = |generation: &Vec<Arc<DataFile>>| generation.iter().any(|file| quarantined.contains(&file.path));
-    days.into_iter().find_map(|(day, generations)| {
-        generations.split(is_aside).find_map(|part| pick_run(part, limits, is_over(day)))
-    })
+    days.into_iter()
+        .find_map(|(day, generations)| generations.split(is_aside).find_map(|part| pick_run(part, limits, worth(day))))
 }
 
-fn pick_run(generations: &[Vec<Arc<DataFile>>], limits: Limits, is_over: bool) -> Option<Vec<Arc<DataFile>>> {
+fn pick_run(generations: &[Vec<Arc<DataFile>>], limits: Limits, worth: Worth) -> Option<Vec<Arc<DataFile>>> {
     let mut best: Option<(usize, usize)> = None;
     for start in 0..generations.len() {
         let (mut rows, mut largest, mut files) = (0, 0, 0);
@@ -338,9 +349,10 @@ fn pick_run(generations: &[Vec<Arc<DataFile>>], limits: Limits, is_over: bool) -
             }
             let count = end + 1 - start;
             let is_balanced = largest * 2 <= rows;
-            let is_worth_it = match is_over {
-                true => count >= 2 && (is_balanced || count >= limits.files_min),
-                false => count >= limits.files_min && (is_balanced || count >= limits.files_min * 4),
+            let is_worth_it = match worth {
+                Worth::Everything => count >= 2,
+                Worth::Pairs => count >= 2 && (is_balanced || count >= limits.files_min),
+                Worth::Many => count >= limits.files_min && (is_balanced || count >= limits.files_min * 4),
             };
             if is_worth_it && best.is_none_or(|(from, to)| count > to + 1 - from) {
                 best = Some((start, end));
@@ -364,8 +376,8 @@ mod tests {
     }
 
     fn picked(files: &[Arc<DataFile>], is_over: bool) -> Option<Vec<u64>> {
-        pick(files, LIMITS, &BTreeSet::new(), |_| is_over)
-            .map(|files| files.iter().map(|file| file.generation).collect())
+        let worth = if is_over { Worth::Pairs } else { Worth::Many };
+        pick(files, LIMITS, &BTreeSet::new(), |_| worth).map(|files| files.iter().map(|file| file.generation).collect())
     }
 
     #[test]
@@ -383,15 +395,18 @@ mod tests {
         assert_eq!(picked(&files, false), Some(vec![2, 3, 4]));
         files.extend((5..12).map(|generation| file(1, generation, 10)));
         assert_eq!(picked(&files, false), Some((1..12).collect()));
+        let unlike = [file(1, 1, 100), file(1, 2, 1)];
+        assert_eq!(picked(&unlike, true), None, "a late point does not have a whole day written again");
+        assert!(pick(&unlike, LIMITS, &BTreeSet::new(), |_| Worth::Everything).is_some(), "unless that is asked for");
     }
 
     #[test]
     fn nothing_is_merged_across_a_file_that_was_set_aside() {
         let files: Vec<_> = (1..8).map(|generation| file(1, generation, 10)).collect();
         let aside = BTreeSet::from(["4-10".to_owned()]);
-        let picked = pick(&files, LIMITS, &aside, |_| true).expect("three files before it");
+        let picked = pick(&files, LIMITS, &aside, |_| Worth::Pairs).expect("three files before it");
         assert_eq!(picked.iter().map(|file| file.generation).collect::<Vec<_>>(), [1, 2, 3]);
-        assert!(pick(&files[2..5], LIMITS, &aside, |_| true).is_none(), "one on either side");
+        assert!(pick(&files[2..5], LIMITS, &aside, |_| Worth::Pairs).is_none(), "one on either side");
     }
 
     #[test]

@@ -18,13 +18,24 @@ pub(crate) fn divisor(exponent: u8) -> f64 {
     POWERS[usize::from(exponent.min(EXPONENT_MAX))]
 }
 
+/// Below this, adding and taking away [`ROUNDER`] rounds to a whole number.
+const ROUNDED_MAX: f64 = 2_251_799_813_685_248.0;
+/// 1.5 * 2^52: what is added to it loses its fraction. Without SSE 4.1 rounding is a call; this is two additions.
+const ROUNDER: f64 = 6_755_399_441_055_744.0;
+
 /// The number that gives this value when divided by `divisor`, if there is one.
 #[inline]
 fn number(value: f64, divisor: f64) -> Option<i64> {
-    let scaled = (value * divisor).round_ties_even();
-    // Not `<`: NaN must not pass.
-    let fits = scaled.abs() <= NUMBER_MAX && (scaled / divisor).to_bits() == value.to_bits();
-    (fits && (scaled != 0.0 || value.is_sign_positive())).then_some(scaled as i64)
+    let scaled = value * divisor;
+    let rounded = if scaled.abs() < ROUNDED_MAX { (scaled + ROUNDER) - ROUNDER } else { scaled.round_ties_even() };
+    let number = rounded as i64;
+    // A number has no sign of zero, and no NaN: `-0.0` and NaN differ in their bits from what division gives.
+    let fits = rounded.abs() <= NUMBER_MAX && (number as f64 / divisor).to_bits() == value.to_bits();
+    fits.then_some(number)
+}
+
+fn is_number(value: f64, exponent: u8) -> bool {
+    number(value, divisor(exponent)).is_some()
 }
 
 /// What a series' values become in one run of rows.
@@ -40,6 +51,9 @@ pub(crate) enum Form {
 
 /// Share of values, one in this many, that may stay doubles before all do: each change between the two costs bytes.
 const DOUBLES_SHARE: usize = 8;
+
+/// So many doubles among as few numbers show what the rest will be; looking for a power of ten is dear.
+const DOUBLES_MIN: usize = 32;
 
 impl Form {
     /// As one byte of the file's index.
@@ -71,19 +85,32 @@ impl Form {
 
 /// Splits a run's values: for each a number, or `None` where the double itself is kept.
 pub(crate) fn split(values: &[f64], numbers: &mut Vec<Option<i64>>) -> Form {
-    numbers.clear();
     let mut exponent = 0;
-    for value in values {
-        // The smallest exponent that all values so far agree on.
-        if number(*value, divisor(exponent)).is_none()
-            && let Some(larger) =
-                (exponent + 1..=EXPONENT_MAX).find(|larger| number(*value, divisor(*larger)).is_some())
-        {
-            exponent = larger;
+    'again: loop {
+        let power = divisor(exponent);
+        numbers.clear();
+        let mut doubles = 0;
+        for value in values {
+            let number = number(*value, power);
+            if number.is_none() {
+                doubles += 1;
+                if doubles >= DOUBLES_MIN && doubles * 2 > numbers.len() {
+                    numbers.clear();
+                    numbers.resize(values.len(), None);
+                    return Form::Double;
+                }
+            }
+            // The smallest exponent that all values agree on, as far as they are decimal.
+            if number.is_none()
+                && let Some(larger) = (exponent + 1..=EXPONENT_MAX).find(|larger| is_number(*value, *larger))
+            {
+                exponent = larger;
+                continue 'again;
+            }
+            numbers.push(number);
         }
+        break;
     }
-    let divisor = divisor(exponent);
-    numbers.extend(values.iter().map(|value| number(*value, divisor)));
     let doubles = numbers.iter().filter(|number| number.is_none()).count();
     if doubles == 0 {
         Form::Decimal(exponent)

@@ -1,0 +1,148 @@
+//! `orzo store verify|inspect|stats|compact`: looks after the files of a store that is not running.
+//!
+//! Each opens the store, which recovers what a crash left, and lets it go again. A store that is in use is refused: its
+//! server verifies and merges by itself, and its figures are at `/metrics`.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use orzo_model::{Rooms, SystemClock};
+use orzo_store::{Store, StoreSettings};
+use serde_json::{Value, json};
+
+use super::output::{Format, Rows};
+use crate::settings::Settings;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// The settings file of the server whose store it is.
+    #[arg(short, long, global = true)]
+    config: Option<PathBuf>,
+    /// The store's directory, if not the one that the settings say.
+    #[arg(long, global = true)]
+    directory: Option<PathBuf>,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    format: Format,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Read every byte and hold it against checksums, hashes and the log. Fails if anything is wrong.
+    Verify,
+    /// List the files: day, rows, bytes, series and times.
+    Inspect,
+    /// Show how much there is.
+    Stats,
+    /// Merge files into as few as possible, write those with deleted series anew, and remove what is not needed.
+    Compact,
+}
+
+/// How often a bar is drawn while nothing is known to move.
+const TICK: Duration = Duration::from_millis(120);
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    runtime.block_on(async {
+        let store = open(&arguments).await?;
+        let outcome = look_after(&store, &arguments).await;
+        store.close().await.context("cannot close the store")?;
+        outcome
+    })
+}
+
+async fn open(arguments: &Arguments) -> anyhow::Result<Arc<Store>> {
+    let directory = match (&arguments.directory, &arguments.config) {
+        (Some(directory), _) => directory.clone(),
+        (None, Some(file)) => Settings::read(file)?.server.data_directory.join("store"),
+        (None, None) => Settings::default().server.data_directory.join("store"),
+    };
+    if !directory.join("samples").is_dir() {
+        bail!("there is no store in {}", directory.display());
+    }
+    let settings = StoreSettings { directory, ..StoreSettings::default() };
+    let room = Rooms::new(&prometheus::Registry::new()).room("store");
+    Store::open(settings, room, SystemClock::shared()).await.context("cannot open the store")
+}
+
+async fn look_after(store: &Arc<Store>, arguments: &Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        Command::Verify => verify(store).await,
+        Command::Inspect => inspect(store, arguments.format),
+        Command::Stats => stats(store, arguments.format),
+        Command::Compact => compact(store).await,
+    }
+}
+
+async fn verify(store: &Arc<Store>) -> anyhow::Result<()> {
+    let bar = ProgressBar::no_length();
+    bar.set_style(ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} {wide_msg}")?);
+    let moving = bar.clone();
+    let report = store
+        .verify_with(move |progress| {
+            moving.set_length(progress.bytes_total);
+            moving.set_position(progress.bytes_done);
+            moving.set_message(progress.file);
+        })
+        .await
+        .context("cannot verify the store")?;
+    bar.finish_and_clear();
+    println!(
+        "{} files, {} rows, {} bytes, {} records of the log read",
+        report.files, report.rows, report.bytes, report.wal_records
+    );
+    for problem in &report.problems {
+        println!("{problem}");
+    }
+    match report.problems.len() {
+        0 => Ok(()),
+        count => bail!("{count} problems; restore what is named from a backup"),
+    }
+}
+
+fn inspect(store: &Arc<Store>, format: Format) -> anyhow::Result<()> {
+    let row = |file: orzo_store::FileStats| {
+        vec![
+            json!(file.path),
+            json!(file.rows),
+            json!(file.bytes),
+            json!(format!("{:.3}", file.bytes as f64 / file.rows.max(1) as f64)),
+            json!(file.double_rows),
+            json!(format!("{}..{}", file.series_first, file.series_last)),
+            json!(file.oldest.zulu_micros()),
+            json!(file.newest.zulu_micros()),
+            json!(if file.has_index { 2 } else { 1 }),
+        ]
+    };
+    let columns = vec!["file", "rows", "bytes", "bytes per row", "doubles", "series", "oldest", "newest", "format"];
+    Rows { columns, rows: store.files().into_iter().map(row).collect() }.print(format)
+}
+
+fn stats(store: &Arc<Store>, format: Format) -> anyhow::Result<()> {
+    let Value::Object(figures) = serde_json::to_value(store.stats())? else { bail!("figures are an object") };
+    let rows = figures.into_iter().map(|(name, figure)| vec![json!(name), figure]).collect();
+    Rows { columns: vec!["figure", "value"], rows }.print(format)
+}
+
+async fn compact(store: &Arc<Store>) -> anyhow::Result<()> {
+    let before = store.stats();
+    let bar = ProgressBar::new_spinner().with_message(format!("merging {} files", before.files));
+    bar.enable_steady_tick(TICK);
+    let merged = store.compact().await.context("cannot merge files")?;
+    let rewritten = store.apply_deletions().await.context("cannot write files without deleted series")?;
+    store.checkpoint().await.context("cannot write a checkpoint")?;
+    store.vacuum().await.context("cannot remove old files")?;
+    bar.finish_and_clear();
+    let after = store.stats();
+    println!(
+        "{merged} files merged, {rewritten} written anew: {} files with {} bytes became {} with {}",
+        before.files, before.file_bytes, after.files, after.file_bytes
+    );
+    match after.quarantined {
+        0 => Ok(()),
+        count => bail!("{count} files cannot be read; `orzo store verify` says why"),
+    }
+}
