@@ -1,5 +1,6 @@
 //! What the command line can do; one file per command.
 
+pub(crate) mod alarm;
 pub(crate) mod config;
 pub(crate) mod measures;
 pub(crate) mod meters;

@@ -39,6 +39,8 @@ enum Command {
     Store(commands::store::Arguments),
     /// Read measures from a running Orzo (or Gnocchi), as a table, CSV, JSON or a plot.
     Measures(commands::measures::Arguments),
+    /// Alarms and their notices, of a running Orzo (or Aodh).
+    Alarm(commands::alarm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Meters(arguments) => commands::meters::run(arguments),
         Command::Store(arguments) => commands::store::run(arguments),
         Command::Measures(arguments) => commands::measures::run(arguments),
+        Command::Alarm(arguments) => commands::alarm::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

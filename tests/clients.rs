@@ -1,5 +1,7 @@
 //! Every command that the embedded cloud promises, by the real clients, against the embedded defaults.
 
+mod aodh;
+
 use std::time::Duration;
 
 use serde_json::Value;
@@ -140,106 +142,5 @@ fn gnocchiclient_works() {
     gnocchi(&["metric", "delete", &metric]);
     gnocchi(&["resource", "delete", resource]);
     assert!(!json(&["resource", "list"]).to_string().contains(resource));
-    orzo.assert_conserved();
-}
-
-#[test]
-fn aodhclient_works() {
-    if !has_real_parts("aodhclient") {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let orzo = Orzo::start(directory.path(), "[cloud]\nhypervisor = \"simulated\"\ndemo_servers = false\n");
-    let admin = Clients::admin(&orzo);
-    let openstack = |arguments: &[&str]| admin.run("openstack", &[&["alarm"], arguments].concat());
-    let json = |arguments: &[&str]| admin.json("openstack", &[&["alarm"], arguments].concat());
-
-    let one = json(&[
-        "create",
-        "--name",
-        "one",
-        "--type",
-        "gnocchi_resources_threshold",
-        "--metric",
-        "cpu_util",
-        "--resource-id",
-        "6868da77-fa82-4e67-aba9-270c5ae8cbca",
-        "--resource-type",
-        "instance",
-        "--aggregation-method",
-        "rate:mean",
-        "--threshold",
-        "80.5",
-        "--comparison-operator",
-        "ge",
-        "--granularity",
-        "300",
-        "--evaluation-periods",
-        "3",
-        "--severity",
-        "critical",
-        "--alarm-action",
-        "http://203.0.113.7/hook",
-        "--repeat-actions",
-        "True",
-        "--time-constraint",
-        "name=day;start='0 9 * * *';duration=3600;timezone=Europe/Berlin",
-    ]);
-    let one = one["alarm_id"].as_str().unwrap();
-    let many = json(&[
-        "create",
-        "--name",
-        "many",
-        "--type",
-        "gnocchi_aggregation_by_resources_threshold",
-        "--metric",
-        "cpu_util",
-        "--query",
-        "{\"=\": {\"server_group\": \"web\"}}",
-        "--resource-type",
-        "instance",
-        "--aggregation-method",
-        "mean",
-        "--threshold",
-        "50",
-    ]);
-    let many = many["alarm_id"].as_str().unwrap();
-    assert_eq!(names(&json(&["list"])).len(), 2);
-    let shown = json(&["show", one]);
-    assert_eq!((&shown["severity"], &shown["state"]), (&"critical".into(), &"insufficient data".into()), "{shown}");
-    assert_eq!(shown["threshold"], 80.5, "{shown}");
-    let changed = json(&["update", "--threshold", "90", "--enabled", "False", many]);
-    assert_eq!((&changed["threshold"], &changed["enabled"]), (&90.0.into(), &false.into()), "{changed}");
-    openstack(&["state", "set", "--state", "ok", one]);
-    assert!(openstack(&["state", "get", one]).contains("ok"));
-    let history = admin.json("openstack", &["alarm-history", "show", one]);
-    assert_eq!(history.as_array().unwrap().len(), 2, "{history}");
-    let (success, _, errors) = admin.try_run("openstack", &["alarm", "show", "6868da77-fa82-4e67-aba9-270c5ae8cbca"]);
-    assert!(!success && errors.contains("Not found"), "{errors}");
-    let bad = [
-        "alarm",
-        "create",
-        "--name",
-        "bad",
-        "--type",
-        "gnocchi_resources_threshold",
-        "--metric",
-        "m",
-        "--resource-id",
-        "r",
-        "--resource-type",
-        "generic",
-        "--aggregation-method",
-        "mean",
-        "--threshold",
-        "1",
-        "--alarm-action",
-        "ftp://host/",
-    ];
-    let (success, _, errors) = admin.try_run("openstack", &bad);
-    assert!(!success && errors.contains("Unsupported action ftp"), "{errors}");
-    openstack(&["delete", one]);
-    openstack(&["delete", many]);
-    assert!(names(&json(&["list"])).is_empty());
     orzo.assert_conserved();
 }

@@ -4,3 +4,4 @@ mod agent;
 mod embedded;
 mod real_parts;
 mod tenants;
+mod trusts;

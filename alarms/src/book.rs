@@ -6,7 +6,9 @@
 
 mod history;
 mod notices;
+mod quotas;
 mod rows;
+mod search;
 
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     alarm::{Alarm, AlarmRequest, AlarmState},
+    evaluations::Evaluations,
     judge::Judgement,
 };
 
@@ -24,7 +27,9 @@ use history::{Author, change, difference, write_change};
 pub use history::{Change, ChangeKind};
 pub use notices::{Notice, NoticeFilter, NoticeState, Setback};
 use notices::{notice, write_notice};
+pub use quotas::{QuotaDefaults, UNLIMITED};
 use rows::{COLUMNS, alarm_of, values_of};
+pub use search::{Page, ROWS_MAX};
 
 const MIGRATIONS: &[Migration] = &[Migration {
     name: "alarms, history, notices",
@@ -87,6 +92,20 @@ pub enum BookError {
         /// What is wrong.
         reason: String,
     },
+    /// The project, or the user, has as many alarms as it may have.
+    #[error("Alarm quota exceeded for user {user_id} on project {project_id}")]
+    OverQuota {
+        /// Whose.
+        user_id: String,
+        /// In which project.
+        project_id: String,
+    },
+    /// A query that would look at too much.
+    #[error("the query asks for too much: {reason}")]
+    TooMuch {
+        /// What is too much.
+        reason: String,
+    },
     /// The database.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -128,14 +147,22 @@ pub struct AlarmFilter {
 pub struct AlarmBook {
     database: Database,
     clock: SharedClock,
+    quotas: QuotaDefaults,
+    evaluations: Evaluations,
 }
 
 impl AlarmBook {
+    /// How often alarms were evaluated to which state.
+    pub fn evaluations(&self) -> &Evaluations {
+        &self.evaluations
+    }
+
     /// Opens the book, making its tables if needed.
     pub async fn open(database: Database, clock: SharedClock) -> Result<Self, BookError> {
         database.migrate("alarms", MIGRATIONS).await?;
         database.migrate("alarms.notices", notices::MIGRATIONS).await?;
-        Ok(Self { database, clock })
+        database.migrate("alarms.quotas", quotas::MIGRATIONS).await?;
+        Ok(Self { database, clock, quotas: QuotaDefaults::default(), evaluations: Evaluations::default() })
     }
 
     /// Writes a new alarm. It belongs to `user_id` and `project_id`; `is_operators`: its reads may look everywhere.
@@ -172,9 +199,11 @@ impl AlarmBook {
         };
         let author = Author { user_id: Some(user_id), project_id: Some(project_id) };
         let change = change(&alarm, ChangeKind::Creation, alarm.to_json().to_string(), &author, now);
+        let quotas = self.quotas;
         self.in_transaction(|tx| {
             let (alarm, change) = (alarm.clone(), change.clone());
             Box::pin(async move {
+                quotas::check(tx, quotas, &alarm.user_id, &alarm.project_id).await?;
                 let places: Vec<_> = (1..=COLUMNS.len()).map(|place| format!("${place}")).collect();
                 let sql = format!("INSERT INTO alarms ({}) VALUES ({})", COLUMNS.join(", "), places.join(", "));
                 tx.execute(&sql, &values_of(&alarm)).await?;
@@ -285,7 +314,7 @@ impl AlarmBook {
         after.state_timestamp = now;
         after.state_reason = "Manually set via API".into();
         let author = Author { user_id: Some(user_id), project_id: Some(project_id) };
-        let detail = json!({"state": state, "transition_reason": after.state_reason}).to_string();
+        let detail = json!({"state": state, "state_reason": after.state_reason}).to_string();
         let change = change(&after, ChangeKind::StateTransition, detail, &author, now);
         self.replace(before, after, Some(change), Vec::new()).await
     }
@@ -293,6 +322,7 @@ impl AlarmBook {
     /// Removes an alarm with its history. Notices that wait are still delivered: what they tell has happened.
     pub async fn delete(&self, scope: &Scope, alarm_id: &str) -> Result<(), BookError> {
         self.get(scope, alarm_id).await?;
+        self.evaluations.forget(alarm_id);
         self.in_transaction(|tx| {
             let alarm_id = alarm_id.to_owned();
             Box::pin(async move {

@@ -10,25 +10,32 @@ mod address;
 mod alarm;
 mod book;
 mod constraints;
+mod evaluations;
 mod evaluator;
 mod fields;
 mod judge;
 mod notify;
 mod promql;
 mod python;
+mod query;
 mod rule;
 mod signature;
 mod webhook;
 
 pub use address::{AddressError, AllowList, check_address};
 pub use alarm::{Alarm, AlarmError, AlarmRequest, AlarmState, Severity, TimeConstraint};
-pub use book::{AlarmBook, AlarmFilter, BookError, Change, ChangeKind, Notice, NoticeFilter, NoticeState, Setback};
+pub use book::{
+    AlarmBook, AlarmFilter, BookError, Change, ChangeKind, Notice, NoticeFilter, NoticeState, Page, QuotaDefaults,
+    ROWS_MAX, Setback, UNLIMITED,
+};
+pub use evaluations::{EvaluationCount, Evaluations};
 pub use evaluator::{Evaluator, EvaluatorSettings};
 pub use judge::{Disposition, Judgement, ReasonData, judge};
 pub use notify::{
     CloudDoor, CloudRequest, Deliverer, DoorError, Failure, Notifier, NotifierSettings, Outcome, TopicDoor,
     action::{Action, ActionError, Trust, ZaqarQueue, scrubbed, with_trust},
 };
+pub use query::{Field, Filter, QueryError, Relation, Search, Sort, Subject, parse_order, parse_sorts, typed_value};
 pub use rule::{
     CombinationRule, Comparison, Composite, Condition, EventQuery, EventRule, GroupRule, MemberHealthRule, MeterQuery,
     MeterRule, MeterStatistic, MetricsRule, Operator, PrometheusRule, ResourceRule, Rule, TYPES, Threshold,

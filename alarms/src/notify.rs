@@ -37,7 +37,7 @@ const DELIVERED_KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// Parked notices are kept so long, to be looked at and replayed.
 const PARKED_KEPT: Duration = Duration::from_secs(90 * 86_400);
 /// A trust that no alarm names yet may belong to one that is being made.
-const TRUST_GRACE: Duration = Duration::from_secs(120);
+pub(crate) const TRUST_GRACE: Duration = Duration::from_secs(120);
 /// Trusts ended at one tidying; the others wait for the next.
 const TRUSTS_ENDED_MAX: u32 = 100;
 

@@ -52,6 +52,11 @@ pub struct ApiSettings {
     pub cors_origins: Vec<String>,
     /// Whether `Forwarded` and `X-Forwarded-*` say how clients reach this server. Only behind a proxy that sets them.
     pub proxy_headers: bool,
+    /// Whether the alarm API believes `X-User-Id`, `X-Project-Id` and `X-Roles` (Aodh's noauth). Only where nobody but
+    /// this machine can ask.
+    pub alarming_noauth: bool,
+    /// Whether the alarm API tells how often each alarm was evaluated.
+    pub evaluation_metrics: bool,
     /// Longest page of a list; Gnocchi's `api.max_limit`.
     pub limit_max: u32,
     /// Who may read `/metrics`.
@@ -70,6 +75,8 @@ impl Default for ApiSettings {
             credentials: Credentials::Identity,
             cors_origins: Vec::new(),
             proxy_headers: false,
+            alarming_noauth: false,
+            evaluation_metrics: false,
             limit_max: 1000,
             metrics_access: MetricsAccess::default(),
             requests_max: 128,
@@ -84,6 +91,8 @@ pub struct ApiParts {
     pub engine: Arc<Engine>,
     /// Alarms; `None` leaves their API answering 503.
     pub alarms: Option<orzo_alarms::AlarmBook>,
+    /// Sends test notices and makes trusts; `None` leaves those requests answering 503 or 400.
+    pub deliverer: Option<Arc<orzo_alarms::Deliverer>>,
     /// Checks credentials; a [`orzo_session::Session`] in production.
     pub session: Arc<dyn Authenticator>,
     /// Where everything is counted; [`router`] registers a counter in its registry, so call it once per registry.
@@ -102,6 +111,9 @@ pub struct ApiParts {
 pub(crate) struct Api {
     pub(crate) engine: Arc<Engine>,
     pub(crate) alarms: Option<orzo_alarms::AlarmBook>,
+    pub(crate) deliverer: Option<Arc<orzo_alarms::Deliverer>>,
+    /// Test notices under way at once: each holds a connection to wherever a tenant said.
+    pub(crate) alarm_tests: tokio::sync::Semaphore,
     pub(crate) session: Arc<dyn Authenticator>,
     pub(crate) rooms: Rooms,
     pub(crate) room: Room,
@@ -120,6 +132,8 @@ impl Api {
 
 pub(crate) type SharedApi = Arc<Api>;
 
+/// Test notices under way at once, over all projects.
+const ALARM_TESTS_MAX: usize = 8;
 /// Where the events API is mounted.
 pub(crate) const EVENT_MOUNT: &str = "/event";
 /// Where Aodh's root is mounted.
@@ -141,6 +155,8 @@ pub fn router(parts: ApiParts) -> Router {
         room: parts.rooms.room("api"),
         engine: parts.engine,
         alarms: parts.alarms,
+        deliverer: parts.deliverer,
+        alarm_tests: tokio::sync::Semaphore::new(ALARM_TESTS_MAX),
         session: parts.session,
         rooms: parts.rooms,
         clock: parts.clock,

@@ -13,7 +13,8 @@ use orzo_agents::{
     publish::{BusOutlet, Publisher},
 };
 use orzo_alarms::{
-    AlarmBook, AllowList, Deliverer, Evaluator, EvaluatorSettings, Notifier, NotifierSettings, SigningKeys, Webhook,
+    AlarmBook, AllowList, Deliverer, Evaluator, EvaluatorSettings, Notifier, NotifierSettings, QuotaDefaults,
+    SigningKeys, Webhook,
 };
 use orzo_api::{ApiParts, ApiSettings, BatchDoor, MetricsAccess};
 use orzo_bus::{Records, batch, topic};
@@ -136,6 +137,8 @@ async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Defini
         clock.clone(),
     ));
     let book = AlarmBook::open(database.clone(), clock.clone()).await.context("cannot open the alarm book")?;
+    let book =
+        book.with_quotas(QuotaDefaults { project: settings.alarms.project_quota, user: settings.alarms.user_quota });
     let deliverer = open_deliverer(ground, session)?;
     Ok(Core { store, labels, engine, collector, quarantine, book, deliverer })
 }
@@ -178,6 +181,8 @@ impl Telemetry {
             cors_origins: chosen.cors_origins.clone(),
             proxy_headers: chosen.proxy_headers,
             limit_max: chosen.limit_max,
+            alarming_noauth: ground.settings.alarms.noauth,
+            evaluation_metrics: ground.settings.alarms.evaluation_metrics,
             metrics_access: match ground.settings.server.metrics_public {
                 true => MetricsAccess::Everyone,
                 false => MetricsAccess::Loopback,
@@ -188,6 +193,7 @@ impl Telemetry {
         Ok(orzo_api::router(ApiParts {
             engine: core.engine.clone(),
             alarms: Some(core.book.clone()),
+            deliverer: Some(core.deliverer.clone()),
             session: session.clone(),
             rooms: ground.rooms.clone(),
             clock: ground.clock.clone(),

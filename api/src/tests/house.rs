@@ -22,6 +22,7 @@ use crate::{ApiParts, ApiSettings, AuthenticationUnavailable, Authenticator, Bat
 pub(super) struct House {
     pub(super) router: Router,
     pub(super) engine: Arc<Engine>,
+    alarms: orzo_alarms::AlarmBook,
     room: Room,
     _folder: tempfile::TempDir,
 }
@@ -32,10 +33,30 @@ impl House {
     }
 
     pub(super) async fn build_with(change: impl FnOnce(&mut ApiSettings)) -> Self {
+        Self::build_on(Database::open("sqlite::memory:").await.expect("a database"), change).await
+    }
+
+    /// One on SQLite, and one on PostgreSQL when `ORZO_TEST_POSTGRES` names one.
+    pub(super) async fn on_every_database(change: impl Fn(&mut ApiSettings)) -> Vec<Self> {
+        let mut houses = vec![Self::build_with(&change).await];
+        if let Ok(url) = std::env::var("ORZO_TEST_POSTGRES") {
+            let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
+            let database = Database::open_in_schema(&url, &schema).await.expect("postgresql opens");
+            houses.push(Self::build_on(database, &change).await);
+        }
+        houses
+    }
+
+    /// Whether an alarm's reads may look everywhere.
+    pub(super) async fn is_operators(&self, alarm_id: &str) -> bool {
+        self.alarms.get(&orzo_model::Scope::All, alarm_id).await.expect("the alarm").is_operators
+    }
+
+    async fn build_on(database: Database, change: impl FnOnce(&mut ApiSettings)) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let clock: SharedClock = ManualClock::new("2026-11-21T20:00:00Z".parse().expect("a time"));
         let rooms = Rooms::new(&Registry::new());
         let folder = tempfile::tempdir().expect("a folder");
-        let database = Database::open("sqlite::memory:").await.expect("a database");
         let settings = IndexSettings { create_defaults: false, ..IndexSettings::default() };
         let alarms = orzo_alarms::AlarmBook::open(database.clone(), clock.clone()).await.expect("an alarm book");
         let index = Arc::new(Index::open(database, clock.clone(), settings).await.expect("an index"));
@@ -61,12 +82,17 @@ impl House {
                 .await
                 .expect("an engine");
         let engine = Arc::new(engine.with_labels(labels));
+        let wait = std::time::Duration::from_millis(300);
+        let keys = orzo_alarms::SigningKeys::new("a-test-key".to_owned().into(), None);
+        let webhook = orzo_alarms::Webhook::new(orzo_alarms::AllowList::default(), keys, wait, wait, clock.clone());
+        let deliverer = orzo_alarms::Deliverer::new(webhook.expect("a sender"), None, None, clock.clone());
         let mut settings = ApiSettings::default();
         change(&mut settings);
         let room = rooms.room("api");
         let router = router(ApiParts {
             engine: engine.clone(),
-            alarms: Some(alarms),
+            alarms: Some(alarms.clone()),
+            deliverer: Some(deliverer),
             session: Arc::new(Guests),
             rooms,
             clock,
@@ -74,7 +100,7 @@ impl House {
             readiness: Arc::new(HalfReady),
             batches: Some(BatchDoor { sink: Arc::new(Guests), decode }),
         });
-        Self { router, engine, room, _folder: folder }
+        Self { router, engine, alarms, room, _folder: folder }
     }
 
     /// What came in over HTTP is stored, refused, dropped or waiting, and nothing is waiting.
@@ -110,6 +136,7 @@ fn guest(name: &str) -> Option<Caller> {
         "service" => (Some("ps"), &["service"]),
         "alice" | "anna" => (Some("p1"), &["member", "reader"]),
         "rita" => (Some("p1"), &["reader"]),
+        "olga" => (Some("p0"), &["member", "reader"]),
         "bob" => (Some("p2"), &["member", "reader"]),
         "unscoped" => (None, &[]),
         _ => return None,

@@ -26,6 +26,7 @@ mod tables;
 mod throttle;
 mod token;
 mod tokens;
+mod trusts;
 mod users;
 
 use std::{
@@ -58,6 +59,7 @@ use self::{
     tables::{DOMAIN_ID, DOMAIN_NAME, NOBODY},
     throttle::Throttle,
     token::{Revisions, TokenPayload, TokenScope},
+    trusts::{Entrusted, Trust},
 };
 use crate::{
     CloudError, CloudSettings,
@@ -104,6 +106,7 @@ pub(crate) struct Principal {
     user: Named,
     project: Option<Named>,
     credential: Option<Named>,
+    trust: Option<Trust>,
     roles: Vec<Role>,
     context: RequestContext,
 }
@@ -143,6 +146,7 @@ impl Identity {
         rooms: &Rooms,
     ) -> Result<Arc<Self>, CloudError> {
         database.migrate("cloud.identity", tables::MIGRATIONS).await?;
+        database.migrate("cloud.identity.trusts", trusts::MIGRATIONS).await?;
         Ok(Arc::new(Self {
             keys: KeyRing::open(database.clone(), clock.clone()).await?,
             passwords: Passwords::new().await.map_err(CloudError::of)?,
@@ -167,6 +171,7 @@ impl Identity {
             .merge(credentials::routes())
             .merge(projects::routes())
             .merge(assignments::routes())
+            .merge(trusts::routes())
             .merge(fixed::routes())
             .with_state(self.clone());
         mounted("/identity", shell(routes))
@@ -203,6 +208,9 @@ impl Identity {
 
     async fn keep_house(&self) -> Result<(), CloudError> {
         self.database.execute("DELETE FROM identity_revoked WHERE kept_until < $1", &[self.clock.now().into()]).await?;
+        // A token made by it can outlive it by this window, and is then looked at with it.
+        let ended = self.clock.now().minus(EXPIRED_WINDOW);
+        self.database.execute("DELETE FROM identity_trusts WHERE expires_at < $1", &[ended.into()]).await?;
         self.keys.rotate_if_due().await?;
         Ok(())
     }
@@ -239,6 +247,13 @@ impl Identity {
                 None => return Ok(None),
             },
         };
+        if let Some(id) = payload.trust {
+            let entrusted = self.entrusted_by(id).await?;
+            let fits = |found: &Entrusted| {
+                found.user.string("id") == user.string("id") && found.standing.revisions == payload.revisions
+            };
+            return Ok(entrusted.filter(fits).map(|found| Principal::entrusted(payload, found)));
+        }
         let place = match payload.scope {
             TokenScope::Unscoped => Place::Nowhere,
             TokenScope::Domain => Place::Domain,
@@ -253,6 +268,7 @@ impl Identity {
             user: Named::of(&user),
             project: standing.project,
             credential: credential.as_ref().map(Named::of),
+            trust: None,
             roles: standing.roles,
             context: RequestContext::default(),
         }))
@@ -395,6 +411,24 @@ impl FromRequestParts<Arc<Identity>> for Principal {
 }
 
 impl Principal {
+    /// Somebody who acts by a trust.
+    fn entrusted(payload: TokenPayload, found: Entrusted) -> Self {
+        Self {
+            payload,
+            user: Named::of(&found.user),
+            project: found.standing.project,
+            credential: None,
+            trust: Some(found.trust),
+            roles: found.standing.roles,
+            context: RequestContext::default(),
+        }
+    }
+
+    /// Whether what it may do was lent: by an application credential or a trust. That is not lent further.
+    fn is_delegated(&self) -> bool {
+        self.credential.is_some() || self.trust.is_some()
+    }
+
     fn caller(&self) -> Caller {
         Caller {
             user_id: self.user.id.clone(),

@@ -321,7 +321,8 @@ impl Session {
             return Err(refused.error.clone());
         }
         let credentials = &self.credentials;
-        let identity = self.own_identity();
+        let identity =
+            password_identity(&credentials.username, &credentials.user_domain, credentials.password.expose_secret());
         let scope = project_scope(&credentials.project, &credentials.project_domain);
         let asked = self.ask_for_token(json!({"auth": {"identity": identity, "scope": scope}})).await?;
         let Some(issued) = asked else {
@@ -337,12 +338,6 @@ impl Session {
         *self.current.write() = Some(issued.clone());
         tracing::debug!(username = credentials.username, expires_at = %issued.expires_at, "token renewed");
         Ok(issued)
-    }
-
-    /// What we show to prove who we are.
-    fn own_identity(&self) -> Value {
-        let own = &self.credentials;
-        password_identity(&own.username, &own.user_domain, own.password.expose_secret())
     }
 
     fn usable(&self) -> Option<Arc<Issued>> {

@@ -63,16 +63,23 @@ impl Session {
         }
     }
 
-    /// A token in the name of who made the trust; `None` if the trust gives none (any more).
+    /// A token in the name of who made the trust; `None` if the trust gives none (any more). Asked for with our own
+    /// token: a trust that has ended must not count as a wrong password of ours.
     pub async fn token_of_trust(&self, trust_id: &str) -> Result<Option<SecretString>, SessionError> {
-        let identity = self.own_identity();
-        let body = json!({"auth": {"identity": identity, "scope": {"OS-TRUST:trust": {"id": trust_id}}}});
-        match self.ask_for_token(body).await {
-            Ok(issued) => Ok(issued.map(|issued| issued.token)),
-            // Keystone tells an ended trust from a role that was lost; to us it is the same.
-            Err(SessionError::Refused { status: 403 | 404, .. }) => Ok(None),
-            Err(error) => Err(error),
+        let scope = json!({"OS-TRUST:trust": {"id": trust_id}});
+        for is_last in [false, true] {
+            let own = self.token().await?;
+            let identity = json!({"methods": ["token"], "token": {"id": own.expose_secret()}});
+            match self.ask_for_token(json!({"auth": {"identity": identity, "scope": scope}})).await {
+                Ok(Some(issued)) => return Ok(Some(issued.token)),
+                // Perhaps it is our own token that is not good any more.
+                Ok(None) if !is_last => self.forget(&own),
+                // Keystone tells an ended trust from a role that was lost; to us it is the same.
+                Ok(None) | Err(SessionError::Refused { status: 403 | 404, .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            }
         }
+        Ok(None)
     }
 
     /// Asks a service as ourselves, or with a token of somebody else; its answer as JSON, null if it is empty.

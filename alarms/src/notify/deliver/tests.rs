@@ -13,6 +13,7 @@ type Request = (String, String, String, Option<String>, Option<Value>);
 struct Cloud {
     requests: Mutex<Vec<Request>>,
     says_no: bool,
+    ended: Mutex<Vec<String>>,
 }
 
 #[async_trait::async_trait]
@@ -21,7 +22,11 @@ impl CloudDoor for Cloud {
         Ok("good".to_owned())
     }
 
-    async fn end_trust(&self, _: &str) -> Result<(), DoorError> {
+    async fn end_trust(&self, trust_id: &str) -> Result<(), DoorError> {
+        if self.says_no {
+            return Err(DoorError::Unavailable { reason: "away".to_owned() });
+        }
+        self.ended.lock().push(trust_id.to_owned());
         Ok(())
     }
 
@@ -175,4 +180,52 @@ async fn topics_logs_and_what_nobody_serves() {
         let outcome = bare.deliver(&notice(action)).await;
         assert!(matches!(outcome, Outcome::Hopeless { failure: Failure::NotServed, .. }), "{action}: {outcome:?}");
     }
+}
+
+/// A trust ends when no alarm and no waiting notice names it, and not before.
+#[tokio::test]
+async fn trusts_end_when_nothing_names_them_any_more() {
+    use orzo_database::Database;
+    use orzo_model::{Rooms, Scope};
+
+    use crate::{
+        AlarmBook, AlarmRequest,
+        notify::{Notifier, NotifierSettings, TRUST_GRACE},
+    };
+
+    let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
+    let book = AlarmBook::open(Database::open("sqlite::memory:").await.expect("sqlite"), clock.clone()).await;
+    let book = book.expect("the book opens");
+    let cloud = Arc::new(Cloud::default());
+    let notifier = |cloud: &Arc<Cloud>| {
+        let deliverer = Deliverer::new(webhook(&[], clock.clone()), Some(cloud.clone()), None, clock.clone());
+        let room = Rooms::new(&prometheus::Registry::new()).room("notices");
+        Notifier::new(book.clone(), deliverer, NotifierSettings::default(), room, Arc::default())
+    };
+    let request = |trust: &str| {
+        let body = json!({
+            "name": "hot", "type": "gnocchi_resources_threshold",
+            "gnocchi_resources_threshold_rule": {"metric": "cpu_util", "resource_id": "r",
+                "resource_type": "instance", "threshold": 80.0, "aggregation_method": "mean"}
+        });
+        let mut request = AlarmRequest::parse(&body, false).expect("a good request");
+        request.ok_actions = vec![crate::with_trust("trust+http://203.0.113.7/", trust)];
+        request
+    };
+    for trust in ["first", "second", "orphan"] {
+        book.remember_trust(trust).await.expect("remembered");
+    }
+    let alarm = book.create(&request("first"), "u", "p", false).await.expect("created");
+    // One that was made a moment ago may belong to an alarm that is being written.
+    assert_eq!(notifier(&cloud).end_trusts().await.expect("looked"), 0);
+    clock.advance(TRUST_GRACE * 2);
+    let away = Arc::new(Cloud { says_no: true, ..Cloud::default() });
+    assert_eq!(notifier(&away).end_trusts().await.expect("looked"), 0);
+    book.update(&alarm, &request("second"), "u", "p").await.expect("updated");
+    notifier(&cloud).end_trusts().await.expect("looked");
+    assert_eq!(*cloud.ended.lock(), ["first", "orphan"]);
+    book.delete(&Scope::All, &alarm.alarm_id).await.expect("deleted");
+    notifier(&cloud).end_trusts().await.expect("looked");
+    notifier(&cloud).end_trusts().await.expect("looked");
+    assert_eq!(*cloud.ended.lock(), ["first", "orphan", "second"]);
 }

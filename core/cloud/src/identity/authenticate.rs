@@ -17,6 +17,7 @@ use super::{
     notices::Actor,
     tables::{self, DOMAIN_ID, DOMAIN_NAME, NOBODY},
     token::{Methods, TokenPayload},
+    trusts::{self, Entrusted, Trust},
     uuid_of,
 };
 use crate::http::{ApiError, RequestContext};
@@ -98,6 +99,8 @@ struct Proven {
     parent: Option<TokenPayload>,
     methods: Methods,
     standing: Standing,
+    /// Acts by it; then `user` is whose name the token bears.
+    trust: Option<Trust>,
 }
 
 /// Somebody whose proof is still to be judged.
@@ -164,12 +167,18 @@ impl Identity {
         let account = account_of(&shown)?;
         self.may_try(&account, context)?;
         let user = self.user_shown(&shown).await?;
-        let standing = self.standing_asked(user.as_ref(), asked).await?;
         let hash = user.as_ref().and_then(|user| user.text("password_hash"));
+        if let Asked::Trust(id) = &asked {
+            let entrusted = self.entrusted(user.as_ref(), id).await?;
+            let claim = Claim { account, secret, hash, user: user.as_ref(), is_welcome: entrusted.is_some() };
+            self.compare(claim, context).await?;
+            return self.proven_by_trust(entrusted, None, Methods::PASSWORD).await;
+        }
+        let standing = self.standing_asked(user.as_ref(), asked).await?;
         let claim = Claim { account, secret, hash, user: user.as_ref(), is_welcome: standing.is_some() };
         self.compare(claim, context).await?;
         let (user, standing) = user.zip(standing).ok_or_else(ApiError::unauthorized)?;
-        Ok(Proven { user, credential: None, parent: None, methods: Methods::PASSWORD, standing })
+        Ok(Proven { user, credential: None, parent: None, methods: Methods::PASSWORD, standing, trust: None })
     }
 
     async fn prove_credential(
@@ -211,21 +220,38 @@ impl Identity {
         let claim = Claim { account, secret, hash, user: user.as_ref(), is_welcome: standing.is_some() };
         self.compare(claim, context).await?;
         let (user, standing) = user.zip(standing).ok_or_else(ApiError::unauthorized)?;
-        Ok(Proven { user, credential, parent: None, methods: Methods::CREDENTIAL, standing })
+        Ok(Proven { user, credential, parent: None, methods: Methods::CREDENTIAL, standing, trust: None })
     }
 
     async fn prove_token(&self, shown: TokenShown, asked: Asked) -> Result<Proven, ApiError> {
         use secrecy::ExposeSecret;
         let parent =
             self.validate(shown.id.expose_secret(), Duration::ZERO).await?.ok_or_else(ApiError::unauthorized)?;
-        if parent.credential.is_some() {
-            // What an application credential may do ends at its project and roles.
-            return Err(ApiError::forbidden("a token of an application credential cannot be exchanged"));
+        if parent.is_delegated() {
+            // What an application credential or a trust may do ends at its project and roles.
+            let action = "a token of an application credential or a trust cannot be exchanged";
+            return Err(ApiError::forbidden(action));
         }
         let user = tables::user(&mut &self.database, &parent.user.id).await?.ok_or_else(ApiError::unauthorized)?;
-        let standing = self.standing_asked(Some(&user), asked).await?.ok_or_else(ApiError::unauthorized)?;
         let methods = parent.payload.methods.rescoped();
-        Ok(Proven { user, credential: None, parent: Some(parent.payload), methods, standing })
+        if let Asked::Trust(id) = &asked {
+            let entrusted = self.entrusted(Some(&user), id).await?;
+            return self.proven_by_trust(entrusted, Some(parent.payload), methods).await;
+        }
+        let standing = self.standing_asked(Some(&user), asked).await?.ok_or_else(ApiError::unauthorized)?;
+        Ok(Proven { user, credential: None, parent: Some(parent.payload), methods, standing, trust: None })
+    }
+
+    /// A trustee whose own proof was good.
+    async fn proven_by_trust(
+        &self,
+        entrusted: Option<Entrusted>,
+        parent: Option<TokenPayload>,
+        methods: Methods,
+    ) -> Result<Proven, ApiError> {
+        let Entrusted { user, trust, standing } = entrusted.ok_or_else(ApiError::unauthorized)?;
+        self.use_trust(&trust.id).await?;
+        Ok(Proven { user, credential: None, parent, methods, standing, trust: Some(trust) })
     }
 
     /// The owner's old password, before a new one is taken.
@@ -291,11 +317,15 @@ impl Identity {
     }
 
     fn issue(&self, proven: Proven) -> Result<(String, Principal), ApiError> {
-        let Proven { user, credential, parent, methods, standing } = proven;
+        let Proven { user, credential, parent, methods, standing, trust } = proven;
         let now = self.clock.now();
         let mut expires_at = now.plus(self.token_ttl);
         // A token never outlives what it was made from.
-        let limits = [parent.as_ref().map(|p| p.expires_at), credential.as_ref().and_then(|c| c.time("expires_at"))];
+        let limits = [
+            parent.as_ref().map(|p| p.expires_at),
+            credential.as_ref().and_then(|c| c.time("expires_at")),
+            trust.as_ref().and_then(|trust| trust.expires_at),
+        ];
         for limit in limits.into_iter().flatten() {
             expires_at = expires_at.min(limit);
         }
@@ -305,6 +335,7 @@ impl Identity {
             user: uuid_of(&user.string("id"))?,
             scope: standing.scope,
             credential: credential.as_ref().map(|c| uuid_of(&c.string("id"))).transpose()?,
+            trust: trust.as_ref().map(trusts::packed).transpose()?,
             issued_at: now,
             expires_at,
             audit,
@@ -315,6 +346,7 @@ impl Identity {
             user: Named::of(&user),
             project: standing.project,
             credential: credential.as_ref().map(Named::of),
+            trust,
             roles: standing.roles,
             context: RequestContext::default(),
             payload,
@@ -328,6 +360,8 @@ impl Identity {
         let mut database = &self.database;
         let place = match asked {
             Asked::Unscoped => Place::Nowhere,
+            // Judged by `entrusted`, before this.
+            Asked::Trust(_) => return Ok(None),
             Asked::Domain { is_ours } => {
                 let standing = self.standing(user, Place::Domain, None).await?;
                 return Ok(standing.filter(|_| is_ours));
@@ -355,6 +389,7 @@ impl Identity {
 enum Asked {
     Nothing,
     Unscoped,
+    Trust(String),
     ProjectById(String),
     ProjectByName { name: String, is_ours: bool },
     Domain { is_ours: bool },
@@ -374,7 +409,9 @@ fn ask(scope: Option<ScopeAsked>) -> Result<Asked, ApiError> {
             StatusCode::FORBIDDEN,
             "System scope is not part of this cloud; use a project, where `admin` may do everything.",
         )),
-        ScopeNamed { trust: Some(_), .. } => Err(ApiError::bad_request("Trusts are not part of this cloud.")),
+        ScopeNamed { trust: Some(trust), project: None, domain: None, .. } => {
+            Ok(Asked::Trust(trusts::id_asked(&trust)?))
+        }
         ScopeNamed { project: Some(project), domain: None, .. } => {
             let is_ours = project.domain.as_deref().is_none_or(is_our_domain);
             match (project.id, project.name) {
@@ -384,7 +421,7 @@ fn ask(scope: Option<ScopeAsked>) -> Result<Asked, ApiError> {
             }
         }
         ScopeNamed { domain: Some(domain), project: None, .. } => Ok(Asked::Domain { is_ours: is_our_domain(&domain) }),
-        _ => Err(ApiError::bad_request("A scope is one of `project` and `domain`.")),
+        _ => Err(ApiError::bad_request("A scope is one of `project`, `domain` and `OS-TRUST:trust`.")),
     }
 }
 

@@ -163,10 +163,10 @@ async fn remove(
     principal: Principal,
     Path((user, id)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    if principal.credential.is_some() || principal.user.id != user {
+    if principal.is_delegated() || principal.user.id != user {
         principal.must_be_admin("identity:delete_application_credential")?;
     }
-    if principal.credential.is_some() {
+    if principal.is_delegated() {
         return Err(ApiError::forbidden("identity:delete_application_credential"));
     }
     identity
@@ -212,7 +212,7 @@ fn must_own(principal: &Principal, user: &str, action: &str, only_looks: bool) -
     match only_looks {
         true if is_owner => Ok(()),
         true => principal.must_be_admin(action),
-        false if is_owner && principal.credential.is_none() => Ok(()),
+        false if is_owner && !principal.is_delegated() => Ok(()),
         false => Err(ApiError::forbidden(action)),
     }
 }

@@ -4,6 +4,7 @@ mod client;
 mod lasting;
 mod refusals;
 mod revoking;
+mod trusts;
 
 use axum::{
     body::Body,

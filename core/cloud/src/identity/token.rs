@@ -17,6 +17,7 @@ const METHOD_CREDENTIAL: u8 = 4;
 const SCOPE_PROJECT: u8 = 16;
 const SCOPE_DOMAIN: u8 = 32;
 const HAS_CREDENTIAL: u8 = 64;
+const HAS_TRUST: u8 = 128;
 
 /// How the owner proved who they are. A rescoped token keeps its parent's method and adds `token`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub(crate) struct TokenPayload {
     pub(crate) scope: TokenScope,
     /// The application credential it was made with.
     pub(crate) credential: Option<Uuid>,
+    /// The trust it was made by; never with a credential.
+    pub(crate) trust: Option<Uuid>,
     pub(crate) issued_at: Timestamp,
     pub(crate) expires_at: Timestamp,
     pub(crate) audit: Uuid,
@@ -95,6 +98,9 @@ impl TokenPayload {
         if self.credential.is_some() {
             kind |= HAS_CREDENTIAL;
         }
+        if self.trust.is_some() {
+            kind |= HAS_TRUST;
+        }
         let mut bytes = vec![LAYOUT, kind];
         bytes.extend_from_slice(self.user.as_bytes());
         if let TokenScope::Project(project) = self.scope {
@@ -102,6 +108,9 @@ impl TokenPayload {
         }
         if let Some(credential) = self.credential {
             bytes.extend_from_slice(credential.as_bytes());
+        }
+        if let Some(trust) = self.trust {
+            bytes.extend_from_slice(trust.as_bytes());
         }
         bytes.extend_from_slice(&self.issued_at.micros().to_be_bytes());
         bytes.extend_from_slice(&self.expires_at.micros().to_be_bytes());
@@ -131,6 +140,10 @@ impl TokenPayload {
             true => Some(Uuid::from_bytes(take(&mut rest)?)),
             false => None,
         };
+        let trust = match kind & HAS_TRUST != 0 {
+            true => Some(Uuid::from_bytes(take(&mut rest)?)),
+            false => None,
+        };
         let issued_at = Timestamp::from_micros(i64::from_be_bytes(take(&mut rest)?));
         let expires_at = Timestamp::from_micros(i64::from_be_bytes(take(&mut rest)?));
         let audit = Uuid::from_bytes(take(&mut rest)?);
@@ -143,6 +156,7 @@ impl TokenPayload {
             user,
             scope,
             credential,
+            trust,
             issued_at,
             expires_at,
             audit,
@@ -175,6 +189,7 @@ pub(crate) mod tests {
             user: Uuid::from_u128(u128::MAX),
             scope,
             credential,
+            trust: None,
             issued_at: Timestamp::from_secs(1_795_291_459),
             expires_at: Timestamp::from_secs(1_795_295_059),
             audit: Uuid::from_u128(1),
@@ -187,8 +202,8 @@ pub(crate) mod tests {
     fn every_kind_survives_packing_and_cut_or_longer_bytes_do_not() {
         let id = Uuid::from_u128(7);
         for scope in [TokenScope::Unscoped, TokenScope::Project(id), TokenScope::Domain] {
-            for credential in [None, Some(id)] {
-                let payload = sample(scope, credential);
+            for (credential, trust) in [(None, None), (Some(id), None), (None, Some(id))] {
+                let payload = TokenPayload { trust, ..sample(scope, credential) };
                 let mut bytes = payload.pack();
                 assert_eq!(TokenPayload::unpack(&bytes).as_ref(), Some(&payload));
                 for length in 0..bytes.len() {

@@ -143,6 +143,10 @@ impl Identity {
         if let Some(credential) = &principal.credential {
             token["application_credential"] = json!({"id": credential.id, "name": credential.name, "restricted": true});
         }
+        if let Some(trust) = &principal.trust {
+            token["OS-TRUST:trust"] = json!({"id": trust.id, "impersonation": trust.impersonation,
+                "trustor_user": {"id": trust.trustor}, "trustee_user": {"id": trust.trustee}});
+        }
         if with_catalog {
             token["catalog"] = self.catalog.in_token();
         }

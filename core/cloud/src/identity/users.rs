@@ -157,7 +157,7 @@ async fn change_password(
     Path(id): Path<String>,
     JsonBody(body): JsonBody<PasswordBody>,
 ) -> Result<StatusCode, ApiError> {
-    if principal.user.id != id || principal.credential.is_some() {
+    if principal.user.id != id || principal.is_delegated() {
         return Err(ApiError::forbidden("identity:change_password"));
     }
     let before = tables::user(&mut &identity.database, &id).await?.ok_or_else(ApiError::unauthorized)?;

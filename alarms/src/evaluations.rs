@@ -1,0 +1,58 @@
+//! How often each alarm was evaluated to which state, since this process started (Aodh's `/v2/metrics`).
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::Mutex;
+
+use crate::alarm::AlarmState;
+
+/// Alarms counted at most; further ones are not, so that nobody's alarms fill the memory.
+const ALARMS_MAX: usize = 1_000_000;
+
+/// The counters of one alarm.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EvaluationCount {
+    /// Whose alarm.
+    pub project_id: String,
+    /// Evaluations that ended in `alarm`.
+    pub alarm: u64,
+    /// Evaluations that ended in `ok`.
+    pub ok: u64,
+    /// Evaluations that ended in `insufficient data`.
+    pub insufficient_data: u64,
+}
+
+/// The counters of all alarms. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Evaluations(Arc<Mutex<BTreeMap<String, EvaluationCount>>>);
+
+impl Evaluations {
+    /// An alarm was evaluated.
+    pub fn count(&self, alarm_id: &str, project_id: &str, state: AlarmState) {
+        let mut counts = self.0.lock();
+        if counts.len() >= ALARMS_MAX && !counts.contains_key(alarm_id) {
+            return;
+        }
+        let count = counts.entry(alarm_id.to_owned()).or_default();
+        if count.project_id.is_empty() {
+            count.project_id = project_id.to_owned();
+        }
+        match state {
+            AlarmState::Alarm => count.alarm += 1,
+            AlarmState::Ok => count.ok += 1,
+            AlarmState::InsufficientData => count.insufficient_data += 1,
+        }
+    }
+
+    /// An alarm is gone.
+    pub fn forget(&self, alarm_id: &str) {
+        self.0.lock().remove(alarm_id);
+    }
+
+    /// The counters of a project's alarms, or of all.
+    pub fn of(&self, project_id: Option<&str>) -> Vec<(String, EvaluationCount)> {
+        let counts = self.0.lock();
+        let own = counts.iter().filter(|(_, count)| project_id.is_none_or(|project| count.project_id == project));
+        own.map(|(id, count)| (id.clone(), count.clone())).collect()
+    }
+}

@@ -1,0 +1,194 @@
+//! `orzo alarm`: alarms and what became of their notices, of a running Orzo; `list` and `show` of any Aodh as well.
+
+use anyhow::{Context, bail};
+use orzo_session::{ServiceRequest, Session};
+use serde_json::{Value, json};
+use url::form_urlencoded;
+
+use super::output::{Format, Rows};
+use crate::client::Target;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// List alarms, newest change first.
+    List {
+        /// Only those in this state: ok, alarm, "insufficient data".
+        #[arg(long)]
+        state: Option<String>,
+        /// Of all projects (administrators only).
+        #[arg(long)]
+        all_projects: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show an alarm with everything that it says.
+    Show {
+        /// Id of the alarm.
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List notices: those that wait, were delivered, or were given up (parked).
+    Notices {
+        /// Only those in this state: waiting, delivered, parked.
+        #[arg(long)]
+        state: Option<String>,
+        /// Only those of this alarm.
+        #[arg(long)]
+        alarm: Option<String>,
+        /// Of all projects (administrators only).
+        #[arg(long)]
+        all_projects: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give parked notices a new start: one, those of an alarm, or all of the project.
+    Replay {
+        /// Id of a notice.
+        notice: Option<String>,
+        /// Those of this alarm.
+        #[arg(long, conflicts_with = "notice")]
+        alarm: Option<String>,
+        /// All of the project.
+        #[arg(long, conflicts_with_all = ["notice", "alarm"])]
+        all: bool,
+        /// All of all projects (administrators only).
+        #[arg(long, conflicts_with_all = ["notice", "alarm", "all"])]
+        all_projects: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Send a test notice to a URL, by the way of every notice.
+    Call {
+        /// An action, such as https://example.org/hook.
+        action: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show the keys that receivers of this project verify signatures with.
+    Keys {
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(clap::Args)]
+struct Common {
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(answer(arguments.command))
+}
+
+async fn answer(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::List { state, all_projects, common } => {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            if all_projects {
+                query.append_pair("q.field", "all_projects").append_pair("q.value", "true");
+            }
+            if let Some(state) = state {
+                query.append_pair("q.field", "state").append_pair("q.value", &state);
+            }
+            let columns = ["alarm_id", "type", "name", "state", "severity", "enabled", "state_timestamp"];
+            let list = get(&common, &format!("v2/alarms?{}", query.finish())).await?;
+            table(&columns, &list)?.print(common.format)
+        }
+        Command::Show { id, common } => {
+            let alarm = get(&common, &format!("v2/alarms/{}", segment(&id))).await?;
+            fields(&alarm)?.print(common.format)
+        }
+        Command::Notices { state, alarm, all_projects, common } => {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            for (name, value) in [("state", state), ("alarm_id", alarm)] {
+                if let Some(value) = value {
+                    query.append_pair(name, &value);
+                }
+            }
+            if all_projects {
+                query.append_pair("all_projects", "true");
+            }
+            let columns = ["notice_id", "alarm_id", "action", "state", "created_at", "attempts", "next_at", "failure"];
+            let list = get(&common, &format!("v2/notices?{}", query.finish())).await?;
+            table(&columns, &list)?.print(common.format)
+        }
+        Command::Replay { notice, alarm, all, all_projects, common } => {
+            if notice.is_none() && alarm.is_none() && !all && !all_projects {
+                bail!("name a notice, an alarm (--alarm), or --all");
+            }
+            let mut body = json!({"all_projects": all_projects});
+            for (name, value) in [("notice_id", notice), ("alarm_id", alarm)] {
+                if let Some(value) = value {
+                    body[name] = value.into();
+                }
+            }
+            let done = post(&common, "v2/notices/replay", &body).await?;
+            fields(&done)?.print(common.format)
+        }
+        Command::Call { action, common } => {
+            let done = post(&common, "v2/notices/test", &json!({"action": action})).await?;
+            fields(&done)?.print(common.format)?;
+            match done["delivered"].as_bool() {
+                Some(true) => Ok(()),
+                _ => bail!("the test notice was not delivered"),
+            }
+        }
+        Command::Keys { common } => {
+            let keys = get(&common, "v2/notices/signing_keys").await?;
+            let keys = keys["signing_keys"].as_array().context("the server's answer has no keys")?.clone();
+            let rows = keys.into_iter().enumerate().map(|(place, key)| {
+                let name = if place == 0 { "current" } else { "previous" };
+                vec![json!(name), key]
+            });
+            Rows { columns: vec!["key", "value"], rows: rows.collect() }.print(common.format)
+        }
+    }
+}
+
+async fn get(common: &Common, path: &str) -> anyhow::Result<Value> {
+    let session = common.target.session()?;
+    session.get("alarming", path).await.context("the alarm API does not answer as it should")
+}
+
+async fn post(common: &Common, path: &str, body: &Value) -> anyhow::Result<Value> {
+    let session: std::sync::Arc<Session> = common.target.session()?;
+    let request = ServiceRequest {
+        service_type: "alarming",
+        method: "POST".parse().context("a method")?,
+        path,
+        headers: &[],
+        body: Some(body),
+    };
+    session.request(&request, None).await.context("the alarm API does not answer as it should")
+}
+
+/// One row for each object of a list.
+fn table(columns: &[&'static str], list: &Value) -> anyhow::Result<Rows> {
+    let Value::Array(list) = list else { bail!("the server's answer is not a list") };
+    let rows = list.iter().map(|item| columns.iter().map(|column| item[*column].clone()).collect()).collect();
+    Ok(Rows { columns: columns.to_vec(), rows })
+}
+
+/// One row for each field of an object.
+fn fields(object: &Value) -> anyhow::Result<Rows> {
+    let Value::Object(object) = object else { bail!("the server's answer is not an object") };
+    let rows = object.iter().map(|(name, value)| vec![json!(name), value.clone()]).collect();
+    Ok(Rows { columns: vec!["field", "value"], rows })
+}
+
+/// An id as one segment of a path.
+fn segment(id: &str) -> String {
+    form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>().replace('+', "%20")
+}
