@@ -15,7 +15,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// glibc keeps what a thread has freed: after two hundred logins it held 250 MiB for nothing, this one 27 MiB.
+/// glibc keeps the 19 MiB blocks of password hashes once they are freed: after two hundred logins it held 250 MiB of
+/// anonymous memory where this one holds 58.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
