@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{extract::State, response::Response};
+use http::StatusCode;
 use orzo_index::{Filter, IndexError, Metric};
 use orzo_model::Scope;
 use orzo_query::{
@@ -69,7 +70,9 @@ pub(super) async fn compute(
     let answer = match api.engine.aggregates(&query).await {
         // Of a type that is not there Gnocchi says here that the request is wrong.
         Err(QueryError::Index(IndexError::NotFound { what })) if what.starts_with("Resource type ") => {
-            return Err(Problem::bad(format!("{what} does not exist")));
+            let name = what.trim_start_matches("Resource type ");
+            let description = json!({"cause": "Resource type does not exist", "detail": name});
+            return Err(Problem::new(StatusCode::BAD_REQUEST, description));
         }
         answer => answer?,
     };

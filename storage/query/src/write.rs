@@ -328,6 +328,13 @@ impl Engine {
         for &(id, metric) in missing {
             by_resource.entry(id).or_default().push(metric);
         }
+        // A metric that no rule has a policy for could not be made on any resource; Gnocchi says that first.
+        let mut judged: HashSet<&str> = HashSet::new();
+        for (_, metric) in missing.iter().filter(|(_, metric)| metric.archive_policy_name.is_none()) {
+            if judged.insert(&metric.name) {
+                self.index.policy_for_metric(&metric.name).await?;
+            }
+        }
         let mut unknown = Vec::new();
         for (id, metrics) in &by_resource {
             match self.index.resource(scope, "generic", *id).await {

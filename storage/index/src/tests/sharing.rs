@@ -66,3 +66,45 @@ async fn several_processes_that_make_the_same_agree() {
         assert_eq!(f.index.count_metrics().await.expect("counted"), 40);
     }
 }
+
+/// What a metric is, who sees it and whether its resource has ended is remembered; every change of it must be seen.
+#[tokio::test]
+async fn remembered_metrics_follow_every_change() {
+    for f in fixtures().await {
+        let found = f.index.resolve(&[wanted("vm", json!({}), &["cpu"])]).await.expect("made");
+        let resource = found[0].id;
+        let cpu = f.index.metric_of_resource(&Scope::All, resource, "cpu").await.expect("there");
+        let by_id = async |scope: &Scope| f.index.known_metrics(scope, &[cpu.id]).await.expect("asked").pop().flatten();
+        let by_name = async |scope: &Scope, name: &str| {
+            f.index.known_metrics_of(scope, &[(resource, name)]).await.expect("asked").pop().flatten()
+        };
+        assert_eq!(by_id(&Scope::All).await.expect("there").series, cpu.series);
+        assert_eq!(by_name(&Scope::All, "cpu").await.expect("there").id, cpu.id);
+        assert!(by_id(&Scope::Nothing).await.is_none() && by_id(&project("p9")).await.is_none());
+        assert!(by_name(&project("p9"), "cpu").await.is_none(), "memory keeps tenants apart");
+
+        let change = ResourceChange { project_id: Some(Some("p9".into())), ..ResourceChange::default() };
+        f.index.update_resource(&Scope::All, "generic", resource, &change).await.expect("changed");
+        assert!(by_id(&project("p9")).await.is_some(), "the new owner sees it");
+        assert!(by_name(&project("p9"), "cpu").await.is_some());
+
+        let policy = f.index.archive_policy(&cpu.archive_policy.name).await.expect("there");
+        let definition = policy.definition.iter().map(|item| PolicyItem::new(Some(item.granularity()), Some(7), None));
+        let definition = definition.collect::<Result<_, _>>().expect("a definition");
+        f.index.update_archive_policy(&policy.name, definition, None).await.expect("changed");
+        assert_eq!(by_id(&Scope::All).await.expect("there").archive_policy.definition[0].points, Some(7));
+
+        assert!(by_name(&Scope::All, "load").await.is_none());
+        f.index.resolve(&[wanted("vm", json!({}), &["load"])]).await.expect("made");
+        assert!(by_name(&Scope::All, "load").await.is_some(), "what is not remembered is looked up");
+
+        let later = Timestamp::from_secs(START + 1000);
+        assert_eq!(f.index.wake_resources(&[(resource, later)]).await.expect("alive"), 0);
+        f.index.end_resources(&[resource], Timestamp::from_secs(START + 500)).await.expect("ended");
+        assert_eq!(f.index.wake_resources(&[(resource, later)]).await.expect("asked"), 1, "its end is seen");
+        assert_eq!(f.index.wake_resources(&[(resource, later)]).await.expect("asked"), 0);
+
+        f.index.delete_resource(&Scope::All, "generic", resource).await.expect("deleted");
+        assert!(by_id(&Scope::All).await.is_none() && by_name(&Scope::All, "cpu").await.is_none());
+    }
+}
