@@ -19,7 +19,6 @@ use serde_json::{Value, json};
 
 use crate::{
     SharedApi,
-    authenticate::Asker,
     ingest::{
         DECODED_BYTES_MAX, IngestError, SAMPLES_MAX,
         labelled::Labelled,
@@ -27,7 +26,7 @@ use crate::{
     },
     parameters::Parameters,
     problem::Problem,
-    prometheus::{Written, admitted, keep, no_room, project_of, refused_whole},
+    prometheus::{Sender, Written, admitted, keep, no_room, project_of, refused_whole},
 };
 
 pub(crate) fn router() -> Router<SharedApi> {
@@ -82,7 +81,7 @@ async fn health() -> Response {
 }
 
 /// Clients make their database first; here there is nothing to make.
-async fn query(_: Asker, parameters: Parameters) -> Result<Response, Refused> {
+async fn query(_: Sender, parameters: Parameters) -> Result<Response, Refused> {
     let text = parameters.get("q").unwrap_or("").trim().to_ascii_lowercase();
     if text.starts_with("create database") {
         return Ok(Json(json!({"results": [{"statement_id": 0}]})).into_response());
@@ -91,7 +90,7 @@ async fn query(_: Asker, parameters: Parameters) -> Result<Response, Refused> {
 }
 
 async fn write(
-    Asker(caller): Asker,
+    Sender(caller): Sender,
     State(api): State<SharedApi>,
     parameters: Parameters,
     headers: HeaderMap,

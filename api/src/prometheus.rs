@@ -8,12 +8,12 @@ use std::{collections::BTreeSet, sync::Arc};
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{FromRequestParts, Path, Request, State},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use orzo_labels::{LabelIndex, Matcher};
 use orzo_model::{Caller, Scope};
 use parking_lot::{Mutex, RwLock};
@@ -109,6 +109,33 @@ pub(crate) fn project_of(caller: &Caller) -> Result<&str, Problem> {
     caller.project_id.as_deref().ok_or_else(none)
 }
 
+/// Who asks, by what clients of these faces can be set to send: besides the usual credentials a token as `Authorization:
+/// Bearer` (Prometheus) or `Authorization: Token` (InfluxDB 2).
+pub(crate) struct Sender(pub(crate) Caller);
+
+impl FromRequestParts<SharedApi> for Sender {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &SharedApi) -> Result<Self, Problem> {
+        if !parts.headers.contains_key(TOKEN_HEADER)
+            && let Some(token) = bearer(&parts.headers)
+        {
+            parts.headers.insert(TOKEN_HEADER, token);
+        }
+        Asker::from_request_parts(parts, api).await.map(|Asker(caller)| Self(caller))
+    }
+}
+
+const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-auth-token");
+
+fn bearer(headers: &HeaderMap) -> Option<HeaderValue> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    let is_one = scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("token");
+    let mut token = HeaderValue::from_str(token.trim()).ok().filter(|_| is_one)?;
+    token.set_sensitive(true);
+    Some(token)
+}
+
 /// Which message a body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Message {
@@ -140,7 +167,7 @@ impl Message {
 }
 
 async fn write(
-    Asker(caller): Asker,
+    Sender(caller): Sender,
     State(api): State<SharedApi>,
     headers: HeaderMap,
     body: Body,
@@ -323,7 +350,7 @@ fn limit_of(parameters: &Parameters) -> Result<usize, Problem> {
     }
 }
 
-async fn series(Asker(caller): Asker, State(api): State<SharedApi>, request: Request) -> Result<Response, Refused> {
+async fn series(Sender(caller): Sender, State(api): State<SharedApi>, request: Request) -> Result<Response, Refused> {
     let scope = Scope::Project(project_of(&caller)?.to_owned());
     let parameters = parameters_of(request).await?;
     check_times(&api, &parameters)?;
@@ -349,7 +376,7 @@ async fn series(Asker(caller): Asker, State(api): State<SharedApi>, request: Req
     Ok(answer(found.into_iter().map(labels).collect(), is_cut))
 }
 
-async fn labels(Asker(caller): Asker, State(api): State<SharedApi>, request: Request) -> Result<Response, Refused> {
+async fn labels(Sender(caller): Sender, State(api): State<SharedApi>, request: Request) -> Result<Response, Refused> {
     let scope = Scope::Project(project_of(&caller)?.to_owned());
     let parameters = parameters_of(request).await?;
     check_times(&api, &parameters)?;
@@ -358,7 +385,7 @@ async fn labels(Asker(caller): Asker, State(api): State<SharedApi>, request: Req
 }
 
 async fn values(
-    Asker(caller): Asker,
+    Sender(caller): Sender,
     State(api): State<SharedApi>,
     Path(name): Path<String>,
     request: Request,
@@ -371,7 +398,7 @@ async fn values(
 }
 
 /// Deletes whole series; a part of a series' time is not deleted.
-async fn delete(Asker(caller): Asker, State(api): State<SharedApi>, request: Request) -> Result<Response, Refused> {
+async fn delete(Sender(caller): Sender, State(api): State<SharedApi>, request: Request) -> Result<Response, Refused> {
     let scope = Scope::Project(project_of(&caller)?.to_owned());
     let parameters = parameters_of(request).await?;
     if parameters.get("start").is_some() || parameters.get("end").is_some() {

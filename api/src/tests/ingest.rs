@@ -94,6 +94,24 @@ async fn remote_write_is_kept_bit_by_bit_and_a_repeat_changes_nothing() {
 }
 
 #[tokio::test]
+async fn tokens_come_as_each_client_sends_them() {
+    let house = House::build().await;
+    for (path, authorization, status) in [
+        ("/prometheus/api/v1/write", "Bearer alice", 204),
+        ("/prometheus/api/v1/write", "Basic YWxpY2U6c2VjcmV0", 204),
+        ("/prometheus/api/v1/write", "Bearer nobody", 401),
+        ("/prometheus/api/v1/write", "Bearer", 401),
+        ("/influxdb/api/v2/write", "Token alice", 204),
+        ("/influxdb/api/v2/write", "Digest alice", 401),
+        ("/metric/v1/metric", "Bearer alice", 401),
+    ] {
+        let body = if path.starts_with("/prometheus") { snappy(&write_v1(&example())) } else { Vec::new() };
+        let request = Request::post(path).header("authorization", authorization).body(body.into());
+        assert_eq!(send(&house, request.expect("a request")).await.status, status, "{path} {authorization}");
+    }
+}
+
+#[tokio::test]
 async fn message_2_is_the_same_and_begins_counters_at_zero() {
     let house = House::build().await;
     for round in 0..3 {

@@ -241,8 +241,8 @@ impl LabelIndex {
         self.shared.check_open()?;
         let project = self.shared.project(project);
         // What is full stays full however often it is asked: no number and no place in the queue is spent on it.
-        if let Err(refusal) = self.shared.check_room(&project, &project.book.read()) {
-            return Ok(Created { series: vec![None; sets.len()], refusal: Some(refusal) });
+        if let Some(created) = self.shared.without_room(&project, &sets) {
+            return Ok(created);
         }
         let bytes = sets.bytes();
         let numbers = self.take_numbers(sets.len() as u64).await?;
@@ -439,6 +439,15 @@ impl Shared {
             return Err(Refusal::TooFast { max: new_series_per_minute_max });
         }
         Ok(())
+    }
+
+    /// The answer if no more series are taken: those that are known after all, and nothing for the others.
+    fn without_room(&self, project: &Project, sets: &LabelSets) -> Option<Created> {
+        let book = project.book.read();
+        let refusal = self.check_room(project, &book).err()?;
+        let series: Vec<_> = sets.iter().map(|set| book.look_up(book.fingerprint(set))).collect();
+        let refusal = series.contains(&None).then_some(refusal);
+        Some(Created { series, refusal })
     }
 
     fn minute(&self) -> u64 {
