@@ -244,6 +244,9 @@ pub(crate) struct StoreSettings {
 pub(crate) struct AlarmSettings {
     pub(crate) interval: Span,
     pub(crate) lag: Span,
+    pub(crate) lease: Span,
+    pub(crate) prometheus_url: Option<Url>,
+    pub(crate) prometheus_project_label: String,
     pub(crate) webhook_allow: Vec<String>,
     pub(crate) webhook_timeout: Span,
     pub(crate) retry_first: Span,
@@ -421,6 +424,9 @@ impl Default for AlarmSettings {
         Self {
             interval: Span::secs(1),
             lag: Span::secs(5),
+            lease: Span::secs(15),
+            prometheus_url: None,
+            prometheus_project_label: "project".into(),
             webhook_allow: Vec::new(),
             webhook_timeout: Span::secs(15),
             retry_first: Span::secs(5),
@@ -483,6 +489,7 @@ impl Settings {
             ("cloud.exists_period", self.cloud.exists_period, EXISTS_PERIOD_MIN),
             ("store.flush_after", self.store.flush_after, FLUSH_AFTER_MIN),
             ("alarms.interval", self.alarms.interval, INTERVAL_MIN),
+            ("alarms.lease", self.alarms.lease, INTERVAL_MIN),
             ("alarms.webhook_timeout", self.alarms.webhook_timeout, INTERVAL_MIN),
             ("alarms.retry_first", self.alarms.retry_first, INTERVAL_MIN),
             ("alarms.retry_max", self.alarms.retry_max, INTERVAL_MIN),

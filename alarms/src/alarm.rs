@@ -127,8 +127,11 @@ pub struct Alarm {
     pub is_operators: bool,
     /// Counts changes of definition and state; a change names the one it saw, so that of two at once one loses.
     pub revision: i64,
-    /// All windows that end at or before this time have been evaluated.
+    /// All windows that end at or before this time have been evaluated; it may be more, which the partition's lease
+    /// knows.
     pub evaluated_until: Timestamp,
+    /// All events up to this number have been looked at; it may be more, which the partition's lease knows.
+    pub events_until: i64,
 }
 
 /// What a caller may say of an alarm; what is missing gets Aodh's default.

@@ -5,35 +5,39 @@
 //! `book/history.rs`, the outbox in `book/notices.rs`.
 
 mod history;
+mod leases;
 mod notices;
 mod quotas;
 mod rows;
 mod search;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use orzo_database::{AsConflict, Database, DatabaseError, Migration, Transaction, Value};
 use orzo_model::{Scope, SharedClock, Timestamp};
 use serde_json::json;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
     alarm::{Alarm, AlarmRequest, AlarmState},
     evaluations::Evaluations,
-    judge::Judgement,
+    verdict::Judgement,
 };
 
 use history::{Author, change, difference, write_change};
 pub use history::{Change, ChangeKind};
+pub(crate) use leases::{Lease, partition_of};
 pub use notices::{Notice, NoticeFilter, NoticeState, Setback};
 use notices::{notice, write_notice};
 pub use quotas::{QuotaDefaults, UNLIMITED};
 use rows::{COLUMNS, alarm_of, values_of};
 pub use search::{Page, ROWS_MAX};
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    name: "alarms, history, notices",
-    sql: "CREATE TABLE alarms (
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        name: "alarms, history, notices",
+        sql: "CREATE TABLE alarms (
             alarm_id TEXT PRIMARY KEY, name TEXT NOT NULL, description TEXT NOT NULL, enabled BIGINT NOT NULL,
             type TEXT NOT NULL, rule TEXT NOT NULL, ok_actions TEXT NOT NULL, alarm_actions TEXT NOT NULL,
             insufficient_data_actions TEXT NOT NULL, repeat_actions BIGINT NOT NULL, time_constraints TEXT NOT NULL,
@@ -53,13 +57,28 @@ const MIGRATIONS: &[Migration] = &[Migration {
             body TEXT NOT NULL, state TEXT NOT NULL, created_at BIGINT NOT NULL, attempts BIGINT NOT NULL,
             next_at BIGINT NOT NULL, last_error TEXT, delivered_at BIGINT);
           CREATE INDEX alarm_notices_due ON alarm_notices (state, next_at);\n",
-}];
+    },
+    Migration {
+        name: "partitions under lease, changes to follow, events looked at",
+        sql: "ALTER TABLE alarms ADD COLUMN events_until BIGINT NOT NULL DEFAULT 0;
+          ALTER TABLE alarms ADD COLUMN touched_at BIGINT NOT NULL DEFAULT 0;
+          CREATE INDEX alarms_touched ON alarms (touched_at);
+          CREATE TABLE alarm_removals (alarm_id TEXT PRIMARY KEY, removed_at BIGINT NOT NULL);
+          CREATE TABLE alarm_evaluators (owner TEXT PRIMARY KEY, seen_at BIGINT NOT NULL);
+          CREATE TABLE alarm_partitions (
+            partition BIGINT PRIMARY KEY, owner TEXT NOT NULL DEFAULT '', token BIGINT NOT NULL DEFAULT 0,
+            lease_until BIGINT NOT NULL DEFAULT 0, evaluated_until BIGINT NOT NULL DEFAULT 0,
+            events_until BIGINT NOT NULL DEFAULT 0);
+          INSERT INTO alarm_partitions (partition) VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11),
+            (12), (13), (14), (15);\n",
+    },
+];
 
 /// Aodh shows as much without a limit; a page of more is not read by anyone.
 pub(crate) const PAGE_MAX: u32 = 1000;
 
-/// An alarm that cannot be read is looked at again, and told again, after this.
-const UNREADABLE_WAIT: Duration = Duration::from_secs(600);
+/// Deleted alarms are remembered so long, for evaluators that hear of it late.
+const REMOVALS_KEPT: Duration = Duration::from_secs(3600);
 
 /// What can go wrong in the book.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +168,34 @@ pub struct AlarmBook {
     clock: SharedClock,
     quotas: QuotaDefaults,
     evaluations: Evaluations,
+    /// Counts changes through the API in this process.
+    changes: Arc<watch::Sender<u64>>,
+}
+
+/// What was judged of an alarm and is to be written.
+#[derive(Clone, Debug)]
+pub(crate) struct Transition {
+    /// The alarm as it was when it was judged.
+    pub(crate) before: Alarm,
+    /// What was judged.
+    pub(crate) judgement: Judgement,
+    /// The end of the window that was judged, if it was one.
+    pub(crate) until: Option<Timestamp>,
+    /// The number of the event that was looked at, if it was one.
+    pub(crate) events_until: Option<i64>,
+    /// Whether it stands in the history although the state stays.
+    pub(crate) is_recorded: bool,
+    /// The token of the partition's lease; `None` where there is none (tests).
+    pub(crate) token: Option<i64>,
+}
+
+/// What became of a transition.
+#[derive(Clone, Debug)]
+pub(crate) enum Written {
+    /// It is written; the alarm as it is now.
+    Done(Box<Alarm>),
+    /// Somebody else was faster: nothing of it is written.
+    Lost,
 }
 
 impl AlarmBook {
@@ -162,7 +209,13 @@ impl AlarmBook {
         database.migrate("alarms", MIGRATIONS).await?;
         database.migrate("alarms.notices", notices::MIGRATIONS).await?;
         database.migrate("alarms.quotas", quotas::MIGRATIONS).await?;
-        Ok(Self { database, clock, quotas: QuotaDefaults::default(), evaluations: Evaluations::default() })
+        Ok(Self {
+            database,
+            clock,
+            quotas: QuotaDefaults::default(),
+            evaluations: Evaluations::default(),
+            changes: Arc::new(watch::Sender::new(0)),
+        })
     }
 
     /// Writes a new alarm. It belongs to `user_id` and `project_id`; `is_operators`: its reads may look everywhere.
@@ -195,7 +248,9 @@ impl AlarmBook {
             evaluate_timestamp: now,
             is_operators,
             revision: 1,
-            evaluated_until: now.floor(request.rule.granularity()),
+            // The window that has just closed is judged at once, as Aodh does.
+            evaluated_until: now.floor(request.rule.granularity()).minus(request.rule.granularity()),
+            events_until: 0,
         };
         let author = Author { user_id: Some(user_id), project_id: Some(project_id) };
         let change = change(&alarm, ChangeKind::Creation, alarm.to_json().to_string(), &author, now);
@@ -207,10 +262,12 @@ impl AlarmBook {
                 let places: Vec<_> = (1..=COLUMNS.len()).map(|place| format!("${place}")).collect();
                 let sql = format!("INSERT INTO alarms ({}) VALUES ({})", COLUMNS.join(", "), places.join(", "));
                 tx.execute(&sql, &values_of(&alarm)).await?;
+                touch(tx, &alarm.alarm_id, now).await?;
                 write_change(tx, &change).await
             })
         })
         .await?;
+        self.tell();
         Ok(alarm)
     }
 
@@ -286,8 +343,8 @@ impl AlarmBook {
         after.time_constraints.clone_from(&request.time_constraints);
         after.severity = request.severity;
         after.timestamp = now;
-        if before.rule.granularity() != after.rule.granularity() || (after.enabled && !before.enabled) {
-            after.evaluated_until = now.floor(after.rule.granularity());
+        if before.rule != after.rule || (after.enabled && !before.enabled) {
+            after.evaluated_until = now.floor(after.rule.granularity()).minus(after.rule.granularity());
         }
         if let Some(state) = request.state.filter(|state| *state != before.state) {
             after.state = state;
@@ -297,7 +354,7 @@ impl AlarmBook {
         let author = Author { user_id: Some(user_id), project_id: Some(project_id) };
         let detail = difference(before, &after);
         let change = change(&after, ChangeKind::RuleChange, detail, &author, now);
-        self.replace(before, after, Some(change), Vec::new()).await
+        self.replace(before, after, change).await
     }
 
     /// Sets the state by hand. No notices: the caller knows.
@@ -316,81 +373,57 @@ impl AlarmBook {
         let author = Author { user_id: Some(user_id), project_id: Some(project_id) };
         let detail = json!({"state": state, "state_reason": after.state_reason}).to_string();
         let change = change(&after, ChangeKind::StateTransition, detail, &author, now);
-        self.replace(before, after, Some(change), Vec::new()).await
+        self.replace(before, after, change).await
     }
 
     /// Removes an alarm with its history. Notices that wait are still delivered: what they tell has happened.
     pub async fn delete(&self, scope: &Scope, alarm_id: &str) -> Result<(), BookError> {
         self.get(scope, alarm_id).await?;
         self.evaluations.forget(alarm_id);
+        let now = self.clock.now();
         self.in_transaction(|tx| {
             let alarm_id = alarm_id.to_owned();
             Box::pin(async move {
                 tx.execute("DELETE FROM alarm_history WHERE alarm_id = $1", &[alarm_id.as_str().into()]).await?;
                 tx.execute("DELETE FROM alarms WHERE alarm_id = $1", &[alarm_id.as_str().into()]).await?;
+                let sql = "INSERT INTO alarm_removals (alarm_id, removed_at) VALUES ($1, $2) \
+                           ON CONFLICT (alarm_id) DO NOTHING";
+                tx.execute(sql, &[alarm_id.as_str().into(), now.into()]).await?;
+                let old = now.minus(REMOVALS_KEPT);
+                tx.execute("DELETE FROM alarm_removals WHERE removed_at < $1", &[old.into()]).await?;
                 Ok(())
             })
         })
-        .await
-    }
-
-    /// Enabled alarms with a window that closed at or before `until` and is not evaluated yet; longest overdue first.
-    pub async fn due(&self, until: Timestamp, limit: u32) -> Result<Vec<Alarm>, BookError> {
-        let sql = format!("SELECT * FROM alarms WHERE enabled = 1 AND due_at <= $1 ORDER BY due_at LIMIT {limit}");
-        let mut alarms = Vec::new();
-        for row in self.database.query(&sql, &[until.into()]).await? {
-            match alarm_of(&row) {
-                Ok(alarm) => alarms.push(alarm),
-                Err(error) => self.put_off(&row.string("alarm_id"), &error).await?,
-            }
-        }
-        Ok(alarms)
-    }
-
-    /// An alarm that cannot be read must not keep the others from being evaluated; it is told, now and then again.
-    async fn put_off(&self, alarm_id: &str, error: &BookError) -> Result<(), BookError> {
-        tracing::error!(error = error as &dyn std::error::Error, "an alarm is not evaluated");
-        let next = self.clock.now().plus(UNREADABLE_WAIT);
-        let sql = "UPDATE alarms SET due_at = $1 WHERE alarm_id = $2";
-        self.database.execute(sql, &[next.into(), alarm_id.into()]).await?;
+        .await?;
+        self.tell();
         Ok(())
     }
 
-    /// When the next window of an enabled alarm closes.
-    pub async fn next_due_at(&self) -> Result<Option<Timestamp>, BookError> {
-        let row = self.database.query_one("SELECT min(due_at) AS due FROM alarms WHERE enabled = 1", &[]).await?;
-        Ok(row.and_then(|row| row.time("due")))
+    /// Counts changes through the API in this process; for who follows them.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
-    /// Windows up to `until` are evaluated for these alarms and nothing changed. One commit for all of them. An alarm
-    /// that was changed meanwhile is left as it is: it will be evaluated again.
-    pub async fn passed(&self, alarms: &[(Alarm, Timestamp)]) -> Result<(), BookError> {
-        if alarms.is_empty() {
-            return Ok(());
-        }
-        let now = self.clock.now();
-        self.in_transaction(|tx| {
-            let alarms = alarms.to_vec();
-            Box::pin(async move {
-                for (alarm, until) in alarms {
-                    let due_at = until.plus(alarm.rule.granularity());
-                    tx.execute(
-                        "UPDATE alarms SET evaluated_until = $1, due_at = $2, evaluate_at = $3 \
-                         WHERE alarm_id = $4 AND revision = $5",
-                        &[
-                            until.into(),
-                            due_at.into(),
-                            now.into(),
-                            alarm.alarm_id.as_str().into(),
-                            alarm.revision.into(),
-                        ],
-                    )
-                    .await?;
-                }
-                Ok(())
-            })
-        })
-        .await
+    fn tell(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// The states of alarms, in the order of their ids; `None` for those that are not there, or not of the project.
+    pub(crate) async fn states(
+        &self,
+        alarm_ids: &[String],
+        project_id: Option<&str>,
+    ) -> Result<Vec<Option<AlarmState>>, BookError> {
+        let places: Vec<String> = (1..=alarm_ids.len()).map(|place| format!("${place}")).collect();
+        let sql = format!("SELECT alarm_id, project_id, state FROM alarms WHERE alarm_id IN ({})", places.join(", "));
+        let values: Vec<Value> = alarm_ids.iter().map(Value::from).collect();
+        let rows = self.database.query(&sql, &values).await?;
+        let state = |id: &String| {
+            let row = rows.iter().find(|row| row.string("alarm_id") == *id)?;
+            let is_seen = project_id.is_none_or(|project| row.string("project_id") == project);
+            AlarmState::parse(&row.string("state")).filter(|_| is_seen)
+        };
+        Ok(alarm_ids.iter().map(state).collect())
     }
 
     /// Writes what was judged of the window that ends at `until`: the transition (if it is one), its history entry and
@@ -401,63 +434,65 @@ impl AlarmBook {
         judgement: &Judgement,
         until: Timestamp,
     ) -> Result<Alarm, BookError> {
-        let now = self.clock.now();
-        let is_transition = before.state != judgement.state;
-        let mut after = before.clone();
-        after.evaluated_until = until;
-        after.evaluate_timestamp = now;
-        after.state = judgement.state;
-        after.state_reason.clone_from(&judgement.reason);
-        let mut entry = None;
-        if is_transition {
-            after.state_timestamp = now;
-            let detail = json!({"state": judgement.state, "transition_reason": judgement.reason}).to_string();
-            let author = Author { user_id: None, project_id: None };
-            entry = Some(change(&after, ChangeKind::StateTransition, detail, &author, now));
+        let transition = Transition {
+            before: before.clone(),
+            judgement: judgement.clone(),
+            until: Some(until),
+            events_until: None,
+            is_recorded: false,
+            token: None,
+        };
+        match self.write_transitions(&[transition]).await?.pop() {
+            Some(Written::Done(after)) => Ok(*after),
+            _ => Err(BookError::Changed { alarm_id: before.alarm_id.clone() }),
         }
-        let mut notices = Vec::new();
-        if is_transition || before.repeat_actions {
-            for (place, action) in after.actions(judgement.state).iter().enumerate() {
-                notices.push(notice(before, judgement, action, place, until, now));
-            }
-        }
-        self.replace(before, after, entry, notices).await
     }
 
-    /// Compare-and-set on the revision, with everything that belongs to the change.
-    async fn replace(
-        &self,
-        before: &Alarm,
-        mut after: Alarm,
-        change: Option<Change>,
-        notices: Vec<Notice>,
-    ) -> Result<Alarm, BookError> {
+    /// Writes what was judged of several alarms in one commit. Each stands for itself: one that lost against somebody
+    /// else's change, or whose partition has gone to another evaluator, leaves nothing, and the others are written.
+    pub(crate) async fn write_transitions(&self, transitions: &[Transition]) -> Result<Vec<Written>, BookError> {
+        let now = self.clock.now();
+        let prepared: Vec<Prepared> = transitions.iter().map(|transition| prepare(transition, now)).collect();
+        self.in_transaction(|tx| {
+            let prepared = prepared.clone();
+            Box::pin(async move {
+                let mut written = Vec::with_capacity(prepared.len());
+                for Prepared { after, seen, token, change, notices } in prepared {
+                    if !set_row(tx, &after, seen, token).await? {
+                        written.push(Written::Lost);
+                        continue;
+                    }
+                    if let Some(change) = &change {
+                        write_change(tx, change).await?;
+                    }
+                    for notice in &notices {
+                        write_notice(tx, notice).await?;
+                    }
+                    written.push(Written::Done(Box::new(after)));
+                }
+                Ok(written)
+            })
+        })
+        .await
+    }
+
+    /// Compare-and-set on the revision, with the history entry of the change.
+    async fn replace(&self, before: &Alarm, mut after: Alarm, change: Change) -> Result<Alarm, BookError> {
         after.revision = before.revision + 1;
         let seen = before.revision;
+        let now = self.clock.now();
         self.in_transaction(|tx| {
-            let (after, change, notices) = (after.clone(), change.clone(), notices.clone());
+            let (after, change) = (after.clone(), change.clone());
             Box::pin(async move {
-                let sets: Vec<_> =
-                    COLUMNS.iter().enumerate().map(|(place, column)| format!("{column} = ${}", place + 1)).collect();
-                let (id, revision) = (COLUMNS.len() + 1, COLUMNS.len() + 2);
-                let sql =
-                    format!("UPDATE alarms SET {} WHERE alarm_id = ${id} AND revision = ${revision}", sets.join(", "));
-                let mut values = values_of(&after);
-                values.push(after.alarm_id.as_str().into());
-                values.push(seen.into());
-                if tx.execute(&sql, &values).await? == 0 {
+                if !set_row(tx, &after, seen, None).await? {
                     return Err(BookError::Changed { alarm_id: after.alarm_id });
                 }
-                if let Some(change) = &change {
-                    write_change(tx, change).await?;
-                }
-                for notice in &notices {
-                    write_notice(tx, notice).await?;
-                }
-                Ok(())
+                touch(tx, &after.alarm_id, now).await?;
+                write_change(tx, &change).await
             })
         })
         .await?;
+        self.tell();
         Ok(after)
     }
 
@@ -470,6 +505,70 @@ impl AlarmBook {
     {
         self.database.transact(body).await
     }
+}
+
+/// A transition with everything that is written together with it.
+#[derive(Clone)]
+struct Prepared {
+    after: Alarm,
+    seen: i64,
+    token: Option<i64>,
+    change: Option<Change>,
+    notices: Vec<Notice>,
+}
+
+fn prepare(transition: &Transition, now: Timestamp) -> Prepared {
+    let Transition { before, judgement, .. } = transition;
+    let is_turned = before.state != judgement.state;
+    let mut after = before.clone();
+    after.revision = before.revision + 1;
+    after.evaluated_until = transition.until.map_or(before.evaluated_until, |until| until.max(before.evaluated_until));
+    after.events_until = transition.events_until.unwrap_or(before.events_until);
+    after.evaluate_timestamp = now;
+    after.state = judgement.state;
+    let mut entry = None;
+    if is_turned {
+        after.state_timestamp = now;
+    }
+    if is_turned || transition.is_recorded {
+        after.state_reason.clone_from(&judgement.reason);
+        let detail = json!({"state": judgement.state, "transition_reason": judgement.reason}).to_string();
+        let author = Author { user_id: None, project_id: None };
+        entry = Some(change(&after, ChangeKind::StateTransition, detail, &author, now));
+    }
+    let mut notices = Vec::new();
+    if is_turned || before.repeat_actions {
+        let until = transition.until.unwrap_or(now);
+        for (place, action) in after.actions(judgement.state).iter().enumerate() {
+            notices.push(notice(before, judgement, action, place, until, now));
+        }
+    }
+    Prepared { after, seen: before.revision, token: transition.token, change: entry, notices }
+}
+
+/// Writes an alarm's row if it is as it was seen, and the partition still under this token.
+async fn set_row(tx: &mut Transaction<'_>, after: &Alarm, seen: i64, token: Option<i64>) -> Result<bool, BookError> {
+    let sets: Vec<_> = COLUMNS.iter().enumerate().map(|(place, column)| format!("{column} = ${}", place + 1)).collect();
+    let (id, revision) = (COLUMNS.len() + 1, COLUMNS.len() + 2);
+    let mut sql = format!("UPDATE alarms SET {} WHERE alarm_id = ${id} AND revision = ${revision}", sets.join(", "));
+    let mut values = values_of(after);
+    values.push(after.alarm_id.as_str().into());
+    values.push(seen.into());
+    if let Some(token) = token {
+        let (partition, place) = (revision + 1, revision + 2);
+        sql.push_str(&format!(
+            " AND EXISTS (SELECT 1 FROM alarm_partitions WHERE partition = ${partition} AND token = ${place})"
+        ));
+        values.push(i64::try_from(partition_of(&after.alarm_id)).unwrap_or(0).into());
+        values.push(token.into());
+    }
+    Ok(tx.execute(&sql, &values).await? == 1)
+}
+
+/// Tells evaluators in other processes that an alarm is not what they know.
+async fn touch(tx: &mut Transaction<'_>, alarm_id: &str, now: Timestamp) -> Result<(), BookError> {
+    tx.execute("UPDATE alarms SET touched_at = $1 WHERE alarm_id = $2", &[now.into(), alarm_id.into()]).await?;
+    Ok(())
 }
 
 fn is_visible(scope: &Scope, alarm: &Alarm) -> bool {

@@ -22,6 +22,16 @@ pub struct EvaluationCount {
     pub insufficient_data: u64,
 }
 
+impl EvaluationCount {
+    fn add(&mut self, state: AlarmState) {
+        match state {
+            AlarmState::Alarm => self.alarm += 1,
+            AlarmState::Ok => self.ok += 1,
+            AlarmState::InsufficientData => self.insufficient_data += 1,
+        }
+    }
+}
+
 /// The counters of all alarms. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Evaluations(Arc<Mutex<BTreeMap<String, EvaluationCount>>>);
@@ -30,6 +40,10 @@ impl Evaluations {
     /// An alarm was evaluated.
     pub fn count(&self, alarm_id: &str, project_id: &str, state: AlarmState) {
         let mut counts = self.0.lock();
+        if let Some(count) = counts.get_mut(alarm_id) {
+            count.add(state);
+            return;
+        }
         if counts.len() >= ALARMS_MAX && !counts.contains_key(alarm_id) {
             return;
         }
@@ -37,11 +51,7 @@ impl Evaluations {
         if count.project_id.is_empty() {
             count.project_id = project_id.to_owned();
         }
-        match state {
-            AlarmState::Alarm => count.alarm += 1,
-            AlarmState::Ok => count.ok += 1,
-            AlarmState::InsufficientData => count.insufficient_data += 1,
-        }
+        count.add(state);
     }
 
     /// An alarm is gone.

@@ -1,253 +1,264 @@
-//! The evaluator: judges every window that has closed, once, in order.
+//! The evaluator: judges every window that has closed, once, in order, as soon as it can be known.
 //!
-//! It goes by window ends, not by its own clock ticks: after a pause or a take-over it judges each window that was
-//! missed, so that a short spike in between still fires (contract C5).
+//! `lease → alarms in memory → window closed, sample or event arrived → read (shared) → judge (pure) → commit`
+//!
+//! It goes by window ends, not by its own clock ticks: after a pause or a take-over each window that was missed is
+//! judged, so that a short spike in between still fires (contract C5). Nothing is written while nothing changes; how
+//! far each partition has come is kept with its lease, and judging a window again changes nothing.
+//!
+//! A window is judged when its lag has passed, or at once when a sample of the next window of the same series arrives;
+//! a sample that comes later for a window that was judged has it judged again.
 
-use std::{sync::Arc, time::Duration};
+mod alarms;
+mod commit;
+mod follow;
+mod judge;
 
-use futures::StreamExt;
-use orzo_model::{GroupRead, Measure, MeasureReader, ReadError, ResourceRead, Room, Scope, SharedClock, Timestamp};
-use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
-
-use crate::{
-    alarm::{Alarm, AlarmState},
-    book::{AlarmBook, BookError},
-    constraints,
-    judge::judge,
-    rule::{Rule, Threshold},
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
 };
 
-/// Alarms taken from the book at once.
-const DUE_MAX: u32 = 1000;
-/// Reads under way at once.
-const READS_MAX: usize = 16;
-/// Windows judged at most after a pause; what is older is skipped and counted: nobody wants yesterday's alarms now.
-const CATCH_UP_WINDOWS_MAX: u64 = 240;
+use async_trait::async_trait;
+use orzo_model::{EventFeed, Room, SharedClock, Timestamp, WindowReader};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    arrivals::ArrivalBox,
+    book::{AlarmBook, BookError, Lease},
+    windows::Windows,
+};
+
+use alarms::{Key, Watched};
+
+/// Alarms judged together: enough to share reads, few enough that an arrival does not wait long behind them.
+const BATCH_MAX: usize = 10_000;
+/// How often changes by other processes are looked for; those of this one are told at once.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(5);
+/// Changes are looked for so far back again: another process's clock may be behind, its transaction may have been slow.
+const FOLLOW_OVERLAP: Duration = Duration::from_secs(120);
+/// Arrivals are gathered so long before they are judged.
+const GATHER: Duration = Duration::from_millis(20);
+/// How deep combination alarms follow each other within a tick; two that look at each other would go on for ever.
+const COMBINED_ROUNDS_MAX: u32 = 8;
+/// What could not be read or written is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// How often, and how late.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvaluatorSettings {
-    /// How often closed windows are looked for, in milliseconds.
+    /// How often closed windows are looked for when nothing tells of them, in milliseconds.
     pub interval_ms: u64,
-    /// A window is judged so long after its end, in milliseconds: time for its last samples to arrive.
+    /// A window is judged so long after its end, in milliseconds, if no newer sample says earlier that it is complete.
     pub lag_ms: u64,
+    /// Another evaluator takes over when this one has not been heard of for so long, in milliseconds.
+    pub lease_ms: u64,
 }
 
 impl Default for EvaluatorSettings {
     fn default() -> Self {
-        Self { interval_ms: 1_000, lag_ms: 5_000 }
+        Self { interval_ms: 1_000, lag_ms: 5_000, lease_ms: 15_000 }
     }
+}
+
+/// Lists the members of a load balancer's pool, as Octavia shows them.
+#[async_trait]
+pub trait PoolMembers: Send + Sync {
+    /// All members; `Err` in words if they cannot be listed.
+    async fn members(&self, pool_id: &str) -> Result<Vec<Value>, String>;
+}
+
+/// Answers instant queries in PromQL.
+#[async_trait]
+pub trait InstantQueries: Send + Sync {
+    /// The label that names the project in its series.
+    fn label(&self) -> &str;
+
+    /// The values of a query at a time, in the order of the answer; `Err` in words if there is no answer.
+    async fn query(&self, query: &str, at: Timestamp) -> Result<Vec<f64>, String>;
+}
+
+/// What an evaluator is made of.
+#[derive(Clone)]
+pub struct EvaluatorParts {
+    /// The alarms.
+    pub book: AlarmBook,
+    /// Windows of samples.
+    pub reader: Arc<dyn WindowReader>,
+    /// Events, for event alarms.
+    pub events: Option<Arc<dyn EventFeed>>,
+    /// For `prometheus` rules.
+    pub prometheus: Option<Arc<dyn InstantQueries>>,
+    /// For `loadbalancer_member_health` rules.
+    pub members: Option<Arc<dyn PoolMembers>>,
+    /// Tells of new samples and events; without it they are looked for.
+    pub arrivals: Option<Arc<ArrivalBox>>,
+    /// The time.
+    pub clock: SharedClock,
+    /// Counts.
+    pub room: Room,
+    /// Notified when there may be new notices.
+    pub notices: Arc<Notify>,
 }
 
 /// Judges alarms.
 pub struct Evaluator {
-    book: AlarmBook,
-    reader: Arc<dyn MeasureReader>,
+    parts: EvaluatorParts,
     settings: EvaluatorSettings,
-    clock: SharedClock,
-    room: Room,
-    notices: Arc<Notify>,
+    /// A new one for each start: leases of an earlier life are not ours.
+    owner: String,
+    state: Mutex<State>,
 }
 
-/// What became of one alarm.
-enum Evaluated {
-    /// Nothing to tell; these windows are done.
-    Passed(Box<Alarm>, Timestamp),
-    /// Written already.
-    Written,
-    /// To be tried again at the next tick.
-    Later,
+/// Everything in memory. Its truth is in the book.
+#[derive(Default)]
+struct State {
+    leases: HashMap<usize, Held>,
+    renewed_at: Option<Timestamp>,
+    followed_at: Option<Timestamp>,
+    changes_seen: u64,
+    alarms: alarms::Alarms,
+    windows: Windows,
+    /// Alarms to be judged now, whatever their schedule says.
+    hurried: HashSet<Key>,
+    /// Combination alarms one of whose alarms has turned: to be judged in the next round.
+    awaiting: HashSet<Key>,
+    /// Events up to this number have been looked at for all partitions held.
+    events_after: Option<i64>,
+    events_read_at: Option<Timestamp>,
+}
+
+/// A partition held.
+struct Held {
+    lease: Lease,
+    until: Timestamp,
 }
 
 impl Evaluator {
-    /// An evaluator of the alarms in `book`; `notices` is notified when there may be new ones.
-    pub fn new(
-        book: AlarmBook,
-        reader: Arc<dyn MeasureReader>,
-        settings: EvaluatorSettings,
-        clock: SharedClock,
-        room: Room,
-        notices: Arc<Notify>,
-    ) -> Arc<Self> {
-        Arc::new(Self { book, reader, settings, clock, room, notices })
+    /// An evaluator. It takes its share of the partitions at its first tick.
+    pub fn new(parts: EvaluatorParts, settings: EvaluatorSettings) -> Arc<Self> {
+        let owner = Uuid::new_v4().to_string();
+        Arc::new(Self { parts, settings, owner, state: Mutex::default() })
     }
 
-    /// Runs until `stop`.
+    /// Runs until `stop`, then gives its partitions back.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let interval = Duration::from_millis(self.settings.interval_ms.max(10));
+        let mut changes = self.parts.book.changes();
         while !stop.is_cancelled() {
             if let Err(error) = self.tick().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "alarms were not evaluated");
             }
+            let arrived = async {
+                match &self.parts.arrivals {
+                    Some(arrivals) => arrivals.wait().await,
+                    None => std::future::pending().await,
+                }
+                self.parts.clock.sleep(GATHER).await;
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.clock.sleep(interval) => {}
+                () = self.parts.clock.sleep(interval) => {}
+                () = arrived => {}
+                _ = changes.changed() => {}
             }
+        }
+        if let Err(error) = self.release().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the alarms' partitions run out by themselves");
         }
     }
 
-    /// Judges all windows that have closed by now; returns how many alarms had one.
+    /// Judges everything that can be judged by now; returns how many alarms were.
     pub async fn tick(&self) -> Result<usize, BookError> {
-        let until = self.clock.now().minus(Duration::from_millis(self.settings.lag_ms));
+        let mut state = self.state.lock().await;
+        let state = &mut *state;
+        self.renew(state).await?;
+        self.follow_changes(state).await?;
+        self.follow_arrivals(state);
+        self.follow_events(state).await?;
         let mut total = 0;
+        let mut rounds = 0;
         loop {
-            let due = self.book.due(until, DUE_MAX).await?;
-            let count = due.len();
-            total += count;
-            self.room.received(count as u64);
-            let started = self.clock.monotonic();
-            let results: Vec<_> = futures::stream::iter(due.into_iter().map(|alarm| self.evaluate(alarm, until)))
-                .buffer_unordered(READS_MAX)
-                .collect()
-                .await;
-            let mut passed = Vec::new();
-            let mut later = 0;
-            let mut failed = None;
-            for result in results {
-                match result {
-                    Ok(Evaluated::Passed(alarm, until)) => passed.push((*alarm, until)),
-                    Ok(Evaluated::Written) => self.room.stored(1),
-                    Ok(Evaluated::Later) => later += 1,
-                    Err(error) => {
-                        later += 1;
-                        failed = Some(error);
-                    }
-                }
+            let mut due = self.due(state);
+            if due.is_empty() && rounds < COMBINED_ROUNDS_MAX {
+                rounds += 1;
+                state.hurried.extend(std::mem::take(&mut state.awaiting));
+                due = self.due(state);
             }
-            self.room.returned(later);
-            match self.book.passed(&passed).await {
-                Ok(()) => self.room.stored(passed.len() as u64),
+            if due.is_empty() {
+                return Ok(total);
+            }
+            total += due.len();
+            let count = due.len() as u64;
+            self.parts.room.received(count);
+            let started = self.parts.clock.monotonic();
+            let outcome = self.judge_all(state, due).await;
+            self.parts.room.took("evaluate", self.parts.clock.monotonic().saturating_sub(started));
+            match outcome {
+                Ok(later) => {
+                    self.parts.room.stored(count - later);
+                    self.parts.room.returned(later);
+                }
                 Err(error) => {
-                    self.room.returned(passed.len() as u64);
+                    self.parts.room.returned(count);
                     return Err(error);
                 }
             }
-            self.room.took("evaluate", self.clock.monotonic().saturating_sub(started));
-            if let Some(error) = failed {
-                return Err(error);
-            }
-            if count < DUE_MAX as usize || later > 0 {
-                return Ok(total);
-            }
         }
     }
 
-    async fn evaluate(&self, mut alarm: Alarm, until: Timestamp) -> Result<Evaluated, BookError> {
-        let width = alarm.rule.granularity();
-        let last_end = until.floor(width);
-        let first_end = self.first_end(&alarm, last_end);
-        // One window more than needed: a metric that is polled once a window may have its point just before it.
-        let reach = width * (threshold_of(&alarm.rule).map_or(1, |threshold| threshold.alarm_periods()) + 1);
-        let measures = match self.read(&alarm.rule, scope_of(&alarm), first_end.minus(reach), last_end).await {
-            Ok(measures) => measures,
-            Err(ReadError::Unavailable { reason }) => {
-                tracing::debug!(alarm = alarm.alarm_id, reason, "alarm will be evaluated later");
-                return Ok(Evaluated::Later);
-            }
-            // Aodh: what cannot be found or asked is no data.
-            Err(ReadError::NotFound { .. } | ReadError::Invalid { .. }) => Vec::new(),
-        };
-        let mut end = first_end;
-        let mut is_written = false;
-        while end <= last_end {
-            if constraints::are_open(&alarm.time_constraints, end) {
-                let values: Vec<f64> = measures
-                    .iter()
-                    .filter(|measure| measure.timestamp >= end.minus(reach) && measure.timestamp < end)
-                    .map(|measure| measure.value)
-                    .collect();
-                let judgement = threshold_of(&alarm.rule).and_then(|threshold| judge(alarm.state, &values, threshold));
-                if let Some(judgement) = judgement
-                    && is_worth_writing(&alarm, judgement.state)
-                {
-                    alarm = match self.book.transition(&alarm, &judgement, end).await {
-                        // Changed or deleted by hand meanwhile: the next tick sees the new one.
-                        Err(BookError::Changed { .. }) => return Ok(Evaluated::Later),
-                        other => other?,
-                    };
-                    is_written = true;
-                    self.notices.notify_one();
-                }
-            }
-            end = end.plus(width);
-        }
-        if is_written && alarm.evaluated_until == last_end {
-            return Ok(Evaluated::Written);
-        }
-        Ok(Evaluated::Passed(Box::new(alarm), last_end))
+    /// Gives all partitions back, with how far they have come.
+    pub async fn release(&self) -> Result<(), BookError> {
+        let mut state = self.state.lock().await;
+        let held = self.marks(&state);
+        state.leases.clear();
+        self.parts.book.release(&self.owner, &held).await
     }
 
-    /// The end of the first window that is not judged yet.
-    fn first_end(&self, alarm: &Alarm, last_end: Timestamp) -> Timestamp {
-        let width = alarm.rule.granularity();
-        let next = alarm.evaluated_until.floor(width).plus(width);
-        let missed = last_end.since(next).as_micros() / width.as_micros().max(1);
-        if missed <= u128::from(CATCH_UP_WINDOWS_MAX) {
-            return next;
-        }
-        tracing::warn!(alarm = alarm.alarm_id, windows = %missed, "too many windows were missed; the oldest are skipped");
-        last_end.minus(width * (CATCH_UP_WINDOWS_MAX as u32))
+    /// How many alarms are in memory, and how many different questions they ask.
+    pub async fn load(&self) -> (usize, usize) {
+        let state = self.state.lock().await;
+        (state.alarms.len(), state.windows.len())
     }
 
-    async fn read(
-        &self,
-        rule: &Rule,
-        scope: Scope,
-        start: Timestamp,
-        stop: Timestamp,
-    ) -> Result<Vec<Measure>, ReadError> {
-        let Some(threshold) = threshold_of(rule) else { return Ok(Vec::new()) };
-        match rule {
-            Rule::Resource(resource) => {
-                let read = ResourceRead {
-                    resource_id: resource.resource_id.clone(),
-                    metric: resource.metric.clone(),
-                    aggregation: threshold.aggregation_method.clone(),
-                    granularity: rule.granularity(),
-                    start,
-                    stop,
-                };
-                self.reader.read_resource(&scope, &read).await
+    /// Alarms whose time has come, at most a batch.
+    fn due(&self, state: &mut State) -> Vec<Key> {
+        let now = self.parts.clock.now();
+        let mut due: Vec<Key> = Vec::new();
+        let hurried: Vec<Key> = state.hurried.iter().copied().take(BATCH_MAX).collect();
+        for key in hurried {
+            state.hurried.remove(&key);
+            if state.alarms.get(key).is_some() {
+                due.push(key);
             }
-            Rule::Group(group) => {
-                let (within, over) = group.methods();
-                let read = GroupRead {
-                    metric: group.metric.clone(),
-                    resource_type: group.resource_type.clone(),
-                    search: group.search().map_err(|error| ReadError::Invalid { reason: error.to_string() })?,
-                    aggregation: within.to_owned(),
-                    reaggregation: over.to_owned(),
-                    granularity: rule.granularity(),
-                    start,
-                    stop,
-                };
-                self.reader.read_group(&scope, &read).await
-            }
-            _ => Ok(Vec::new()),
         }
+        while due.len() < BATCH_MAX
+            && let Some(key) = state.alarms.pop_due(now)
+        {
+            due.push(key);
+        }
+        due.sort_unstable();
+        due.dedup();
+        due
+    }
+
+    fn lag(&self) -> Duration {
+        Duration::from_millis(self.settings.lag_ms)
     }
 }
 
-fn threshold_of(rule: &Rule) -> Option<&Threshold> {
-    match rule {
-        Rule::Resource(rule) => Some(&rule.threshold),
-        Rule::Metrics(rule) => Some(&rule.threshold),
-        Rule::Group(rule) => Some(&rule.threshold),
-        _ => None,
-    }
-}
-
-/// A change of state, or a repetition that was asked for.
-fn is_worth_writing(alarm: &Alarm, state: AlarmState) -> bool {
-    state != alarm.state || (alarm.repeat_actions && state != AlarmState::InsufficientData)
-}
-
-/// An alarm sees what its project sees; an operator's sees everything.
-fn scope_of(alarm: &Alarm) -> Scope {
-    if alarm.is_operators { Scope::All } else { Scope::Project(alarm.project_id.clone()) }
+/// The newest window end that may be judged for an alarm: its lag is over, or a newer sample has come.
+fn last_end(watched: &Watched, windows: &Windows, now: Timestamp, lag: Duration) -> Timestamp {
+    let by_lag = now.minus(lag).floor(watched.width);
+    let single = watched.only_place().filter(|place| windows.is_single(*place));
+    let newest = single.and_then(|place| windows.newest(place));
+    newest.map_or(by_lag, |newest| newest.min(now).floor(watched.width).max(by_lag))
 }
 
 #[cfg(test)]

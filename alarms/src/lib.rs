@@ -8,29 +8,36 @@
 
 mod address;
 mod alarm;
+mod arrivals;
 mod book;
 mod constraints;
+mod dry_run;
 mod evaluations;
 mod evaluator;
 mod fields;
-mod judge;
 mod notify;
+mod prometheus;
 mod promql;
 mod python;
 mod query;
+mod readings;
 mod rule;
 mod signature;
+mod verdict;
 mod webhook;
+mod windows;
 
+pub use crate::prometheus::Prometheus;
 pub use address::{AddressError, AllowList, check_address};
 pub use alarm::{Alarm, AlarmError, AlarmRequest, AlarmState, Severity, TimeConstraint};
+pub use arrivals::ArrivalBox;
 pub use book::{
     AlarmBook, AlarmFilter, BookError, Change, ChangeKind, Notice, NoticeFilter, NoticeState, Page, QuotaDefaults,
     ROWS_MAX, Setback, UNLIMITED,
 };
+pub use dry_run::{DryRun, DryRunError, DryRunReaders, Timeline, TriedWindow, Turn, test_rule};
 pub use evaluations::{EvaluationCount, Evaluations};
-pub use evaluator::{Evaluator, EvaluatorSettings};
-pub use judge::{Disposition, Judgement, ReasonData, judge};
+pub use evaluator::{Evaluator, EvaluatorParts, EvaluatorSettings, InstantQueries, PoolMembers};
 pub use notify::{
     CloudDoor, CloudRequest, Deliverer, DoorError, Failure, Notifier, NotifierSettings, Outcome, TopicDoor,
     action::{Action, ActionError, Trust, ZaqarQueue, scrubbed, with_trust},
@@ -41,4 +48,5 @@ pub use rule::{
     MeterRule, MeterStatistic, MetricsRule, Operator, PrometheusRule, ResourceRule, Rule, TYPES, Threshold,
 };
 pub use signature::SigningKeys;
+pub use verdict::Judgement;
 pub use webhook::Webhook;

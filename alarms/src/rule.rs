@@ -20,6 +20,7 @@ use crate::alarm::AlarmError;
 
 pub use combination::{CombinationRule, Operator};
 pub use composite::Composite;
+pub(crate) use composite::leaf_json as composite_leaf_json;
 pub use event::{EventQuery, EventRule};
 pub use member_health::MemberHealthRule;
 pub use meter::{MeterQuery, MeterRule, MeterStatistic};

@@ -13,8 +13,8 @@ use orzo_agents::{
     publish::{BusOutlet, Publisher},
 };
 use orzo_alarms::{
-    AlarmBook, AllowList, Deliverer, Evaluator, EvaluatorSettings, Notifier, NotifierSettings, QuotaDefaults,
-    SigningKeys, Webhook,
+    AlarmBook, AllowList, ArrivalBox, Deliverer, Evaluator, EvaluatorParts, EvaluatorSettings, InstantQueries,
+    Notifier, NotifierSettings, PoolMembers, Prometheus, QuotaDefaults, SigningKeys, Webhook,
 };
 use orzo_api::{ApiParts, ApiSettings, BatchDoor, MetricsAccess};
 use orzo_bus::{Records, batch, topic};
@@ -65,6 +65,7 @@ struct Core {
     quarantine: Arc<Quarantine>,
     book: AlarmBook,
     deliverer: Arc<Deliverer>,
+    session: Arc<Session>,
 }
 
 /// Opens what the roles need.
@@ -140,7 +141,7 @@ async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Defini
     let book =
         book.with_quotas(QuotaDefaults { project: settings.alarms.project_quota, user: settings.alarms.user_quota });
     let deliverer = open_deliverer(ground, session)?;
-    Ok(Core { store, labels, engine, collector, quarantine, book, deliverer })
+    Ok(Core { store, labels, engine, collector, quarantine, book, deliverer, session: session.clone() })
 }
 
 /// What tries to deliver a notice: the loop's tries and the test calls of the API go through the same.
@@ -351,13 +352,32 @@ fn start_alarms(ground: &Ground, stages: &Stages, core: &Core) -> anyhow::Result
     let chosen = &settings.alarms;
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let wake = Arc::new(Notify::new());
+    let arrivals = Arc::new(ArrivalBox::default());
+    core.engine.listen(arrivals.clone());
+    let prometheus = match &chosen.prometheus_url {
+        Some(url) => {
+            let label = chosen.prometheus_project_label.clone();
+            Some(Arc::new(Prometheus::new(url.clone(), label)?) as Arc<dyn InstantQueries>)
+        }
+        None => None,
+    };
     let evaluator = Evaluator::new(
-        core.book.clone(),
-        core.engine.clone(),
-        EvaluatorSettings { interval_ms: millis(chosen.interval.0), lag_ms: millis(chosen.lag.0) },
-        clock.clone(),
-        rooms.room("alarms"),
-        wake.clone(),
+        EvaluatorParts {
+            book: core.book.clone(),
+            reader: core.engine.clone(),
+            events: Some(core.engine.clone()),
+            prometheus,
+            members: Some(Arc::new(Octavia(core.session.clone()))),
+            arrivals: Some(arrivals),
+            clock: clock.clone(),
+            room: rooms.room("alarms"),
+            notices: wake.clone(),
+        },
+        EvaluatorSettings {
+            interval_ms: millis(chosen.interval.0),
+            lag_ms: millis(chosen.lag.0),
+            lease_ms: millis(chosen.lease.0),
+        },
     );
     stages.readers.tasks.spawn(evaluator.run(stages.readers.stop.clone()));
     let notifier_settings = NotifierSettings {
@@ -387,6 +407,21 @@ fn start_alarms(ground: &Ground, stages: &Stages, core: &Core) -> anyhow::Result
         }
     });
     Ok(())
+}
+
+/// Lists the members of a pool by this service's own session.
+struct Octavia(Arc<Session>);
+
+#[async_trait::async_trait]
+impl PoolMembers for Octavia {
+    async fn members(&self, pool_id: &str) -> Result<Vec<serde_json::Value>, String> {
+        let path = format!("v2/lbaas/pools/{pool_id}/members");
+        let mut answer = self.0.get("load-balancer", &path).await.map_err(|error| error.to_string())?;
+        match answer["members"].take() {
+            serde_json::Value::Array(members) => Ok(members),
+            _ => Err("the load balancing service gives an answer without members".to_owned()),
+        }
+    }
 }
 
 fn read_definitions(settings: &Settings) -> anyhow::Result<Definitions> {

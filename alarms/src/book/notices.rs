@@ -12,12 +12,12 @@ use uuid::Uuid;
 use super::{AlarmBook, BookError, PAGE_MAX, rows::notice_of};
 use crate::{
     alarm::Alarm,
-    judge::Judgement,
     notify::{
         Failure,
         action::{Action, scrubbed},
         outcome::{FAILURES_MAX, open_until},
     },
+    verdict::Judgement,
 };
 
 /// Tries under way at once to one receiver of one project, so that a slow one does not hold the others' places.

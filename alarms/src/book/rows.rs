@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Columns of `alarms`, in the order of [`values_of`].
-pub(super) const COLUMNS: [&str; 23] = [
+pub(super) const COLUMNS: [&str; 24] = [
     "alarm_id",
     "name",
     "description",
@@ -35,6 +35,7 @@ pub(super) const COLUMNS: [&str; 23] = [
     "revision",
     "evaluated_until",
     "due_at",
+    "events_until",
 ];
 
 pub(super) fn values_of(alarm: &Alarm) -> Vec<Value> {
@@ -63,6 +64,7 @@ pub(super) fn values_of(alarm: &Alarm) -> Vec<Value> {
         alarm.revision.into(),
         alarm.evaluated_until.into(),
         alarm.evaluated_until.plus(alarm.rule.granularity()).into(),
+        alarm.events_until.into(),
     ]
 }
 
@@ -101,6 +103,7 @@ pub(super) fn alarm_of(row: &Row) -> Result<Alarm, BookError> {
         is_operators: row.flag("operators"),
         revision: row.int("revision").ok_or_else(|| damaged("revision", "is not a number".into()))?,
         evaluated_until: time("evaluated_until")?,
+        events_until: row.int("events_until").unwrap_or(0),
     })
 }
 

@@ -5,11 +5,8 @@ use std::time::Duration;
 use orzo_model::{Clock, ManualClock, Timestamp};
 use serde_json::json;
 
-use super::*;
-use crate::{
-    judge::{Disposition, ReasonData},
-    rule::Rule,
-};
+use super::{leases::PARTITIONS, *};
+use crate::rule::Rule;
 
 pub(crate) fn request(threshold: f64) -> AlarmRequest {
     let body = json!({
@@ -22,8 +19,7 @@ pub(crate) fn request(threshold: f64) -> AlarmRequest {
 }
 
 fn to_alarm() -> Judgement {
-    let reason_data =
-        ReasonData { kind: "threshold".into(), disposition: Disposition::Outside, count: 1, most_recent: Some(95.0) };
+    let reason_data = json!({"type": "threshold", "disposition": "outside", "count": 1, "most_recent": 95.0});
     Judgement { state: AlarmState::Alarm, reason: "Transition to alarm".into(), reason_data }
 }
 
@@ -143,15 +139,85 @@ async fn pages_follow_each_other_without_gap_or_repeat() {
 
 #[tokio::test]
 async fn an_alarm_that_cannot_be_read_is_an_error_and_stops_no_other() {
-    for (book, clock) in books().await {
+    for (book, _clock) in books().await {
         let broken = book.create(&request(80.0), "u", "p", false).await.expect("created");
         let sound = book.create(&request(80.0), "u", "p", false).await.expect("created");
         let sql = "UPDATE alarms SET rule = '{}' WHERE alarm_id = $1";
         book.database.execute(sql, &[broken.alarm_id.as_str().into()]).await.expect("damaged");
         let error = book.get(&Scope::All, &broken.alarm_id).await.expect_err("damaged");
         assert!(matches!(&error, BookError::Damaged { column, .. } if column == "rule"), "{error}");
-        clock.advance(Duration::from_secs(120));
-        let due = book.due(clock.now(), 10).await.expect("due");
-        assert_eq!(due.iter().map(|alarm| &alarm.alarm_id).collect::<Vec<_>>(), [&sound.alarm_id]);
+        let mut found = Vec::new();
+        for partition in 0..PARTITIONS {
+            found.extend(book.partition(partition).await.expect("a partition"));
+        }
+        assert_eq!(found.iter().map(|alarm| &alarm.alarm_id).collect::<Vec<_>>(), [&sound.alarm_id]);
+    }
+}
+
+#[tokio::test]
+async fn every_alarm_is_in_one_partition_and_a_transition_under_an_old_token_does_not_commit() {
+    for (book, clock) in books().await {
+        for _ in 0..40 {
+            book.create(&request(80.0), "u", "p", false).await.expect("created");
+        }
+        let lease = Duration::from_secs(15);
+        let first = book.claim("first", &[], lease).await.expect("claimed");
+        assert_eq!(first.len(), PARTITIONS);
+        let mut count = 0;
+        for lease in &first {
+            for alarm in book.partition(lease.partition).await.expect("a partition") {
+                assert_eq!(partition_of(&alarm.alarm_id), lease.partition);
+                count += 1;
+            }
+        }
+        assert_eq!(count, 40);
+        // Nobody else gets any while the lease runs; afterwards half, since the first was heard of not long ago.
+        assert!(book.claim("second", &[], lease).await.expect("claimed").is_empty());
+        clock.advance(lease);
+        let second = book.claim("second", &[], lease).await.expect("claimed");
+        assert_eq!(second.len(), PARTITIONS);
+        let alarm = book.list(&Scope::All, &AlarmFilter::default()).await.expect("listed").remove(0);
+        let write = |token: i64| Transition {
+            before: alarm.clone(),
+            judgement: to_alarm(),
+            until: Some(clock.now()),
+            events_until: None,
+            is_recorded: false,
+            token: Some(token),
+        };
+        let token = |leases: &[Lease]| {
+            leases.iter().find(|lease| lease.partition == partition_of(&alarm.alarm_id)).expect("held").token
+        };
+        let lost = book.write_transitions(&[write(token(&first))]).await.expect("asked");
+        assert!(matches!(lost.as_slice(), [Written::Lost]), "{lost:?}");
+        assert_eq!(book.notice_counts().await.expect("counts"), (0, 0, 0));
+        let done = book.write_transitions(&[write(token(&second))]).await.expect("asked");
+        assert!(matches!(done.as_slice(), [Written::Done(_)]), "{done:?}");
+        assert_eq!(book.notice_counts().await.expect("counts"), (1, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn two_evaluators_share_the_partitions_and_what_was_reached_goes_with_them() {
+    for (book, clock) in books().await {
+        let lease = Duration::from_secs(15);
+        let mut first = book.claim("first", &[], lease).await.expect("claimed");
+        for lease in &mut first {
+            lease.evaluated_until = clock.now();
+            lease.events_until = 7;
+        }
+        clock.advance(Duration::from_secs(5));
+        book.claim("second", &[], lease).await.expect("claimed");
+        let kept = book.claim("first", &first, lease).await.expect("claimed");
+        assert_eq!(kept.len(), PARTITIONS / 2);
+        let second = book.claim("second", &[], lease).await.expect("claimed");
+        assert_eq!(second.len(), PARTITIONS / 2);
+        assert!(
+            second.iter().all(|lease| lease.evaluated_until == first[0].evaluated_until && lease.events_until == 7)
+        );
+        assert!(second.iter().all(|lease| lease.token == 2) && kept.iter().all(|lease| lease.token == 1));
+        book.release("second", &second).await.expect("released");
+        let all = book.claim("first", &kept, lease).await.expect("claimed");
+        assert_eq!(all.len(), PARTITIONS);
     }
 }

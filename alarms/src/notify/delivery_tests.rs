@@ -16,8 +16,8 @@ use crate::{
     address::AllowList,
     alarm::{AlarmRequest, AlarmState},
     book::{NoticeFilter, NoticeState},
-    judge::{Disposition, Judgement, ReasonData},
     signature::SigningKeys,
+    verdict::Judgement,
     webhook::Webhook,
 };
 
@@ -156,12 +156,7 @@ impl Bench {
         });
         let request = AlarmRequest::parse(&body, true).expect("a good request");
         let alarm = self.book.create(&request, "u", project, false).await.expect("created");
-        let reason_data = ReasonData {
-            kind: "threshold".into(),
-            disposition: Disposition::Outside,
-            count: 1,
-            most_recent: Some(95.0),
-        };
+        let reason_data = json!({"type": "threshold", "disposition": "outside", "count": 1, "most_recent": 95.0});
         let judgement = Judgement { state: AlarmState::Alarm, reason: "because".into(), reason_data };
         self.book.transition(&alarm, &judgement, self.clock.now()).await.expect("a transition");
     }

@@ -74,6 +74,11 @@ impl Composite {
         }
         let mut own = fields.clone();
         own.remove("type");
+        if own.get("clear_threshold").is_some_and(|clear| !clear.is_null()) {
+            return Err(AlarmError::Refused(
+                "clear_threshold needs the state of an alarm, which a part of a composite rule has not".to_owned(),
+            ));
+        }
         let rule = Rule::parse_at("alarm.composite_rule", type_name, &Value::Object(own))?;
         Ok(Self::Leaf(Box::new(rule)))
     }

@@ -67,7 +67,7 @@ impl EventRule {
         Ok(rule)
     }
 
-    pub(super) fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let list = |queries: &[EventQuery]| queries.iter().map(EventQuery::to_json).collect::<Vec<_>>();
         let mut json = json!({"event_type": self.event_type, "query": list(&self.query)});
         if let Some(event_type) = &self.resolve_event_type {

@@ -35,6 +35,7 @@ pub mod event;
 pub mod rooms;
 pub mod sample;
 pub mod time;
+pub mod watch;
 
 pub use caller::{Caller, Scope, Standing};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
@@ -43,6 +44,7 @@ pub use event::{Event, Trait, TraitValue};
 pub use rooms::{Room, Rooms};
 pub use sample::{Batch, Metadata, Sample, SampleKind, sample_id};
 pub use time::{TimeError, Timestamp};
+pub use watch::{Arrivals, EventFeed, NumberedEvent, Target, WindowRead, WindowReader};
 
 /// Dense number of a series in the store. Assigned once by the index, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]

@@ -5,9 +5,10 @@
 
 use orzo_database::Migration;
 
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    name: "policies, types, resources, metrics, events",
-    sql: "
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        name: "policies, types, resources, metrics, events",
+        sql: "
 CREATE TABLE index_counters (name TEXT PRIMARY KEY, next BIGINT NOT NULL);
 INSERT INTO index_counters (name, next) VALUES ('series', 1), ('deletions', 0);
 CREATE TABLE index_archive_policies (
@@ -69,4 +70,15 @@ CREATE TABLE index_event_traits (
 );
 CREATE INDEX index_event_traits_by_text ON index_event_traits (name, text);
 ",
-}];
+    },
+    Migration {
+        name: "events in the order of their commits",
+        sql: "
+ALTER TABLE index_events ADD COLUMN number BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE index_events ADD COLUMN stored_at BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX index_events_by_number ON index_events (number);
+CREATE INDEX index_events_by_project ON index_events (project_id, generated_at);
+INSERT INTO index_counters (name, next) VALUES ('events', 1);
+",
+    },
+];

@@ -13,7 +13,7 @@ mod top;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use orzo_index::{Filter, Metric, Resource};
-use orzo_model::{Measure, Scope, Timestamp};
+use orzo_model::{Measure, Scope, SeriesId, Timestamp};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -189,6 +189,15 @@ impl Engine {
             Some(top) => top.of(answer),
             None => answer,
         })
+    }
+
+    /// The series of the metrics that a question with a search names.
+    pub(crate) async fn series_named(&self, query: &AggregatesQuery) -> Result<Vec<SeriesId>, QueryError> {
+        let search = query.search.as_ref().ok_or_else(|| QueryError::refused("a search is needed"))?;
+        let resources = self.found(query, search).await?;
+        let named = self.named(query, &[&resources]).await?;
+        let series: Vec<SeriesId> = named.iter().flatten().map(|named| named.metric.series).collect();
+        if series.is_empty() { Err(no_metric(query)) } else { Ok(series) }
     }
 
     /// The one series that a question with a search comes to.

@@ -17,16 +17,21 @@ mod points;
 mod read;
 mod reader;
 mod width;
+mod windows;
 mod write;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use orzo_definitions::ResourceDefinitions;
 use orzo_index::{
     AddedAttribute, ArchivePolicy, Attribute, AttributeKind, Index, IndexError, PolicyItem, ResourceType,
     attribute::TEXT_CHARACTERS_MAX,
 };
-use orzo_model::{Room, SharedClock};
+use orzo_model::{Arrivals, Room, SharedClock};
 use serde::{Deserialize, Serialize};
 
 pub use aggregates::{
@@ -97,6 +102,8 @@ pub struct Engine {
     clock: SharedClock,
     settings: EngineSettings,
     labels: Option<Arc<orzo_labels::LabelIndex>>,
+    /// Told of what was written, once somebody listens.
+    arrivals: OnceLock<Arc<dyn Arrivals>>,
 }
 
 impl Engine {
@@ -110,13 +117,20 @@ impl Engine {
         clock: SharedClock,
         settings: EngineSettings,
     ) -> Result<Self, QueryError> {
-        let engine = Self { index, store, definitions, room, clock, settings, labels: None };
+        let engine = Self { index, store, definitions, room, clock, settings, labels: None, arrivals: OnceLock::new() };
         // Whoever wants an empty index wants nothing of the definitions in it either.
         if engine.index.settings().create_defaults {
             engine.make_policies().await?;
             engine.make_types().await?;
         }
         Ok(engine)
+    }
+
+    /// From now on somebody is told of what is written. There is one listener; a second one is not heard.
+    pub fn listen(&self, arrivals: Arc<dyn Arrivals>) {
+        if self.arrivals.set(arrivals).is_err() {
+            tracing::warn!("somebody listens to the engine already");
+        }
     }
 
     /// The index that it writes and reads through.

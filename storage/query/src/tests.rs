@@ -5,6 +5,7 @@ mod failing;
 mod labelled;
 mod reading;
 mod scopes;
+mod windows;
 mod writing;
 
 use std::{collections::BTreeMap, sync::Arc};

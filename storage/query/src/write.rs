@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use orzo_definitions::{ActionKind, ResourceAction};
 use orzo_index::{Filter, IndexError, Metric, MetricSource, Page, ResourceQuery, ResourceWanted, resource_uuid};
 use orzo_model::{Batch, Event, Measure, Point, Receipt, SampleSink, Scope, SeriesId, SinkError, Timestamp};
+use orzo_store::{AppendReceipt, StoreError};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -104,7 +105,7 @@ impl Engine {
         let mut receipt = Receipt::default();
         if !points.is_empty() {
             let count = points.len() as u64;
-            let appended = self.store.append(points).await?;
+            let appended = self.append(points).await?;
             // A repeat that is in the files already cannot be told from a new point here; the store finds it when it
             // merges them, and answers are right at once.
             receipt.repeated += appended.replaced.min(count);
@@ -130,7 +131,20 @@ impl Engine {
                 self.apply(&action).await?;
             }
         }
-        Ok(self.index.insert_events(events).await?)
+        let new = self.index.insert_events(events).await?;
+        if let Some(arrivals) = self.arrivals.get().filter(|_| new > 0) {
+            arrivals.events();
+        }
+        Ok(new)
+    }
+
+    /// Makes points durable, then tells who listens.
+    async fn append(&self, points: Vec<Point>) -> Result<AppendReceipt, StoreError> {
+        let Some(arrivals) = self.arrivals.get() else { return self.store.append(points).await };
+        let told = points.clone();
+        let receipt = self.store.append(points).await?;
+        arrivals.points(&told);
+        Ok(receipt)
     }
 
     async fn apply(&self, action: &ResourceAction) -> Result<(), QueryError> {
@@ -232,7 +246,7 @@ impl Engine {
         }
         let count = points.len() as u64;
         self.room.received(count);
-        match self.store.append(points).await {
+        match self.append(points).await {
             Ok(appended) => {
                 let repeated = appended.replaced.min(count);
                 self.room.stored(count - repeated);

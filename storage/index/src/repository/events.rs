@@ -1,11 +1,11 @@
 //! Events: kept once per message id, listed newest first.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use orzo_database::{Row, Value};
-use orzo_model::{Event, Scope, Timestamp, Trait, TraitValue};
+use orzo_model::{Event, NumberedEvent, Scope, Timestamp, Trait, TraitValue};
 
-use super::{paging::bad_page, policies::to_json};
+use super::{advance, paging::bad_page, policies::to_json};
 use crate::{
     Index, IndexError,
     attribute::storable,
@@ -109,12 +109,12 @@ impl Index {
         if events.is_empty() {
             return Ok(0);
         }
-        let mut by_id: HashMap<&str, &Event> = HashMap::new();
-        for event in events {
-            by_id.entry(event.message_id.as_str()).or_insert(event);
-        }
+        let stored_at = self.clock.now();
+        // As they came: who follows them sees them in that order.
+        let mut seen = HashSet::new();
+        let given: Vec<&Event> = events.iter().filter(|event| seen.insert(event.message_id.as_str())).collect();
         transact!(self.database, |tx| {
-            let ids: Vec<&str> = by_id.keys().copied().collect();
+            let ids: Vec<&str> = given.iter().map(|event| event.message_id.as_str()).collect();
             let mut known = HashSet::new();
             for chunk in ids.chunks(IDS_AT_ONCE) {
                 let mut sql = Sql::new("SELECT message_id FROM index_events WHERE message_id IN ");
@@ -122,14 +122,32 @@ impl Index {
                 let rows = tx.query(&sql.text, &sql.values).await?;
                 known.extend(rows.iter().map(|row| row.string("message_id")));
             }
-            let new: Vec<&Event> = by_id.values().copied().filter(|event| !known.contains(&event.message_id)).collect();
+            let new: Vec<&Event> = given.iter().copied().filter(|event| !known.contains(&event.message_id)).collect();
+            if new.is_empty() {
+                return Ok(0);
+            }
+            // The counter's row is held until the commit, so that numbers become visible in their order.
+            let first = advance(tx, "events", new.len() as u64).await?;
             let mut rows = Vec::new();
             let mut traits = Vec::new();
-            for event in &new {
-                rows.push(event_row(event)?);
+            for (place, event) in new.iter().enumerate() {
+                let number = i64::try_from(first).unwrap_or(i64::MAX).saturating_add(place as i64);
+                let mut row = event_row(event)?;
+                row.extend([number.into(), stored_at.into()]);
+                rows.push(row);
                 traits.extend(trait_rows(event));
             }
-            let columns = &["message_id", "event_type", "generated_at", "project_id", "user_id", "traits", "raw"];
+            let columns = &[
+                "message_id",
+                "event_type",
+                "generated_at",
+                "project_id",
+                "user_id",
+                "traits",
+                "raw",
+                "number",
+                "stored_at",
+            ];
             for sql in inserts("index_events", columns, "", rows) {
                 tx.execute(&sql.text, &sql.values).await?;
             }
@@ -178,6 +196,42 @@ impl Index {
         let place = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
         sql.push(" ORDER BY e.generated_at DESC, e.message_id DESC LIMIT ").push(&place);
         let rows = self.database.query(&sql.text, &sql.values).await?;
+        rows.iter().map(event_of).collect()
+    }
+
+    /// Events with a larger number, in the order of their commits, at most `limit`.
+    pub async fn events_after(&self, number: i64, limit: usize) -> Result<Vec<NumberedEvent>, IndexError> {
+        let sql = "SELECT * FROM index_events WHERE number > $1 ORDER BY number LIMIT $2";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.database.query(sql, &[number.into(), limit.into()]).await?;
+        let numbered = |row: &Row| -> Result<NumberedEvent, IndexError> {
+            Ok(NumberedEvent {
+                number: row.int("number").unwrap_or(0),
+                stored_at: row.time("stored_at").unwrap_or(Timestamp::EPOCH),
+                event: event_of(row)?,
+            })
+        };
+        rows.iter().map(numbered).collect()
+    }
+
+    /// The largest number of an event; 0 if there is none.
+    pub async fn newest_event(&self) -> Result<i64, IndexError> {
+        let row = self.database.query_one("SELECT max(number) AS number FROM index_events", &[]).await?;
+        Ok(row.and_then(|row| row.int("number")).unwrap_or(0))
+    }
+
+    /// A project's events of a time, oldest first, at most `limit`.
+    pub async fn events_between(
+        &self,
+        project_id: &str,
+        start: Timestamp,
+        stop: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Event>, IndexError> {
+        let sql = "SELECT * FROM index_events WHERE project_id = $1 AND generated_at >= $2 AND generated_at < $3 \
+                   ORDER BY generated_at, message_id LIMIT $4";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.database.query(sql, &[project_id.into(), start.into(), stop.into(), limit.into()]).await?;
         rows.iter().map(event_of).collect()
     }
 

@@ -59,3 +59,29 @@ async fn events_are_kept_once_and_listed_newest_first_within_their_project() {
         assert_eq!(f.index.expire_events(Timestamp::from_secs(4)).await.expect("expired"), 8);
     }
 }
+
+#[tokio::test]
+async fn events_are_followed_in_the_order_of_their_commits() {
+    for f in fixtures().await {
+        let keep = async |events: &[Event]| f.index.insert_events(events).await.expect("kept");
+        assert_eq!(keep(&[event("b", 5, "p1", 1), event("a", 4, "p2", 1)]).await, 2);
+        // What is kept already gets no second number.
+        assert_eq!(keep(&[event("a", 4, "p2", 1), event("c", 1, "p1", 1)]).await, 1);
+        let after = async |number: i64, limit: usize| {
+            let found = f.index.events_after(number, limit).await.expect("followed");
+            found.into_iter().map(|numbered| (numbered.number, numbered.event.message_id)).collect::<Vec<_>>()
+        };
+        let all = [(1, "b".to_owned()), (2, "a".to_owned()), (3, "c".to_owned())];
+        assert_eq!(after(0, 10).await, all);
+        assert_eq!(after(1, 1).await, all[1..2]);
+        assert!(after(3, 10).await.is_empty());
+        assert_eq!(f.index.newest_event().await.expect("asked"), 3);
+        let between = async |start: i64, stop: i64| {
+            let (start, stop) = (Timestamp::from_secs(start), Timestamp::from_secs(stop));
+            let found = f.index.events_between("p1", start, stop, 10).await.expect("found");
+            found.into_iter().map(|event| event.message_id).collect::<Vec<_>>()
+        };
+        assert_eq!(between(0, 10).await, ["c", "b"]);
+        assert!(between(2, 5).await.is_empty());
+    }
+}
