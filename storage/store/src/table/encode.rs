@@ -237,9 +237,10 @@ impl Encoder {
 
     /// Some of the times are packed in both ways, and all of them in the smaller one.
     fn choose_times(&mut self, times: &[i64], runs: &[GroupRun]) -> Result<Times> {
-        if self.dictionary_pays(&times[..times.len().min(TRIAL_ROWS)])? {
+        if let Some(tried) = self.dictionary_pays(times)? {
             let entries = distinct(times);
-            if entries.len() * DICTIONARY_SHARE <= times.len() {
+            // What grows with the rows is not shared by the series.
+            if entries.len() <= tried * 2 {
                 let pages = self.pack_indices(times, &entries, runs)?;
                 return Ok(Times::Dictionary(entries, pages));
             }
@@ -247,21 +248,25 @@ impl Encoder {
         Ok(Times::Deltas(self.pack_deltas(times, runs)?))
     }
 
-    fn dictionary_pays(&mut self, times: &[i64]) -> Result<bool> {
+    /// Tries both on the first rows; gives how many entries the dictionary had, if it was smaller. Its entries are counted
+    /// as if all rows shared them.
+    fn dictionary_pays(&mut self, all: &[i64]) -> Result<Option<usize>> {
+        let times = &all[..all.len().min(TRIAL_ROWS)];
         let mut body = Vec::new();
         packing::put_deltas(times, &mut body);
         let deltas_bytes = self.zstd.compress(&body)?.len();
         if deltas_bytes * TIMES_GOOD_ROWS <= times.len() {
-            return Ok(false);
+            return Ok(None);
         }
         let entries = distinct(times);
         if entries.len() * DICTIONARY_SHARE > times.len() {
-            return Ok(false);
+            return Ok(None);
         }
         body.clear();
         packing::put_indices(&indices_of(times, &entries), packing::index_bytes(entries.len()), &mut body);
         let plain: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
-        Ok(self.zstd.compress(&body)?.len() + self.zstd.compress(&plain)?.len() < deltas_bytes)
+        let entries_bytes = self.zstd.compress(&plain)?.len() * times.len() / all.len();
+        Ok((self.zstd.compress(&body)?.len() + entries_bytes < deltas_bytes).then_some(entries.len()))
     }
 
     fn pack_deltas(&mut self, times: &[i64], runs: &[GroupRun]) -> Result<Vec<PackedPage>> {
