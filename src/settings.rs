@@ -187,6 +187,7 @@ pub(crate) struct MetricSettings {
     pub(crate) cors_origins: Vec<String>,
     pub(crate) proxy_headers: bool,
     pub(crate) make_defaults: bool,
+    pub(crate) policy_file: Option<PathBuf>,
 }
 
 /// Which credentials the metric API takes.
@@ -319,6 +320,7 @@ impl Default for MetricSettings {
             cors_origins: Vec::new(),
             proxy_headers: false,
             make_defaults: true,
+            policy_file: None,
         }
     }
 }
@@ -343,6 +345,14 @@ impl MetricSettings {
                 })
             }
         })
+    }
+
+    /// Who may do what.
+    pub(crate) fn policies(&self) -> anyhow::Result<orzo_api::Policies> {
+        let Some(path) = &self.policy_file else { return Ok(orzo_api::Policies::default()) };
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read metrics.policy_file {}", path.display()))?;
+        Ok(orzo_api::Policies::parse(&path.display().to_string(), &text)?)
     }
 
     fn check(&self) -> anyhow::Result<()> {

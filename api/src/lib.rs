@@ -38,6 +38,7 @@ mod wire;
 pub use authenticate::{AuthenticationUnavailable, Authenticator, Credentials, TrustedHeader};
 pub use batches::BatchDoor;
 pub use health::{MetricsAccess, Readiness, RoomState};
+pub use policy::{Policies, PolicyError};
 
 /// What an operator can set.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct ApiSettings {
     pub public_url: Option<url::Url>,
     /// Where Gnocchi's root is mounted.
     pub metric_path: String,
+    /// Who may do what in the metric API.
+    pub policies: Arc<Policies>,
     /// Which credentials the metric API takes.
     pub credentials: Credentials,
     /// Origins whose pages may use the metric API from a browser; none by default.
@@ -72,6 +75,7 @@ impl Default for ApiSettings {
         Self {
             public_url: None,
             metric_path: "/metric".to_owned(),
+            policies: Arc::new(Policies::default()),
             credentials: Credentials::Identity,
             cors_origins: Vec::new(),
             proxy_headers: false,
@@ -127,6 +131,30 @@ pub(crate) struct Api {
 impl Api {
     pub(crate) fn index(&self) -> &orzo_index::Index {
         self.engine.index()
+    }
+
+    /// 403 unless the policy lets the caller do this to that.
+    pub(crate) fn allow(
+        &self,
+        action: policy::Action,
+        caller: &orzo_model::Caller,
+        target: policy::Target<'_>,
+    ) -> Result<(), problem::Problem> {
+        self.settings.policies.allow(action, caller, target)
+    }
+
+    /// How far this caller's action on resources may look, and what else must hold.
+    pub(crate) fn resource_scope(
+        &self,
+        action: policy::Action,
+        caller: &orzo_model::Caller,
+    ) -> (orzo_model::Scope, Option<orzo_index::Filter>) {
+        self.settings.policies.resource_scope(action, caller)
+    }
+
+    /// How far this caller's action on metrics may look.
+    pub(crate) fn scope(&self, action: policy::Action, caller: &orzo_model::Caller) -> orzo_model::Scope {
+        self.settings.policies.scope(action, caller)
     }
 }
 

@@ -12,6 +12,7 @@ use tower::ServiceExt;
 
 use crate::{tests::house::House, wire};
 
+mod access;
 mod alarming;
 mod client;
 mod house;

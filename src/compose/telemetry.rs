@@ -178,6 +178,7 @@ impl Telemetry {
         let settings = ApiSettings {
             public_url: ground.settings.server.public_url.clone(),
             metric_path: chosen.path.clone(),
+            policies: Arc::new(chosen.policies()?),
             credentials: chosen.credentials()?,
             cors_origins: chosen.cors_origins.clone(),
             proxy_headers: chosen.proxy_headers,

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     SharedApi,
     authenticate::Asker,
-    policy,
+    policy::{Action, Target},
     problem::Problem,
     request::{JsonBody, Links, PatchBody},
 };
@@ -25,16 +25,18 @@ use crate::{
 /// Longest text that an attribute holds unless its type says otherwise; the default that Gnocchi answers with.
 const TEXT_CHARACTERS_DEFAULT: u64 = 256;
 
-pub(super) async fn list(_: Asker, State(api): State<SharedApi>) -> Result<Response, Problem> {
+pub(super) async fn list(Asker(caller): Asker, State(api): State<SharedApi>) -> Result<Response, Problem> {
+    api.allow(Action::ListResourceType, &caller, Target::Nothing)?;
     let types = api.index().resource_types().await?;
     Ok(ok(types.iter().map(type_json).collect::<Vec<_>>().into()))
 }
 
 pub(super) async fn show(
-    _: Asker,
+    Asker(caller): Asker,
     State(api): State<SharedApi>,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
+    api.allow(Action::GetResourceType, &caller, Target::Fields(&[("name", &name)]))?;
     Ok(ok(type_json(&api.index().resource_type(&name).await?)))
 }
 
@@ -44,7 +46,7 @@ pub(super) async fn create(
     links: Links,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    policy::operator(&caller)?;
+    api.allow(Action::CreateResourceType, &caller, Target::Nothing)?;
     let fields = Fields::of(&body)?;
     fields.only(&["name", "attributes"])?;
     let name = fields.required_text("name")?;
@@ -67,7 +69,7 @@ pub(super) async fn update(
     Path(name): Path<String>,
     PatchBody(body): PatchBody,
 ) -> Result<Response, Problem> {
-    policy::operator(&caller)?;
+    api.allow(Action::UpdateResourceType, &caller, Target::Nothing)?;
     let old = api.index().resource_type(&name).await?;
     let change = change_of(&body, &old)?;
     let kind = if change.added.is_empty() && change.removed.is_empty() {
@@ -83,7 +85,7 @@ pub(super) async fn delete(
     State(api): State<SharedApi>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    policy::admin(&caller)?;
+    api.allow(Action::DeleteResourceType, &caller, Target::Nothing)?;
     api.index().delete_resource_type(&name).await?;
     Ok(no_content())
 }

@@ -22,7 +22,7 @@ use crate::{
     authenticate::Asker,
     filter,
     parameters::{Paging, Parameters},
-    policy,
+    policy::{self, Action, Target},
     problem::Problem,
     request::{JsonBody, Links, OptionalJsonBody},
 };
@@ -44,6 +44,13 @@ pub(super) async fn create(
     if id.contains('/') {
         return Err(fields.value_problem("'/' is not supported in resource id", "id"));
     }
+    let creator = caller.creator();
+    let project_id = fields.text_or_null("project_id")?.flatten();
+    let user_id = fields.text_or_null("user_id")?.flatten();
+    let mut target = vec![("id", id), ("resource_type", kind.as_str()), ("creator", creator.as_str())];
+    target.extend(project_id.map(|project| ("project_id", project)));
+    target.extend(user_id.map(|user| ("user_id", user)));
+    api.allow(Action::CreateResource, &caller, Target::Fields(&target))?;
     let now = api.clock.now();
     let resource = api
         .index()
@@ -51,8 +58,8 @@ pub(super) async fn create(
             id: id.to_owned(),
             resource_type: kind.clone(),
             creator: caller.creator(),
-            project_id: fields.text_or_null("project_id")?.flatten().map(str::to_owned),
-            user_id: fields.text_or_null("user_id")?.flatten().map(str::to_owned),
+            project_id: project_id.map(str::to_owned),
+            user_id: user_id.map(str::to_owned),
             started_at: time(&fields, "started_at", now)?.flatten(),
             ended_at: time(&fields, "ended_at", now)?.flatten(),
             attributes: attributes(&fields),
@@ -70,7 +77,7 @@ pub(super) async fn show(
     Path((kind, id)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let resource = find(&api, &caller, &caller.scope(), &kind, &id).await?;
+    let (resource, _) = read(&api, &caller, Action::GetResource, &kind, &id).await?;
     precondition::check(&headers, resource.id, resource.revision_start, true)?;
     let shown = Shown::of_type(&api, &kind, false).await?;
     Ok(with_tags(ok(shown.resource(&resource)), &resource))
@@ -83,9 +90,9 @@ pub(super) async fn update(
     headers: HeaderMap,
     body: Result<JsonBody, Problem>,
 ) -> Result<Response, Problem> {
-    let scope = policy::service_scope(&caller);
-    let old = find(&api, &caller, &scope, &kind, &id).await?;
-    policy::creator_or_service(&caller, &old.creator)?;
+    // A service reads what it changes.
+    let (old, scope) = read(&api, &caller, Action::SearchResource, &kind, &id).await?;
+    api.allow(Action::UpdateResource, &caller, Target::Resource(&old))?;
     precondition::check(&headers, old.id, old.revision_start, false)?;
     // What is not there is said before what is wrong with the body.
     let JsonBody(body) = body?;
@@ -116,10 +123,10 @@ pub(super) async fn delete(
     Path((kind, id)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let resource = find(&api, &caller, &caller.scope(), &kind, &id).await?;
-    policy::creator(&caller, &resource.creator)?;
+    let (resource, scope) = read(&api, &caller, Action::GetResource, &kind, &id).await?;
+    api.allow(Action::DeleteResource, &caller, Target::Resource(&resource))?;
     precondition::check(&headers, resource.id, resource.revision_start, false)?;
-    api.index().delete_resource(&caller.scope(), &kind, resource.id).await?;
+    api.index().delete_resource(&scope, &kind, resource.id).await?;
     Ok(no_content())
 }
 
@@ -130,7 +137,7 @@ pub(super) async fn list(
     links: Links,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
-    page(&api, &caller, caller.scope(), &kind, Filter::Everything, &links, &parameters).await
+    page(&api, &caller, Action::ListResource, &kind, Filter::Everything, &links, &parameters).await
 }
 
 pub(super) async fn search(
@@ -142,7 +149,7 @@ pub(super) async fn search(
     OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Response, Problem> {
     let filter = filter_of(&parameters, body)?;
-    page(&api, &caller, policy::service_scope(&caller), &kind, filter, &links, &parameters).await
+    page(&api, &caller, Action::SearchResource, &kind, filter, &links, &parameters).await
 }
 
 pub(super) async fn delete_found(
@@ -152,14 +159,13 @@ pub(super) async fn delete_found(
     parameters: Parameters,
     OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Response, Problem> {
-    let mut filter = filter_of(&parameters, body)?;
-    // Others' resources of a caller's project may be read, not removed; an empty search is refused below.
-    if !caller.is_admin() && !filter.is_everything() {
-        let project = caller.project_id.clone().unwrap_or_default();
-        filter = Filter::And(vec![filter, Filter::equal("created_by_project_id", project)]);
-    }
+    // An empty search is refused by the index.
+    let filter = filter_of(&parameters, body)?;
+    // Others' resources of a caller's project may be read, not removed.
+    let (scope, further) = api.resource_scope(Action::DeleteResources, &caller);
+    let filter = if filter.is_everything() { filter } else { with_condition(filter, further) };
     let query = ResourceQuery {
-        scope: caller.scope(),
+        scope,
         resource_type: kind,
         filter,
         creator: Some(caller.creator()),
@@ -177,8 +183,7 @@ pub(super) async fn history(
     links: Links,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
-    let scope = caller.scope();
-    let resource = find(&api, &caller, &scope, &kind, &id).await?;
+    let (resource, scope) = read(&api, &caller, Action::GetResource, &kind, &id).await?;
     let paging = Paging::read(&parameters, api.settings.limit_max)?;
     let shown = Shown::of_type(&api, &kind, parameters.flag("details")?).await?;
     let revisions = api.index().resource_history(&scope, &kind, resource.id, page_of(&paging)?).await?;
@@ -191,12 +196,14 @@ pub(super) async fn history(
 async fn page(
     api: &SharedApi,
     caller: &Caller,
-    scope: Scope,
+    action: Action,
     kind: &str,
     filter: Filter,
     links: &Links,
     parameters: &Parameters,
 ) -> Result<Response, Problem> {
+    let (scope, further) = api.resource_scope(action, caller);
+    let filter = with_condition(filter, further);
     let paging = Paging::read(parameters, api.settings.limit_max)?;
     let history = parameters.flag("history")?;
     let shown = Shown::of_type(api, kind, parameters.flag("details")?).await?;
@@ -225,6 +232,29 @@ async fn page(
         })
         .collect();
     Ok(with_link(ok(rows.into()), &paging, resources.len(), marker, links, parameters))
+}
+
+/// A resource that the policy lets the caller read, and how far it may look.
+async fn read(
+    api: &SharedApi,
+    caller: &Caller,
+    action: Action,
+    kind: &str,
+    id: &str,
+) -> Result<(Resource, Scope), Problem> {
+    let (scope, further) = api.resource_scope(action, caller);
+    let resource = find(api, caller, &scope, kind, id).await?;
+    if further.is_some() && api.allow(action, caller, Target::Resource(&resource)).is_err() {
+        return Err(Problem::missing(format!("Resource {id}")));
+    }
+    Ok((resource, scope))
+}
+
+fn with_condition(filter: Filter, condition: Option<Filter>) -> Filter {
+    match condition {
+        Some(condition) => Filter::And(vec![filter, condition]),
+        None => filter,
+    }
 }
 
 /// A resource by its UUID or the text that it was created with, if the caller may see it.

@@ -137,6 +137,7 @@ fn guest(name: &str) -> Option<Caller> {
         "alice" | "anna" => (Some("p1"), &["member", "reader"]),
         "rita" => (Some("p1"), &["reader"]),
         "olga" => (Some("p0"), &["member", "reader"]),
+        "rick" => (Some("p3"), &["reader"]),
         "bob" => (Some("p2"), &["member", "reader"]),
         "unscoped" => (None, &[]),
         _ => return None,

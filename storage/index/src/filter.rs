@@ -267,13 +267,40 @@ impl Context<'_> {
 
     /// Adds the condition of `filter` to `sql`, over the alias `r`.
     pub(crate) fn push(&self, filter: &Filter, sql: &mut Sql) -> Result<(), IndexError> {
+        self.push_needed(filter, sql)?;
+        self.push_condition(filter, sql)
+    }
+
+    /// What must hold for `filter` to hold, said so that an index finds it: the resources that have the value of an
+    /// attribute at any revision. Only where nothing negates or widens it.
+    fn push_needed(&self, filter: &Filter, sql: &mut Sql) -> Result<(), IndexError> {
+        match filter {
+            Filter::And(parts) => parts.iter().try_for_each(|part| self.push_needed(part, sql)),
+            Filter::Compare { comparison: Comparison::Equal, attribute, value } if !value.is_null() => {
+                let column = self.column(attribute)?;
+                if let Column::Attribute(name, kind) = &column {
+                    let cell = if kind.is_text() { "text" } else { "number" };
+                    let name = sql.bind(name.as_str());
+                    let place = self.bind(attribute, &column, value, sql)?;
+                    sql.push(&format!(
+                        "r.id IN (SELECT i.resource_id FROM index_attributes i WHERE i.name = {name} \
+                         AND i.{cell} = {place}) AND "
+                    ));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn push_condition(&self, filter: &Filter, sql: &mut Sql) -> Result<(), IndexError> {
         match filter {
             Filter::Everything => sql.push("1 = 1"),
             Filter::And(parts) => return self.push_joined(parts, " AND ", sql),
             Filter::Or(parts) => return self.push_joined(parts, " OR ", sql),
             Filter::Not(inner) => {
                 sql.push("NOT (");
-                self.push(inner, sql)?;
+                self.push_condition(inner, sql)?;
                 sql.push(")")
             }
             Filter::Compare { comparison, attribute, value } => {
@@ -331,7 +358,7 @@ impl Context<'_> {
             if place > 0 {
                 sql.push(operator);
             }
-            self.push(part, sql)?;
+            self.push_condition(part, sql)?;
         }
         sql.push(")");
         Ok(())

@@ -38,6 +38,7 @@ pub use repository::{
     events::{EventQuery, EventTypeTrait, TraitFilter, TraitOperator},
     metrics::{Metric, MetricQuery, NewMetric},
     paging::{Page, Sort},
+    policies::Rebuild,
     resources::{
         MetricSource, NewResource, Resource, ResourceChange, ResourceQuery, created_by_project, created_by_user,
         resource_uuid,

@@ -139,6 +139,19 @@ impl ArchivePolicy {
         self.aggregation_methods.iter().any(|known| known == method)
     }
 
+    /// The policy after a change of anything: granularities and methods come and go. Raw points are kept, so that what is
+    /// new is answered for the past as well.
+    pub fn rebuilt(
+        &self,
+        definition: Vec<PolicyItem>,
+        back_window: u32,
+        methods: Option<Vec<String>>,
+        defaults: &[String],
+    ) -> Result<Self, IndexError> {
+        let methods = methods.unwrap_or_else(|| self.given_methods.clone());
+        Self::new(&self.name, back_window, definition, Some(methods), defaults)
+    }
+
     /// The definition after a change that may only change timespans.
     pub fn with_definition(&self, definition: Vec<PolicyItem>, back_window: u32) -> Result<Self, IndexError> {
         check_definition(&definition)?;

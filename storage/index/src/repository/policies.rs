@@ -11,6 +11,13 @@ use crate::{
     sql::transact,
 };
 
+/// What may change beyond timespans when a policy is rebuilt.
+#[derive(Clone, Debug, Default)]
+pub struct Rebuild {
+    /// The new methods; `None`: as they are.
+    pub aggregation_methods: Option<Vec<String>>,
+}
+
 impl Index {
     /// All archive policies by name.
     pub async fn archive_policies(&self) -> Result<Vec<ArchivePolicy>, IndexError> {
@@ -41,21 +48,35 @@ impl Index {
         }
     }
 
-    /// Changes timespans and the back window; granularities stay.
+    /// Changes timespans and the back window; granularities stay, unless the policy is rebuilt.
     pub async fn update_archive_policy(
         &self,
         name: &str,
         definition: Vec<PolicyItem>,
         back_window: Option<u32>,
+        rebuild: Option<Rebuild>,
     ) -> Result<ArchivePolicy, IndexError> {
         let policy = transact!(self.database, |tx| {
             let row = tx.query_one("SELECT * FROM index_archive_policies WHERE name = $1", &[name.into()]).await?;
             let row = row.ok_or_else(|| IndexError::not_found(format!("Archive policy {name}")))?;
             let old = self.policy_of(&row)?;
-            let new = old.with_definition(definition.clone(), back_window.unwrap_or(old.back_window))?;
+            let window = back_window.unwrap_or(old.back_window);
+            let new = match &rebuild {
+                None => old.with_definition(definition.clone(), window)?,
+                Some(rebuild) => {
+                    let defaults = &self.settings.default_aggregation_methods;
+                    old.rebuilt(definition.clone(), window, rebuild.aggregation_methods.clone(), defaults)?
+                }
+            };
             tx.execute(
-                "UPDATE index_archive_policies SET definition = $1, back_window = $2 WHERE name = $3",
-                &[to_json(&new.definition)?.into(), new.back_window.into(), name.into()],
+                "UPDATE index_archive_policies SET definition = $1, back_window = $2, aggregation_methods = $3 \
+                 WHERE name = $4",
+                &[
+                    to_json(&new.definition)?.into(),
+                    new.back_window.into(),
+                    to_json(&new.given_methods)?.into(),
+                    name.into(),
+                ],
             )
             .await?;
             // Metrics that are remembered carry the old one.
