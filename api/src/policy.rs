@@ -154,26 +154,6 @@ pub(crate) fn admin(caller: &Caller) -> Result<(), Problem> {
     allow(caller.is_admin())
 }
 
-/// Admin, or who created it.
-pub(crate) fn creator(caller: &Caller, created_by: &str) -> Result<(), Problem> {
-    allow(caller.is_admin() || is_creator(caller, created_by))
-}
-
-/// Admin, another service, or who created it.
-pub(crate) fn creator_or_service(caller: &Caller, created_by: &str) -> Result<(), Problem> {
-    allow(caller.is_admin() || caller.is_service() || is_creator(caller, created_by))
-}
-
-fn is_creator(caller: &Caller, created_by: &str) -> bool {
-    let project = created_by_project(created_by);
-    caller.creator() == created_by || (!project.is_empty() && caller.project_id.as_deref() == Some(project))
-}
-
-/// How far reads may look where services read everything.
-pub(crate) fn service_scope(caller: &Caller) -> Scope {
-    if caller.is_service() { Scope::All } else { caller.scope() }
-}
-
 /// Anybody with a project: what is made without one belongs to nobody, and nobody but an operator would see it again.
 pub(crate) fn has_project(caller: &Caller) -> Result<(), Problem> {
     let is_someone = caller.project_id.is_some() || caller.standing != Standing::Project;
@@ -221,7 +201,7 @@ mod tests {
         assert_eq!(table(&admin), [true, false, false, false, false, false]);
         assert_eq!(table(&has_project), [true, true, true, true, true, false]);
         assert_eq!(made_by(Action::DeleteMetric, "u:p1"), [true, false, true, true, false, false]);
-        assert_eq!(made_by(Action::UpdateResource, "u:p1"), [true, true, true, true, false, false]);
+        assert_eq!(made_by(Action::PostMeasures, "u:p1"), [true, true, true, true, false, false]);
         assert_eq!(made_by(Action::GetStatus, "u:p1"), [true, false, false, false, false, false]);
         // A creator without a project is not everyone else without one.
         assert_eq!(made_by(Action::DeleteMetric, "u:"), [true, false, false, false, false, false]);

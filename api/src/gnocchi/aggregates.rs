@@ -18,11 +18,12 @@ use serde_json::{Map, Value, json};
 use super::{
     answer::tree,
     fields::Fields,
+    resources::with_condition,
     rows::{NotFinite, rows},
     views::{Shown, metric_full},
 };
 use crate::{
-    SharedApi, authenticate::Asker, filter, parameters::Parameters, policy, problem::Problem,
+    SharedApi, authenticate::Asker, filter, parameters::Parameters, policy::Action, problem::Problem,
     request::OptionalJsonBody, wire::Tree,
 };
 
@@ -38,7 +39,7 @@ pub(super) async fn compute(
     let details = parameters.flag("details")?;
     let now = api.clock.now();
     let mut query = AggregatesQuery {
-        scope: policy::service_scope(&caller),
+        scope: api.scope(Action::GetMetric, &caller),
         creator: Some(caller.creator()),
         groupby: groupby(&parameters),
         use_history,
@@ -63,7 +64,9 @@ pub(super) async fn compute(
                 Value::String(text) => Filter::parse(&filter::parse(text)?)?,
                 json => Filter::parse(json)?,
             };
-            Some(Search { resource_type, filter })
+            let (scope, further) = api.resource_scope(Action::SearchResource, &caller);
+            query.scope = scope;
+            Some(Search { resource_type, filter: with_condition(filter, further) })
         }
     };
     let kind = query.search.as_ref().map(|search| search.resource_type.as_str());

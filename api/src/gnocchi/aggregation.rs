@@ -15,14 +15,14 @@ use super::{
     aggregates::{fill, group_of, groupby},
     answer::tree,
     measures::resample,
-    resources::filter_of,
+    resources::{filter_of, with_condition},
     rows::{NotFinite, rows},
 };
 use crate::{
     SharedApi,
     authenticate::Asker,
     parameters::Parameters,
-    policy,
+    policy::Action,
     problem::Problem,
     request::{JsonBody, OptionalJsonBody},
     wire::Tree,
@@ -76,7 +76,7 @@ async fn aggregate_metrics(
         return Err(Problem::bad(format!("more than {METRICS_MAX} metrics in one question")));
     }
     let ids: Vec<Uuid> = ids.into_iter().collect();
-    let found = api.index().known_metrics(&policy::service_scope(caller), &ids).await?;
+    let found = api.index().known_metrics(&api.scope(Action::GetMetric, caller), &ids).await?;
     if let Some((id, _)) = ids.iter().zip(&found).find(|(_, metric)| metric.is_none()) {
         return Err(Problem::missing(format!("Metric {id}")));
     }
@@ -94,9 +94,10 @@ pub(super) async fn over_resources(
     parameters: Parameters,
     OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Response, Problem> {
-    let search = Search { resource_type: kind, filter: filter_of(&parameters, body)? };
+    let (scope, further) = api.resource_scope(Action::SearchResource, &caller);
+    let search = Search { resource_type: kind, filter: with_condition(filter_of(&parameters, body)?, further) };
     let groupby = groupby(&parameters);
-    let (scope, creator) = (policy::service_scope(&caller), caller.creator());
+    let creator = caller.creator();
     let groups = match api.engine.groups_of_metric(&scope, &creator, &search, &groupby, &name).await {
         Err(QueryError::Index(IndexError::Refused { text })) if text.starts_with("Invalid pagination") => {
             return Err(Problem::bad("Invalid groupby attribute"));

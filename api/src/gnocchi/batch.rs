@@ -14,7 +14,14 @@ use super::{
     answer::accepted,
     posted::{self, PostedBody},
 };
-use crate::{SharedApi, authenticate::Asker, offered::Offered, parameters::Parameters, policy, problem::Problem};
+use crate::{
+    SharedApi,
+    authenticate::Asker,
+    offered::Offered,
+    parameters::Parameters,
+    policy::{Action, Target},
+    problem::Problem,
+};
 
 pub(super) async fn by_metric(
     Asker(caller): Asker,
@@ -22,8 +29,8 @@ pub(super) async fn by_metric(
     body: PostedBody,
 ) -> Result<Response, Problem> {
     let (ids, column) = posted::by_metric(&body, api.clock.now())?;
-    let gate = Gate::new(&caller);
-    let scope = policy::service_scope(&caller);
+    let gate = Gate::new(&api, &caller);
+    let scope = api.scope(Action::GetMetric, &caller);
     let kept = api.engine.post_by_metric(&scope, &ids, &column, |metric| gate.may_write(metric));
     finish(counted(&api, column.measures.len(), kept).await, &gate)
 }
@@ -39,8 +46,8 @@ pub(super) async fn by_resource(
     if create_metrics {
         may_create(&api, &caller, metrics.iter().map(|metric| metric.resource.as_str())).await?;
     }
-    let gate = Gate::new(&caller);
-    let (scope, creator) = (policy::service_scope(&caller), caller.creator());
+    let gate = Gate::new(&api, &caller);
+    let (scope, creator) = (api.scope(Action::GetMetric, &caller), caller.creator());
     let kept = api
         .engine
         .post_by_resource(&scope, &creator, &metrics, &column, create_metrics, |metric| gate.may_write(metric));
@@ -55,17 +62,18 @@ pub(super) async fn post(api: &SharedApi, metric: &Metric, measures: &[Measure])
 
 /// Remembers whether a metric was refused that the caller can see: then the answer is 403, not "unknown".
 struct Gate<'a> {
+    api: &'a SharedApi,
     caller: &'a Caller,
     has_refused: AtomicBool,
 }
 
 impl<'a> Gate<'a> {
-    fn new(caller: &'a Caller) -> Self {
-        Self { caller, has_refused: AtomicBool::new(false) }
+    fn new(api: &'a SharedApi, caller: &'a Caller) -> Self {
+        Self { api, caller, has_refused: AtomicBool::new(false) }
     }
 
     fn may_write(&self, metric: &Metric) -> bool {
-        let allowed = policy::creator_or_service(self.caller, &metric.creator).is_ok();
+        let allowed = self.api.allow(Action::PostMeasures, self.caller, Target::Metric(metric)).is_ok();
         if !allowed {
             self.has_refused.store(true, Ordering::Relaxed);
         }
@@ -99,13 +107,14 @@ fn finish(outcome: Result<(), QueryError>, gate: &Gate<'_>) -> Result<Response, 
 
 /// Metrics may be made on resources that the caller made, or by a service.
 async fn may_create(api: &SharedApi, caller: &Caller, resources: impl Iterator<Item = &str>) -> Result<(), Problem> {
-    if caller.is_admin() || caller.is_service() {
+    if api.allow(Action::UpdateResource, caller, Target::Nothing).is_ok() {
         return Ok(());
     }
+    let (scope, _) = api.resource_scope(Action::SearchResource, caller);
     for text in resources.collect::<BTreeSet<_>>() {
         let id = resource_uuid(text, &caller.creator())?;
-        match api.index().resource(&caller.scope(), "generic", id).await {
-            Ok(resource) => policy::creator_or_service(caller, &resource.creator)?,
+        match api.index().resource(&scope, "generic", id).await {
+            Ok(resource) => api.allow(Action::UpdateResource, caller, Target::Resource(&resource))?,
             // The engine names all that are unknown.
             Err(IndexError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),

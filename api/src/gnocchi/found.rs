@@ -11,7 +11,12 @@ use orzo_model::{Caller, Measure};
 use orzo_query::{MeasuresColumn, NamedMetric};
 use serde_json::{Map, Value, json};
 
-use crate::{SharedApi, offered::Offered, policy, problem::Problem};
+use crate::{
+    SharedApi,
+    offered::Offered,
+    policy::{Action, Target},
+    problem::Problem,
+};
 
 /// What a body brings, by resource and metric.
 #[derive(Default)]
@@ -76,8 +81,8 @@ pub(super) async fn keep(api: &SharedApi, caller: &Caller, resource_type: &str, 
         }
     }
     let offered = Offered::new(&api.room, column.measures.len() as u64);
-    let (scope, creator) = (policy::service_scope(caller), caller.creator());
-    let may_write = |metric: &Metric| policy::creator_or_service(caller, &metric.creator).is_ok();
+    let (scope, creator) = (api.scope(Action::GetMetric, caller), caller.creator());
+    let may_write = |metric: &Metric| api.allow(Action::PostMeasures, caller, Target::Metric(metric)).is_ok();
     match api.engine.post_by_resource(&scope, &creator, &metrics, &column, true, may_write).await {
         Ok(()) => {
             offered.stored_all();
@@ -100,11 +105,15 @@ async fn make(
     found: &FoundResource,
 ) -> Result<(), Problem> {
     let id = resource_uuid(text, &caller.creator())?;
-    match api.index().resource(&policy::service_scope(caller), resource_type, id).await {
-        Ok(resource) => return policy::creator_or_service(caller, &resource.creator),
+    let (scope, _) = api.resource_scope(Action::SearchResource, caller);
+    match api.index().resource(&scope, resource_type, id).await {
+        Ok(resource) => return api.allow(Action::UpdateResource, caller, Target::Resource(&resource)),
         Err(IndexError::NotFound { .. }) => {}
         Err(error) => return Err(error.into()),
     }
+    let creator = caller.creator();
+    let target = [("id", text), ("resource_type", resource_type), ("creator", creator.as_str())];
+    api.allow(Action::CreateResource, caller, Target::Fields(&target))?;
     let source = MetricSource::New { archive_policy_name: None, unit: None };
     let new = NewResource {
         id: text.to_owned(),
@@ -121,7 +130,7 @@ async fn make(
         Ok(_) => Ok(()),
         Err(IndexError::Exists { .. }) => {
             // Of another type, of somebody else, or made by another request a moment ago; only then it is ours now.
-            if api.index().resource(&caller.scope(), resource_type, id).await.is_ok() {
+            if api.index().resource(&scope, resource_type, id).await.is_ok() {
                 return Ok(());
             }
             let description = json!({"cause": "Resource already exists", "detail": id.to_string()});

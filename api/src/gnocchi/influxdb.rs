@@ -23,7 +23,7 @@ use crate::{
     ingest::line_protocol::{FieldValue, Line, Lines, Precision},
     offered::Offered,
     parameters::Parameters,
-    policy,
+    policy::{self, Action, Target},
     problem::Problem,
     request::body_bytes,
 };
@@ -50,7 +50,7 @@ pub(super) async fn query(
         let reason = json!({"cause": "Not implemented error", "detail": "q", "reason": "Query not implemented"});
         return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, reason));
     };
-    policy::operator(&caller)?;
+    api.allow(Action::CreateResourceType, &caller, Target::Fields(&[("name", &name)]))?;
     match api.index().create_resource_type(&ResourceType::new(&name, BTreeMap::new())?).await {
         Ok(()) | Err(IndexError::Exists { .. }) => Ok(no_content()),
         Err(error) => Err(error.into()),

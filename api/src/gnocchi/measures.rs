@@ -18,7 +18,13 @@ use super::{
     posted::{self, PostedBody},
     rows::{NotFinite, rows},
 };
-use crate::{SharedApi, authenticate::Asker, parameters::Parameters, policy, problem::Problem};
+use crate::{
+    SharedApi,
+    authenticate::Asker,
+    parameters::Parameters,
+    policy::{Action, Target},
+    problem::Problem,
+};
 
 pub(super) async fn show(
     Asker(caller): Asker,
@@ -27,7 +33,7 @@ pub(super) async fn show(
     not_finite: NotFinite,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
-    let metric = by_id(&api, &caller, &id).await?;
+    let metric = by_id(&api, &caller, Action::GetMeasures, &id).await?;
     answer(&api, &metric, &parameters, not_finite).await
 }
 
@@ -38,7 +44,7 @@ pub(super) async fn show_of_resource(
     not_finite: NotFinite,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
-    let metric = by_name(&api, &caller, &kind, &id, &name).await?;
+    let metric = by_name(&api, &caller, Action::GetMeasures, &kind, &id, &name).await?;
     answer(&api, &metric, &parameters, not_finite).await
 }
 
@@ -48,7 +54,7 @@ pub(super) async fn add(
     Path(id): Path<String>,
     body: PostedBody,
 ) -> Result<Response, Problem> {
-    let metric = by_id(&api, &caller, &id).await?;
+    let metric = by_id(&api, &caller, Action::GetMetric, &id).await?;
     keep(&api, &caller, &metric, &body).await
 }
 
@@ -58,12 +64,12 @@ pub(super) async fn add_of_resource(
     Path((kind, id, name)): Path<(String, String, String)>,
     body: PostedBody,
 ) -> Result<Response, Problem> {
-    let metric = by_name(&api, &caller, &kind, &id, &name).await?;
+    let metric = by_name(&api, &caller, Action::GetMetric, &kind, &id, &name).await?;
     keep(&api, &caller, &metric, &body).await
 }
 
 async fn keep(api: &SharedApi, caller: &Caller, metric: &Metric, body: &PostedBody) -> Result<Response, Problem> {
-    policy::creator_or_service(caller, &metric.creator)?;
+    api.allow(Action::PostMeasures, caller, Target::Metric(metric))?;
     let measures = posted::measures(body, api.clock.now())?;
     post(api, metric, &measures).await
 }

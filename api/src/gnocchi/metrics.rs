@@ -16,14 +16,14 @@ use super::{
     answer::{created, no_content, ok, set},
     body,
     fields::Fields,
-    resources::{find, metric_sources, page_of},
+    resources::{find, metric_sources, page_of, read},
     views::{metric_created, metric_full, metric_row},
 };
 use crate::{
     SharedApi,
     authenticate::Asker,
     parameters::{Paging, Parameters},
-    policy,
+    policy::{self, Action, Target},
     problem::Problem,
     request::{JsonBody, Links},
 };
@@ -64,7 +64,7 @@ pub(super) async fn list(
         archive_policy_name: filter("archive_policy_name")?,
         deleted,
         page: page_of(&paging)?,
-        ..MetricQuery::new(caller.scope())
+        ..MetricQuery::new(api.scope(Action::ListMetric, &caller))
     };
     let metrics = api.index().metrics(&query).await?;
     let mut response = ok(metrics.iter().map(metric_row).collect::<Vec<_>>().into());
@@ -93,10 +93,14 @@ pub(super) async fn create(
         archive_policy_name: fields.text_or_null("archive_policy_name")?.flatten().map(str::to_owned),
     };
     if let Some(resource) = fields.text_or_null("resource_id")?.flatten() {
-        let resource = find(&api, &caller, &policy::service_scope(&caller), "generic", resource).await?;
-        policy::creator_or_service(&caller, &resource.creator)?;
+        let (resource, _) = read(&api, &caller, Action::SearchResource, "generic", resource).await?;
+        api.allow(Action::UpdateResource, &caller, Target::Resource(&resource))?;
         new.resource_id = Some(resource.id);
     }
+    let mut target = vec![("creator", new.creator.as_str())];
+    target.extend(new.archive_policy_name.as_deref().map(|name| ("archive_policy_name", name)));
+    target.extend(new.name.as_deref().map(|name| ("name", name)));
+    api.allow(Action::CreateMetric, &caller, Target::Fields(&target))?;
     let metric = api.index().create_metric(&new).await?;
     let location = links.to_metric(&["v1", "metric", &metric.id.to_string()]);
     Ok(created(&location, metric_created(&metric)))
@@ -107,7 +111,7 @@ pub(super) async fn show(
     State(api): State<SharedApi>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    full(&api, by_id(&api, &caller, &id).await?).await
+    full(&api, by_id(&api, &caller, Action::GetMetric, &id).await?).await
 }
 
 pub(super) async fn delete(
@@ -115,7 +119,7 @@ pub(super) async fn delete(
     State(api): State<SharedApi>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    remove(&api, &caller, by_id(&api, &caller, &id).await?).await
+    remove(&api, &caller, by_id(&api, &caller, Action::GetMetric, &id).await?).await
 }
 
 pub(super) async fn list_of_resource(
@@ -123,7 +127,7 @@ pub(super) async fn list_of_resource(
     State(api): State<SharedApi>,
     Path((kind, id)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let resource = find(&api, &caller, &caller.scope(), &kind, &id).await?;
+    let (resource, _) = read(&api, &caller, Action::GetResource, &kind, &id).await?;
     let metrics = all_of_resource(&api, resource.id).await?;
     Ok(ok(metrics.iter().map(metric_row).collect::<Vec<_>>().into()))
 }
@@ -134,9 +138,8 @@ pub(super) async fn add_to_resource(
     Path((kind, id)): Path<(String, String)>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let scope = policy::service_scope(&caller);
-    let resource = find(&api, &caller, &scope, &kind, &id).await?;
-    policy::creator_or_service(&caller, &resource.creator)?;
+    let (resource, scope) = read(&api, &caller, Action::SearchResource, &kind, &id).await?;
+    api.allow(Action::UpdateResource, &caller, Target::Resource(&resource))?;
     let sources = metric_sources(&Fields::of(&body)?)?;
     api.index().add_resource_metrics(&scope, resource.id, &caller.creator(), &sources).await?;
     let mut metrics = all_of_resource(&api, resource.id).await?;
@@ -151,7 +154,7 @@ pub(super) async fn show_of_resource(
     State(api): State<SharedApi>,
     Path((kind, id, name)): Path<(String, String, String)>,
 ) -> Result<Response, Problem> {
-    full(&api, by_name(&api, &caller, &kind, &id, &name).await?).await
+    full(&api, by_name(&api, &caller, Action::GetMetric, &kind, &id, &name).await?).await
 }
 
 pub(super) async fn delete_of_resource(
@@ -159,24 +162,25 @@ pub(super) async fn delete_of_resource(
     State(api): State<SharedApi>,
     Path((kind, id, name)): Path<(String, String, String)>,
 ) -> Result<StatusCode, Problem> {
-    remove(&api, &caller, by_name(&api, &caller, &kind, &id, &name).await?).await
+    remove(&api, &caller, by_name(&api, &caller, Action::GetMetric, &kind, &id, &name).await?).await
 }
 
-/// A metric by its UUID, if the caller may see it.
-pub(super) async fn by_id(api: &SharedApi, caller: &Caller, id: &str) -> Result<Arc<Metric>, Problem> {
+/// A metric by its UUID, if the caller may see it; `action` is what for.
+pub(super) async fn by_id(api: &SharedApi, caller: &Caller, action: Action, id: &str) -> Result<Arc<Metric>, Problem> {
     let uuid = Uuid::try_parse(id).map_err(|_| Problem::missing(format!("Metric {id}")))?;
-    Ok(api.index().known_metric(&policy::service_scope(caller), uuid).await?)
+    Ok(api.index().known_metric(&api.scope(action, caller), uuid).await?)
 }
 
 /// A metric by its name on a resource, if the caller may see both.
 pub(super) async fn by_name(
     api: &SharedApi,
     caller: &Caller,
+    action: Action,
     kind: &str,
     id: &str,
     name: &str,
 ) -> Result<Arc<Metric>, Problem> {
-    let scope = policy::service_scope(caller);
+    let scope = api.scope(action, caller);
     if let Ok(resource) = resource_uuid(id, &caller.creator())
         && let Some(metric) = api.index().known_metrics_of(&scope, &[(resource, name)]).await?.pop().flatten()
     {
@@ -207,7 +211,7 @@ async fn full(api: &SharedApi, metric: Arc<Metric>) -> Result<Response, Problem>
 }
 
 async fn remove(api: &SharedApi, caller: &Caller, metric: Arc<Metric>) -> Result<StatusCode, Problem> {
-    policy::creator(caller, &metric.creator)?;
-    api.index().delete_metric(&caller.scope(), metric.id).await?;
+    api.allow(Action::DeleteMetric, caller, Target::Metric(&metric))?;
+    api.index().delete_metric(&api.scope(Action::GetMetric, caller), metric.id).await?;
     Ok(no_content())
 }

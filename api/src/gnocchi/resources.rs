@@ -235,7 +235,7 @@ async fn page(
 }
 
 /// A resource that the policy lets the caller read, and how far it may look.
-async fn read(
+pub(super) async fn read(
     api: &SharedApi,
     caller: &Caller,
     action: Action,
@@ -250,7 +250,8 @@ async fn read(
     Ok((resource, scope))
 }
 
-fn with_condition(filter: Filter, condition: Option<Filter>) -> Filter {
+/// A search with a condition of the policy's.
+pub(super) fn with_condition(filter: Filter, condition: Option<Filter>) -> Filter {
     match condition {
         Some(condition) => Filter::And(vec![filter, condition]),
         None => filter,

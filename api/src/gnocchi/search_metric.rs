@@ -15,8 +15,8 @@ use super::{
     rows::{NotFinite, rows},
 };
 use crate::{
-    SharedApi, authenticate::Asker, parameters::Parameters, policy, problem::Problem, request::OptionalJsonBody,
-    wire::Tree,
+    SharedApi, authenticate::Asker, parameters::Parameters, policy::Action, problem::Problem,
+    request::OptionalJsonBody, wire::Tree,
 };
 
 /// Deepest nesting; a condition is written by hand, and the walk is recursive.
@@ -42,7 +42,7 @@ pub(super) async fn search(
     if ids.is_empty() || ids.len() > METRICS_MAX {
         return Err(Problem::argument("metric_id", format!("Must be given, at most {METRICS_MAX} times")));
     }
-    let found = api.index().known_metrics(&policy::service_scope(&caller), &ids).await?;
+    let found = api.index().known_metrics(&api.scope(Action::SearchMetric, &caller), &ids).await?;
     let body = body.ok_or_else(|| Problem::bad("No query specified in body"))?;
     let condition = Condition::parse(&body, 0)?;
     let now = api.clock.now();
