@@ -127,9 +127,13 @@ fn rows() -> Vec<Row> {
         row("POST /v1/aggregates", found, 200, "ASCR", "ASCR"),
         row("GET /v1/aggregation/metric?metric={metric}&aggregation=mean", none.clone(), 200, "ASCR", "ASCR"),
         row("POST /v1/aggregation/metric?aggregation=mean", json!(["{metric}"]), 200, "ASCR", "ASCR"),
-        row("POST /v1/aggregation/resource/generic/metric/cpu", search, 200, "ASCR", "ASCR"),
+        row("GET /v1/aggregation/resource/generic/metric", none.clone(), 405, "ASCRON", EVERYONE),
+        Row {
+            finds: Some(("2019-", "ASCR")),
+            ..row("POST /v1/aggregation/resource/generic/metric/cpu", search, 200, EVERYONE, EVERYONE)
+        },
         row("GET /v1/search/metric", none.clone(), 404, "ASCRON", EVERYONE),
-        row("POST /v1/search/metric?metric_id={metric}", json!({">": 0}), 200, "ACR", "ACR"),
+        list("POST /v1/search/metric?metric_id={metric}", json!({">": 0}), "{metric}", "ACR"),
     ]
 }
 
