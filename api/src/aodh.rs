@@ -5,6 +5,7 @@
 //! there. Everything an alarm means is decided in `orzo_alarms`.
 
 mod alarms;
+mod dry_run;
 mod history;
 mod metrics;
 mod notices;
@@ -35,6 +36,7 @@ pub(crate) fn router() -> Router<SharedApi> {
         .route("/v2", get(version))
         .route("/v2/capabilities", get(capabilities))
         .route("/v2/alarms", get(alarms::list).post(alarms::create))
+        .route("/v2/alarms/test", post(dry_run::test))
         .route("/v2/alarms/{id}", get(alarms::show).put(alarms::update).delete(alarms::delete))
         .route("/v2/alarms/{id}/state", get(alarms::show_state).put(alarms::set_state))
         .route("/v2/alarms/{id}/history", get(history::of_alarm))

@@ -97,6 +97,8 @@ pub struct ApiParts {
     pub alarms: Option<orzo_alarms::AlarmBook>,
     /// Sends test notices and makes trusts; `None` leaves those requests answering 503 or 400.
     pub deliverer: Option<Arc<orzo_alarms::Deliverer>>,
+    /// Where dry runs of `prometheus` rules are asked; `None` refuses them.
+    pub prometheus: Option<Arc<dyn orzo_alarms::InstantQueries>>,
     /// Checks credentials; a [`orzo_session::Session`] in production.
     pub session: Arc<dyn Authenticator>,
     /// Where everything is counted; [`router`] registers a counter in its registry, so call it once per registry.
@@ -116,7 +118,8 @@ pub(crate) struct Api {
     pub(crate) engine: Arc<Engine>,
     pub(crate) alarms: Option<orzo_alarms::AlarmBook>,
     pub(crate) deliverer: Option<Arc<orzo_alarms::Deliverer>>,
-    /// Test notices under way at once: each holds a connection to wherever a tenant said.
+    pub(crate) prometheus: Option<Arc<dyn orzo_alarms::InstantQueries>>,
+    /// Test notices and dry runs under way at once: each holds a connection to wherever a tenant said.
     pub(crate) alarm_tests: tokio::sync::Semaphore,
     pub(crate) session: Arc<dyn Authenticator>,
     pub(crate) rooms: Rooms,
@@ -184,6 +187,7 @@ pub fn router(parts: ApiParts) -> Router {
         engine: parts.engine,
         alarms: parts.alarms,
         deliverer: parts.deliverer,
+        prometheus: parts.prometheus,
         alarm_tests: tokio::sync::Semaphore::new(ALARM_TESTS_MAX),
         session: parts.session,
         rooms: parts.rooms,

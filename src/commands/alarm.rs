@@ -3,10 +3,14 @@
 use anyhow::{Context, bail};
 use orzo_session::{ServiceRequest, Session};
 use serde_json::{Value, json};
+use textplots::{Chart, Plot, Shape};
 use url::form_urlencoded;
 
 use super::output::{Format, Rows};
 use crate::client::Target;
+
+/// Width and height of a plot in dots; two by four dots are one character.
+const PLOT_DOTS: (u32, u32) = (160, 60);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -64,6 +68,8 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Try a rule on past data: when would it have fired? Nothing is kept and nobody is told.
+    Test(Test),
     /// Send a test notice to a URL, by the way of every notice.
     Call {
         /// An action, such as https://example.org/hook.
@@ -85,6 +91,27 @@ struct Common {
     format: Format,
     #[command(flatten)]
     target: Target,
+}
+
+#[derive(clap::Args)]
+struct Test {
+    /// File with an alarm as JSON, as the API takes it; `-` reads it from standard input.
+    #[arg(required_unless_present = "alarm")]
+    file: Option<String>,
+    /// The rule of an alarm that is there.
+    #[arg(long, conflicts_with = "file", value_name = "ID")]
+    alarm: Option<String>,
+    /// From when: a time, or a span before now such as `-1 hour`.
+    #[arg(long, allow_hyphen_values = true)]
+    start: Option<String>,
+    /// Until when.
+    #[arg(long, allow_hyphen_values = true)]
+    stop: Option<String>,
+    /// Draw the values, and below them when the alarm would have been on.
+    #[arg(long)]
+    plot: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -137,6 +164,7 @@ async fn answer(command: Command) -> anyhow::Result<()> {
             let done = post(&common, "v2/notices/replay", &body).await?;
             fields(&done)?.print(common.format)
         }
+        Command::Test(test) => try_rule(&test).await,
         Command::Call { action, common } => {
             let done = post(&common, "v2/notices/test", &json!({"action": action})).await?;
             fields(&done)?.print(common.format)?;
@@ -155,6 +183,68 @@ async fn answer(command: Command) -> anyhow::Result<()> {
             Rows { columns: vec!["key", "value"], rows: rows.collect() }.print(common.format)
         }
     }
+}
+
+async fn try_rule(test: &Test) -> anyhow::Result<()> {
+    let mut body = match (&test.alarm, test.file.as_deref()) {
+        (Some(id), _) => json!({"alarm_id": id}),
+        (None, Some("-")) => serde_json::from_reader(std::io::stdin()).context("standard input is not JSON")?,
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
+            serde_json::from_str(&text).with_context(|| format!("{file} is not JSON"))?
+        }
+        (None, None) => bail!("name a file, or an alarm with --alarm"),
+    };
+    if !body.is_object() {
+        bail!("an alarm is a JSON object");
+    }
+    for (name, value) in [("start", &test.start), ("stop", &test.stop)] {
+        if let Some(value) = value {
+            body[name] = value.as_str().into();
+        }
+    }
+    let timeline = post(&test.common, "v2/alarms/test", &body).await?;
+    if test.plot {
+        plot(&timeline)?;
+    }
+    let columns = ["timestamp", "previous", "current", "reason"];
+    table(&columns, &timeline["transitions"])?.print(test.common.format)
+}
+
+/// The newest value of each window, and a bar below for the windows in which the alarm would have been on.
+fn plot(timeline: &Value) -> anyhow::Result<()> {
+    let windows = timeline["windows"].as_array().context("the server's answer has no windows")?;
+    let time = |window: &Value| -> anyhow::Result<orzo_model::Timestamp> {
+        Ok(window["end"].as_str().context("a window has no end")?.parse()?)
+    };
+    let (Some(first), Some(last)) = (windows.first(), windows.last()) else {
+        println!("no window closes in that time");
+        return Ok(());
+    };
+    let (start, end) = (time(first)?, time(last)?);
+    let mut line: Vec<(f32, f32)> = Vec::new();
+    for window in windows {
+        if let Some(value) = window["value"].as_f64() {
+            line.push((time(window)?.since(start).as_secs_f32(), value as f32));
+        }
+    }
+    // A single point still needs a width to be drawn in.
+    let width = end.since(start).as_secs_f32().max(1.0);
+    Chart::new(PLOT_DOTS.0, PLOT_DOTS.1, 0.0, width).lineplot(&Shape::Lines(&line)).nice();
+    let columns = (PLOT_DOTS.0 / 2) as usize;
+    let bar: String = (0..columns)
+        .map(|column| {
+            let own = &windows[column * windows.len() / columns];
+            match own["state"].as_str() {
+                Some("alarm") => '#',
+                Some("ok") => '.',
+                _ => '?',
+            }
+        })
+        .collect();
+    println!("{bar}  # alarm, . ok, ? insufficient data");
+    println!("{} to {}", first["end"].as_str().unwrap_or_default(), last["end"].as_str().unwrap_or_default());
+    Ok(())
 }
 
 async fn get(common: &Common, path: &str) -> anyhow::Result<Value> {

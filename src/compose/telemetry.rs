@@ -66,6 +66,7 @@ struct Core {
     book: AlarmBook,
     deliverer: Arc<Deliverer>,
     session: Arc<Session>,
+    prometheus: Option<Arc<dyn InstantQueries>>,
 }
 
 /// Opens what the roles need.
@@ -141,7 +142,14 @@ async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Defini
     let book =
         book.with_quotas(QuotaDefaults { project: settings.alarms.project_quota, user: settings.alarms.user_quota });
     let deliverer = open_deliverer(ground, session)?;
-    Ok(Core { store, labels, engine, collector, quarantine, book, deliverer, session: session.clone() })
+    let prometheus = match &settings.alarms.prometheus_url {
+        Some(url) => {
+            let label = settings.alarms.prometheus_project_label.clone();
+            Some(Arc::new(Prometheus::new(url.clone(), label)?) as Arc<dyn InstantQueries>)
+        }
+        None => None,
+    };
+    Ok(Core { store, labels, engine, collector, quarantine, book, deliverer, session: session.clone(), prometheus })
 }
 
 /// What tries to deliver a notice: the loop's tries and the test calls of the API go through the same.
@@ -196,6 +204,7 @@ impl Telemetry {
             engine: core.engine.clone(),
             alarms: Some(core.book.clone()),
             deliverer: Some(core.deliverer.clone()),
+            prometheus: core.prometheus.clone(),
             session: session.clone(),
             rooms: ground.rooms.clone(),
             clock: ground.clock.clone(),
@@ -355,19 +364,12 @@ fn start_alarms(ground: &Ground, stages: &Stages, core: &Core) -> anyhow::Result
     let wake = Arc::new(Notify::new());
     let arrivals = Arc::new(ArrivalBox::default());
     core.engine.listen(arrivals.clone());
-    let prometheus = match &chosen.prometheus_url {
-        Some(url) => {
-            let label = chosen.prometheus_project_label.clone();
-            Some(Arc::new(Prometheus::new(url.clone(), label)?) as Arc<dyn InstantQueries>)
-        }
-        None => None,
-    };
     let evaluator = Evaluator::new(
         EvaluatorParts {
             book: core.book.clone(),
             reader: core.engine.clone(),
             events: Some(core.engine.clone()),
-            prometheus,
+            prometheus: core.prometheus.clone(),
             members: Some(Arc::new(Octavia(core.session.clone()))),
             arrivals: Some(arrivals),
             clock: clock.clone(),

@@ -84,6 +84,12 @@ fn a_notice_carries_a_token_of_the_owner_and_parked_ones_are_replayed() {
     assert!(listed.as_array().unwrap().iter().any(|notice| notice["alarm_id"] == id), "{listed}");
     let (_, replayed) = orzo_alarm(&["replay", "--alarm", id]);
     assert!(replayed[0]["value"].as_u64().is_some_and(|count| count >= 1), "{replayed}");
+    let tried = directory.path().join("tried.json").display().to_string();
+    std::fs::write(&tried, alarm("tried", &receiver.url).to_string()).unwrap();
+    let (success, turns) = orzo_alarm(&["test", &tried, "--start", "-1 minute"]);
+    assert!(success && turns[0]["current"] == "alarm", "{turns}");
+    let (success, turns) = orzo_alarm(&["test", "--alarm", id, "--start", "-1 minute"]);
+    assert!(success && turns[0]["previous"] == "insufficient data", "{turns}");
     let (success, called) = orzo_alarm(&["call", &receiver.url]);
     assert!(success, "{called}");
     let (success, called) = orzo_alarm(&["call", "http://169.254.169.254/latest/meta-data/"]);

@@ -102,7 +102,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(alarm.to_json())).into_response())
 }
 
-fn read(body: &Value, is_admin: bool) -> Result<AlarmRequest, Problem> {
+pub(super) fn read(body: &Value, is_admin: bool) -> Result<AlarmRequest, Problem> {
     AlarmRequest::parse(body, is_admin).map_err(|error| match error {
         AlarmError::Unauthorized(_) => Problem::new(StatusCode::UNAUTHORIZED, error.to_string()),
         _ => Problem::bad(error.to_string()),

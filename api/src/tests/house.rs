@@ -93,6 +93,7 @@ impl House {
             engine: engine.clone(),
             alarms: Some(alarms.clone()),
             deliverer: Some(deliverer),
+            prometheus: None,
             session: Arc::new(Guests),
             rooms,
             clock,
