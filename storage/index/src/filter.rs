@@ -102,7 +102,24 @@ impl Filter {
     /// Reads the JSON form.
     pub fn parse(json: &Value) -> Result<Self, IndexError> {
         let mut terms = 0;
-        parse(json, &[], 0, &mut terms)
+        let filter = parse(json, &[], 0, &mut terms)?;
+        // `{}` is everything as a whole search only; Gnocchi's executor says this of one inside another.
+        if filter.parts().iter().any(Self::has_empty_part) {
+            return Err(IndexError::refused("Unable to parse this query"));
+        }
+        Ok(filter)
+    }
+
+    fn parts(&self) -> &[Self] {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts,
+            Self::Not(inner) => std::slice::from_ref(inner),
+            _ => &[],
+        }
+    }
+
+    fn has_empty_part(&self) -> bool {
+        self.is_everything() || self.parts().iter().any(Self::has_empty_part)
     }
 
     /// `attribute = value`, the commonest search.
@@ -460,8 +477,17 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_search_inside_another_is_refused() {
+        for bad in [json!({"and": [{}]}), json!({"not": {}}), json!({"or": [{"=": {"a": 1}}, {"not": {"and": [{}]}}]})]
+        {
+            let error = Filter::parse(&bad).expect_err("an empty part");
+            assert_eq!(error.to_string(), "Unable to parse this query", "{bad}");
+        }
+    }
+
+    #[test]
     fn depth_and_size_are_limited() {
-        let mut deep = json!({});
+        let mut deep = json!({"=": {"a": 1}});
         for _ in 0..=DEPTH_MAX {
             deep = json!({ "not": deep });
         }

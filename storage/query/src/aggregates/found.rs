@@ -91,22 +91,22 @@ impl Engine {
         Ok(named.map(|(metric, &reference)| Named { metric, reference: reference.clone() }).collect())
     }
 
-    /// The metrics that the operands name, of each list of resources: by resource, then by operand.
+    /// The metrics that the operands name, of each list of resources: by resource, then by operand, then in the order
+    /// in which they were made (as Gnocchi's table has them; of several columns an operation between two shows the first).
     pub(super) async fn named(
         &self,
         query: &AggregatesQuery,
         lists: &[&[Resource]],
     ) -> Result<Vec<Vec<Named>>, QueryError> {
         let references = query.operation.references();
-        let mut wanted: Vec<Vec<(Uuid, &Reference)>> = Vec::with_capacity(lists.len());
+        let mut wanted: Vec<Vec<(Uuid, usize, &Reference)>> = Vec::with_capacity(lists.len());
         let mut count = 0;
         for resources in lists {
             let mut list = Vec::new();
-            for resource in *resources {
-                for &reference in &references {
-                    let named = resource.metrics.iter().filter(|(name, _)| glob_matches(&reference.name, name));
-                    list.extend(named.map(|(_, id)| (*id, reference)));
-                }
+            let operands = resources.iter().flat_map(|resource| references.iter().map(move |&named| (resource, named)));
+            for (place, (resource, reference)) in operands.enumerate() {
+                let named = resource.metrics.iter().filter(|(name, _)| glob_matches(&reference.name, name));
+                list.extend(named.map(|(_, id)| (*id, place, reference)));
             }
             count += list.len();
             wanted.push(list);
@@ -115,16 +115,18 @@ impl Engine {
             return Err(self.too_many());
         }
         // The resources were found within the scope, and their metrics belong to them.
-        let ids: Vec<Uuid> = wanted.iter().flatten().map(|(id, _)| *id).collect();
+        let ids: Vec<Uuid> = wanted.iter().flatten().map(|(id, ..)| *id).collect();
         let mut metrics = self.index.known_metrics(&Scope::All, &ids).await?.into_iter();
         let mut answer = Vec::with_capacity(wanted.len());
         for list in wanted {
-            let found = list.into_iter().zip(metrics.by_ref());
+            let mut found: Vec<_> = (list.into_iter().zip(metrics.by_ref()))
+                .filter_map(|((_, place, reference), metric)| Some((place, metric?, reference)))
+                .collect();
+            found.sort_by_key(|(place, metric, _)| (*place, metric.series));
             answer.push(
                 found
-                    .filter_map(|((_, reference), metric)| {
-                        Some(Named { metric: metric?, reference: reference.clone() })
-                    })
+                    .into_iter()
+                    .map(|(_, metric, reference)| Named { metric, reference: reference.clone() })
                     .collect(),
             );
         }

@@ -137,6 +137,7 @@ impl Index {
         let invalid = || bad_page(&format!("Invalid marker: `{marker}'"));
         let (id, revision) = match marker.split_once('@') {
             Some((id, revision)) if query.history => (id, revision.parse::<i64>().map_err(|_| invalid())?),
+            None if query.history => return Err(invalid()),
             _ => (marker, -1),
         };
         let id = match &query.creator {
