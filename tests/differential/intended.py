@@ -33,7 +33,13 @@ def link_without_body(step, theirs, ours):
 
 def history_knows_attributes(step, theirs, ours):
     """Gnocchi cannot search a history by an attribute of the type."""
-    return theirs.status == 400 and ours.status == 200 and "sqlalchemy_base.ResourceHistory" in theirs.text
+    return theirs.status == 400 and ours.status in (200, 404) and "sqlalchemy_base.ResourceHistory" in theirs.text
+
+
+def history_loses_no_resource(step, theirs, ours):
+    """Of several resources in one group with use_history, Gnocchi keeps one, and adds only values that are neighbours."""
+    groups = {value for key, value in step.parameters if key == "groupby"}
+    return ("use_history", "true") in step.parameters and not groups & {"id", "original_resource_id"} and theirs.status == ours.status == 200
 
 
 def description(answer, key):
@@ -74,6 +80,7 @@ INTENDED = {
     "details-keep-order": details_keep_order,
     "link-without-body": link_without_body,
     "history-knows-attributes": history_knows_attributes,
+    "history-loses-no-resource": history_loses_no_resource,
 }
 
 

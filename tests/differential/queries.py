@@ -162,7 +162,10 @@ def aggregates_over_history(random, world):
     stop = start + random.choice([day, 2 * day, 2 * day + 3600 * 1000000])
     parameters = [("start", spell_time(random, "offset", start)), ("stop", spell_time(random, "offset", stop)), ("use_history", "true"),
                   ("granularity", random.choice(policy.granularities))]
-    parameters += [("groupby", attribute) for attribute in random.sample(world.searches.groupable(), random.choice([1, 2]))]
+    groups = set(random.sample(world.searches.groupable(), random.choice([0, 1, 2]))) if random.random() < 0.9 else {"project_id"}
+    if random.random() < 0.9:
+        groups.add(random.choice(["id", "original_resource_id"]))
+    parameters += [("groupby", attribute) for attribute in sorted(groups)]
     if random.random() < 0.3:
         parameters.append(("fill", random.choice(["null", 0, "ffill"])))
     operations = ["aggregate", random.choice(REAGGREGATIONS), ["metric", random.choice(world.metric_names + ["*"]), known_method(random, policy)]]

@@ -40,7 +40,7 @@ def candidates(step):
     # Under `generic` the outermost condition keeps the worlds apart.
     generic = "/generic" in step.path or isinstance(step.body, dict) and step.body.get("resource_type") == "generic"
     for number in range(len(step.parameters)):
-        if step.parameters[number][0] in ("creator", "filter"):
+        if step.parameters[number][0] in ("creator", "filter", "groupby", "use_history", "granularity" if any(key == "use_history" for key, _ in step.parameters) else ""):
             continue
         yield step.copy(parameters=step.parameters[:number] + step.parameters[number + 1:])
     if isinstance(step.body, dict) and "operations" in step.body:

@@ -345,7 +345,12 @@ impl Context<'_> {
                     .iter()
                     .filter(|value| !value.is_null())
                     .map(|value| self.bind(attribute, &column, value, sql))
-                    .collect::<Result<_, _>>()?;
+                    .collect::<Result<_, _>>()
+                    .map_err(|error| match error {
+                        // Of a list Gnocchi shows the whole, as Python writes it.
+                        IndexError::Refused { .. } => wrong_value(attribute, &python_list(values)),
+                        error => error,
+                    })?;
                 let list = if places.is_empty() { "NULL".to_owned() } else { places.join(", ") };
                 sql.push(&format!("{expression} IN ({list})"))
             }
@@ -384,7 +389,7 @@ impl Context<'_> {
     /// Binds a value as the column's type.
     fn bind(&self, attribute: &str, column: &Column, value: &Value, sql: &mut Sql) -> Result<String, IndexError> {
         let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let wrong = || IndexError::refused(format!("Invalid value: `{shown}' for field `{attribute}'"));
+        let wrong = || wrong_value(attribute, &shown);
         Ok(match column {
             Column::Id => {
                 let id = match self.creator {
@@ -414,6 +419,22 @@ impl Context<'_> {
             },
         })
     }
+}
+
+fn wrong_value(attribute: &str, shown: &str) -> IndexError {
+    IndexError::refused(format!("Invalid value: `{shown}' for field `{attribute}'"))
+}
+
+fn python_list(values: &[Value]) -> String {
+    let shown = values.iter().map(|value| match value {
+        Value::Null => "None".to_owned(),
+        Value::Bool(true) => "True".to_owned(),
+        Value::Bool(false) => "False".to_owned(),
+        Value::String(text) if text.contains('\'') && !text.contains('"') => format!("\"{text}\""),
+        Value::String(text) => format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'")),
+        other => other.to_string(),
+    });
+    format!("[{}]", shown.collect::<Vec<_>>().join(", "))
 }
 
 /// The SQL expression of a column over the alias `r`; the name of an attribute travels as a parameter.
@@ -483,6 +504,12 @@ mod tests {
             let error = Filter::parse(&bad).expect_err("an empty part");
             assert_eq!(error.to_string(), "Unable to parse this query", "{bad}");
         }
+    }
+
+    #[test]
+    fn a_list_is_shown_as_python_writes_it() {
+        let values = [json!("a"), json!("it's"), json!(3), json!(2.5), json!(null), json!(true)];
+        assert_eq!(python_list(&values), r#"['a', "it's", 3, 2.5, None, True]"#);
     }
 
     #[test]
