@@ -454,11 +454,17 @@ pub(crate) fn expression(column: &Column, sql: &mut Sql) -> String {
     }
 }
 
-/// SQLite's GLOB pattern for a LIKE pattern.
+/// SQLite's GLOB pattern for a LIKE pattern. What follows a backslash means itself, as in PostgreSQL.
 fn glob_of_like(pattern: &str) -> String {
     let mut glob = String::with_capacity(pattern.len());
-    for c in pattern.chars() {
+    let mut characters = pattern.chars();
+    while let Some(c) = characters.next() {
         match c {
+            '\\' => match characters.next() {
+                Some(c @ ('*' | '?' | '[')) => glob.extend(['[', c, ']']),
+                Some(c) => glob.push(c),
+                None => glob.push('\\'),
+            },
             '%' => glob.push('*'),
             '_' => glob.push('?'),
             '*' | '?' | '[' => glob.extend(['[', c, ']']),
@@ -525,5 +531,6 @@ mod tests {
     #[test]
     fn like_becomes_glob_with_its_own_characters_escaped() {
         assert_eq!(glob_of_like("a%b_c*[?"), "a*b?c[*][[][?]");
+        assert_eq!(glob_of_like(r"x\_y\%\*\\"), r"x_y%[*]\");
     }
 }
