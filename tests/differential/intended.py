@@ -76,7 +76,19 @@ def groups_checked_together(step, theirs, ours):
         and step.kind != "mistake"
 
 
+def found_by_its_string(step, theirs, ours):
+    """A string id means another resource to each creator; Orzo then finds the newest of that string that may be seen."""
+    return step.path.startswith("/v1/resource/") and theirs.status == 404 and ours.status == 200 and step.user == "somebody-else"
+
+
+def lifespan_by_its_name(step, theirs, ours):
+    """An end before the start: Orzo says what is wrong, whatever else is; Gnocchi names a Python date, or another fault."""
+    return theirs.status == ours.status == 400 and description(ours, "") == "Start timestamp cannot be after end timestamp"
+
+
 INTENDED = {
+    "found-by-its-string": found_by_its_string,
+    "lifespan-by-its-name": lifespan_by_its_name,
     "groups-checked-together": groups_checked_together,
     "rates-resampled-once": rates_resampled_once,
     "aggregation-named": aggregation_named,

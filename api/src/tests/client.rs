@@ -118,7 +118,7 @@ async fn the_real_client_makes_measures_and_reads_them_back() {
 
     let (succeeded, out, errors) = client.try_run("resource show nope").await;
     assert!(
-        !succeeded && format!("{out}{errors}").contains("Resource nope does not exist (HTTP 404) (Request-ID: req-"),
+        !succeeded && format!("{out}{errors}").contains(" does not exist (HTTP 404) (Request-ID: req-"),
         "{out}{errors}"
     );
     client.run("metric delete memory -r vm-1").await;

@@ -30,7 +30,10 @@ impl Sort {
             "desc" => (true, None),
             "desc-nullsfirst" => (true, Some(true)),
             "desc-nullslast" => (true, Some(false)),
-            _ => return Err(bad_page(&format!("Unknown sort direction, must be one of: {direction}"))),
+            _ => {
+                let known = "asc-nullsfirst, asc-nullslast, desc-nullsfirst, desc-nullslast";
+                return Err(bad_page(&format!("Unknown sort direction, must be one of: {known}")));
+            }
         };
         Ok(Self { key: key.to_owned(), descending, nulls_first })
     }

@@ -91,10 +91,11 @@ pub fn resource_uuid(text: &str, creator: &str) -> Result<Uuid, IndexError> {
         return Err(IndexError::refused("'/' is not supported in resource id"));
     }
     if text.chars().count() > RESOURCE_ID_CHARACTERS_MAX {
-        let text = format!(
-            "transformable resource id >{RESOURCE_ID_CHARACTERS_MAX} max allowed characters for dictionary value"
+        let reason = format!(
+            "transformable resource id >{RESOURCE_ID_CHARACTERS_MAX} max allowed characters for dictionary value @ \
+             data['id']"
         );
-        return Err(IndexError::refused(text));
+        return Err(IndexError::invalid_input(reason, &["id"]));
     }
     if text.is_empty() {
         return Err(IndexError::refused("a resource id may not be empty"));
@@ -215,8 +216,8 @@ impl Index {
         creator: &str,
         text: &str,
     ) -> Result<Resource, IndexError> {
-        let not_found = || IndexError::not_found(format!("Resource {text}"));
-        let id = resource_uuid(text, creator).map_err(|_| not_found())?;
+        let id = resource_uuid(text, creator).map_err(|_| IndexError::not_found(format!("Resource {text}")))?;
+        let not_found = || no_resource(id);
         match self.resource(scope, resource_type, id).await {
             Err(IndexError::NotFound { what }) if what == format!("Resource {id}") => {}
             outcome => return outcome,
