@@ -22,9 +22,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("orzo-index", &["orzo-model", "orzo-database"]),
     // Its log stands on the store's disk, so that the same simulated disk breaks both.
     ("orzo-labels", &["orzo-model", "orzo-store"]),
-    ("orzo-query", &["orzo-model", "orzo-definitions", "orzo-store", "orzo-index", "orzo-labels"]),
+    ("orzo-promql", &[]),
+    ("orzo-query", &["orzo-model", "orzo-definitions", "orzo-store", "orzo-index", "orzo-labels", "orzo-promql"]),
     ("orzo-alarms", &["orzo-model", "orzo-database"]),
-    ("orzo-api", &["orzo-model", "orzo-bus", "orzo-session", "orzo-index", "orzo-labels", "orzo-query", "orzo-alarms"]),
+    (
+        "orzo-api",
+        &[
+            "orzo-model",
+            "orzo-bus",
+            "orzo-session",
+            "orzo-index",
+            "orzo-labels",
+            "orzo-promql",
+            "orzo-query",
+            "orzo-alarms",
+        ],
+    ),
 ];
 
 /// Heavy outside crates and their one home.

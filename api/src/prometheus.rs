@@ -34,6 +34,7 @@ use crate::{
     request::{BODY_BYTES_MAX, body_bytes},
 };
 
+pub(crate) mod query;
 mod selector;
 
 /// Bodies up to this size are read on the thread that received them: handing them over costs more.
@@ -68,6 +69,9 @@ impl Ingest {
 pub(crate) fn router() -> Router<SharedApi> {
     Router::new()
         .route("/api/v1/write", post(write))
+        .route("/api/v1/query", get(query::instant).post(query::instant))
+        .route("/api/v1/query_range", get(query::range).post(query::range))
+        .route("/api/v1/status/buildinfo", get(query::build))
         .route("/api/v1/series", get(series).post(series))
         .route("/api/v1/labels", get(labels).post(labels))
         .route("/api/v1/label/{name}/values", get(values))
@@ -351,36 +355,46 @@ fn limit_of(parameters: &Parameters) -> Result<usize, Problem> {
 }
 
 async fn series(Sender(caller): Sender, State(api): State<SharedApi>, request: Request) -> Result<Response, Refused> {
-    let scope = Scope::Project(project_of(&caller)?.to_owned());
     let parameters = parameters_of(request).await?;
     check_times(&api, &parameters)?;
-    let selectors = selectors(&parameters)?;
-    if selectors.is_empty() {
+    let groups = groups(&parameters)?;
+    if groups.is_empty() {
         return Err(Problem::bad("no match[] parameter provided").into());
     }
     let limit = limit_of(&parameters)?.min(SERIES_MAX);
-    let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
-    for selector in &selectors {
-        for one in api.engine.find_labelled(&scope, selector, limit + 1)? {
-            if seen.insert(one.series) {
-                found.push(one.labels);
-            }
-        }
-    }
+    let mut found: Vec<_> =
+        query::named(&api, &caller).find(&groups, limit + 1).await?.into_iter().map(|(_, labels)| labels).collect();
     found.sort();
     let is_cut = found.len() > limit;
     found.truncate(limit);
-    let labels = |labels: Vec<(String, String)>| -> Value {
-        labels.into_iter().map(|(name, value)| (name, Value::from(value))).collect::<serde_json::Map<_, _>>().into()
+    let object = |labels: orzo_promql::Labels| -> Value {
+        labels
+            .iter()
+            .map(|(name, value)| (name.to_string(), Value::from(&**value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
     };
-    Ok(answer(found.into_iter().map(labels).collect(), is_cut))
+    Ok(answer(found.into_iter().map(object).collect(), is_cut))
+}
+
+/// The matchers of all `match[]`, as PromQL reads them.
+fn groups(parameters: &Parameters) -> Result<Vec<orzo_promql::MatcherGroup>, Problem> {
+    let mut groups = Vec::new();
+    for text in parameters.all("match[]") {
+        let read = orzo_promql::selector(text);
+        groups.extend(read.map_err(|error| Problem::bad(format!("invalid parameter \"match[]\": {error}")))?);
+    }
+    Ok(groups)
 }
 
 async fn labels(Sender(caller): Sender, State(api): State<SharedApi>, request: Request) -> Result<Response, Refused> {
     let scope = Scope::Project(project_of(&caller)?.to_owned());
     let parameters = parameters_of(request).await?;
     check_times(&api, &parameters)?;
-    let names = api.engine.labels()?.label_names(&scope, &selectors(&parameters)?);
+    let mut names = api.engine.labels()?.label_names(&scope, &selectors(&parameters)?);
+    for metric in query::named(&api, &caller).metrics(&groups(&parameters)?, SERIES_MAX).await? {
+        names.extend(metric.iter().map(|(name, _)| name.to_string()));
+    }
     Ok(cut(names, limit_of(&parameters)?))
 }
 
@@ -393,7 +407,14 @@ async fn values(
     let scope = Scope::Project(project_of(&caller)?.to_owned());
     let parameters = parameters_of(request).await?;
     check_times(&api, &parameters)?;
-    let values = api.engine.labels()?.label_values(&scope, &name, &selectors(&parameters)?);
+    let mut values = api.engine.labels()?.label_values(&scope, &name, &selectors(&parameters)?);
+    let (named, groups) = (query::named(&api, &caller), groups(&parameters)?);
+    if name == "__name__" && groups.is_empty() {
+        values.extend(named.metric_names().await?);
+    } else {
+        let of_metrics = named.metrics(&groups, SERIES_MAX).await?;
+        values.extend(of_metrics.iter().map(|labels| labels.get(&name).to_owned()).filter(|value| !value.is_empty()));
+    }
     Ok(cut(values, limit_of(&parameters)?))
 }
 

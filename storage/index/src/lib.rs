@@ -93,10 +93,8 @@ impl Index {
     pub async fn open(database: Database, clock: SharedClock, settings: IndexSettings) -> Result<Self, IndexError> {
         database.migrate("index", tables::MIGRATIONS).await?;
         let known = resolve::new_cache(settings.resources_cached_max);
-        let metrics_known = repository::metrics::known::KnownMetrics::new(
-            settings.metrics_cached_max,
-            settings.resources_cached_max,
-        );
+        let metrics_known =
+            repository::metrics::known::KnownMetrics::new(settings.metrics_cached_max, settings.resources_cached_max);
         let index = Self {
             database,
             clock,

@@ -11,6 +11,7 @@ mod buckets;
 mod error;
 mod labels;
 mod method;
+mod named;
 pub mod operations;
 mod place;
 mod points;
@@ -41,6 +42,7 @@ pub use aggregates::{
 pub use error::QueryError;
 pub use labels::{IndexNumbers, LabelledPoints, LabelledReceipt};
 pub use method::{Change, Method, Reaggregation, Statistic};
+pub use named::NamedSeries;
 /// The store's errors are a part of [`QueryError`]; who reads them needs no arrow to the store.
 pub use orzo_store::StoreError;
 pub use points::PointStore;

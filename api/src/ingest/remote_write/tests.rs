@@ -126,7 +126,8 @@ fn both_messages_are_read_bit_by_bit() {
 
 #[test]
 fn labels_of_both_messages_are_the_same_bytes() {
-    let of = |read: &dyn Fn(&mut dyn FnMut(Incoming<'_>) -> Result<(), IngestError>)| {
+    type Take<'a> = dyn FnMut(Incoming<'_>) -> Result<(), IngestError> + 'a;
+    let of = |read: &dyn Fn(&mut Take<'_>)| {
         let mut found = Vec::new();
         read(&mut |series| {
             found.push(series.labels.to_vec());

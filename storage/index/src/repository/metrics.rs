@@ -23,6 +23,8 @@ use crate::{
 
 /// Longest unit (Gnocchi's column).
 const UNIT_CHARACTERS_MAX: usize = 31;
+/// Different names that one question gives; meters are some hundred.
+const NAMES_MAX: i64 = 100_000;
 /// Longest name of a metric.
 const NAME_CHARACTERS_MAX: usize = 255;
 
@@ -225,6 +227,20 @@ impl Index {
         sql.push(" LIMIT ").push(&place);
         let rows = self.database.query(&sql.text, &sql.values).await?;
         rows.iter().map(|row| self.metric_of(row)).collect()
+    }
+
+    /// Names that active metrics of resources have within a scope, each once.
+    pub async fn metric_names(&self, scope: &Scope) -> Result<Vec<String>, IndexError> {
+        let mut sql = Sql::new(
+            "SELECT DISTINCT m.name AS metric_name FROM index_metrics m \
+             LEFT JOIN index_resources r ON r.id = m.resource_id \
+             WHERE m.status = 'active' AND m.resource_id IS NOT NULL AND m.name IS NOT NULL",
+        );
+        push_scope(scope, "m", &mut sql);
+        let place = sql.bind(NAMES_MAX);
+        sql.push(" ORDER BY m.name LIMIT ").push(&place);
+        let rows = self.database.query(&sql.text, &sql.values).await?;
+        Ok(rows.iter().map(|row| row.string("metric_name")).collect())
     }
 
     /// Marks a metric deleted. Its points are removed later ([`Index::deleted_metrics`]).

@@ -1,0 +1,314 @@
+//! Prometheus' questions: `query` and `query_range`, as Grafana's built-in data source sends them.
+//!
+//! A caller sees the metrics that its credential may see, and the label sets of its own project; this is decided below
+//! the query, by the scopes that go with every selector. Whoever goes away, or waits longer than `timeout`, stops the
+//! evaluation.
+
+use std::{
+    fmt::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, header};
+use orzo_model::{Caller, Scope};
+use orzo_promql::{Labels, Limits, Plan, QueryError, Value, Window, evaluate, number_text, read};
+use orzo_query::NamedSeries;
+use serde_json::json;
+
+use super::{Refused, Sender, parameters_of};
+use crate::{SharedApi, parameters::Parameters, policy::Action};
+
+/// A query gets no longer than this, whatever it asks for: it holds a core.
+const TIMEOUT_MAX: Duration = Duration::from_secs(50);
+
+/// What a caller may see, by name.
+pub(crate) fn named(api: &SharedApi, caller: &Caller) -> NamedSeries {
+    let labelled = caller.project_id.clone().map_or(Scope::Nothing, Scope::Project);
+    NamedSeries::new(api.engine.clone(), api.scope(Action::GetMeasures, caller), labelled)
+}
+
+/// `GET` and `POST /api/v1/query`
+pub(super) async fn instant(
+    Sender(caller): Sender,
+    State(api): State<SharedApi>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let parameters = parameters_of(request).await?;
+    let now = api.clock.now().micros().div_euclid(1000);
+    let time = match time_of(&parameters, "time") {
+        Ok(time) => time.unwrap_or(now),
+        Err(error) => return Ok(failed(&error)),
+    };
+    let window = Window { start_ms: time, end_ms: time, step_ms: 0 };
+    Ok(answer(&api, &caller, &parameters, window).await)
+}
+
+/// `GET` and `POST /api/v1/query_range`
+pub(super) async fn range(
+    Sender(caller): Sender,
+    State(api): State<SharedApi>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let parameters = parameters_of(request).await?;
+    Ok(match window_of(&parameters) {
+        Ok(window) => answer(&api, &caller, &parameters, window).await,
+        Err(error) => failed(&error),
+    })
+}
+
+/// `GET /api/v1/status/buildinfo`: who answers. Without a `features` map, which would make Grafana expect a ruler.
+pub(super) async fn build() -> Response {
+    let version = env!("CARGO_PKG_VERSION");
+    let data = json!({
+        "version": version, "revision": "", "branch": "", "buildUser": "orzo", "buildDate": "", "goVersion": "",
+    });
+    Json(json!({"status": "success", "data": data})).into_response()
+}
+
+async fn answer(api: &SharedApi, caller: &Caller, parameters: &Parameters, window: Window) -> Response {
+    let timeout = match parameters.get("timeout").map(|text| seconds_of(text, "timeout")).transpose() {
+        Ok(seconds) => seconds.map_or(TIMEOUT_MAX, |seconds| Duration::from_secs_f64(seconds.clamp(0.0, 3600.0))),
+        Err(error) => return failed(&error),
+    };
+    let evaluated = tokio::time::timeout(timeout.min(TIMEOUT_MAX), evaluated(api, caller, parameters, window));
+    match evaluated.await {
+        Ok(Ok(body)) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Ok(Err(error)) => failed(&error),
+        Err(_) => envelope(StatusCode::SERVICE_UNAVAILABLE, "timeout", "query timed out in expression evaluation"),
+    }
+}
+
+/// Cancels an evaluation that nobody waits for any longer.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn evaluated(
+    api: &SharedApi,
+    caller: &Caller,
+    parameters: &Parameters,
+    window: Window,
+) -> Result<String, QueryError> {
+    let limits = Limits::default();
+    let text = parameters.get("query").unwrap_or("");
+    let plan = Plan::new(text, window, &limits)?;
+    let found = read(&plan, &named(api, caller), &limits).await?;
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let _cancel = CancelOnDrop(cancelled.clone());
+    let evaluation = tokio::task::spawn_blocking(move || {
+        let value = evaluate(&plan, &found, &limits, &cancelled)?;
+        Ok(written(&plan, &value))
+    });
+    evaluation.await.unwrap_or(Err(QueryError::Cancelled))
+}
+
+fn window_of(parameters: &Parameters) -> Result<Window, QueryError> {
+    let needed =
+        |name: &str| time_of(parameters, name)?.ok_or_else(|| invalid(name, "cannot parse \"\" to a valid timestamp"));
+    let (start_ms, end_ms) = (needed("start")?, needed("end")?);
+    if end_ms < start_ms {
+        return Err(invalid("end", "end timestamp must not be before start time"));
+    }
+    let step = seconds_of(parameters.get("step").unwrap_or(""), "step")?;
+    // A cast of a float saturates.
+    let step_ms = (step * 1000.0).round() as i64;
+    if step_ms <= 0 {
+        return Err(invalid(
+            "step",
+            "zero or negative query resolution step widths are not accepted. Try a positive integer",
+        ));
+    }
+    Ok(Window { start_ms, end_ms, step_ms })
+}
+
+/// Seconds since 1970 with a fraction, or RFC 3339; as milliseconds.
+fn time_of(parameters: &Parameters, name: &str) -> Result<Option<i64>, QueryError> {
+    let Some(text) = parameters.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+    // The year 9999; what is beyond is a mistake of units.
+    const SECONDS_MAX: f64 = 253_402_300_799.0;
+    let wrong = || invalid(name, &format!("cannot parse {text:?} to a valid timestamp"));
+    let millis = match text.parse::<f64>() {
+        Ok(seconds) if seconds.abs() <= SECONDS_MAX => (seconds * 1000.0).round() as i64,
+        Ok(_) => return Err(wrong()),
+        Err(_) => chrono::DateTime::parse_from_rfc3339(text).map_err(|_| wrong())?.timestamp_millis(),
+    };
+    Ok(Some(millis))
+}
+
+/// Seconds as a number, or a duration such as `5m` or `1h30m`.
+fn seconds_of(text: &str, name: &str) -> Result<f64, QueryError> {
+    let wrong = || invalid(name, &format!("cannot parse {text:?} to a valid duration"));
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Some(seconds).filter(|seconds| seconds.is_finite()).ok_or_else(wrong);
+    }
+    let (mut rest, mut seconds) = (text, 0.0);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0).ok_or_else(wrong)?;
+        let unit = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
+        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
+        seconds += number
+            * match &rest[digits..unit] {
+                "ms" => 0.001,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                "d" => 86_400.0,
+                "w" => 604_800.0,
+                "y" => 31_536_000.0,
+                _ => return Err(wrong()),
+            };
+        rest = &rest[unit..];
+    }
+    Some(seconds).filter(|_| !text.is_empty()).ok_or_else(wrong)
+}
+
+fn invalid(name: &str, reason: &str) -> QueryError {
+    QueryError::Syntax(format!("invalid parameter {name:?}: {reason}"))
+}
+
+fn failed(error: &QueryError) -> Response {
+    let status = match error {
+        QueryError::Syntax(_) => StatusCode::BAD_REQUEST,
+        QueryError::Unsupported(_) | QueryError::Execution(_) | QueryError::TooMuch { .. } => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        QueryError::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+        QueryError::Source(source) => {
+            tracing::warn!(error = &**source as &dyn std::error::Error, "the points of a query could not be read");
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    };
+    envelope(status, error.kind(), &error.to_string())
+}
+
+fn envelope(status: StatusCode, kind: &str, text: &str) -> Response {
+    (status, Json(json!({"status": "error", "errorType": kind, "error": text}))).into_response()
+}
+
+/// The whole answer as JSON; `resultType` stands before `result`, as Grafana's reader expects.
+fn written(plan: &Plan, value: &Value) -> String {
+    let times: Vec<i64> = plan.times().collect();
+    let mut out = String::from("{\"status\":\"success\",\"data\":{\"resultType\":");
+    match value {
+        // A number over a range is a series without labels.
+        Value::Scalar(numbers) if !plan.is_instant() => {
+            out.push_str("\"matrix\",\"result\":[{\"metric\":{},\"values\":[");
+            for (at, (time, number)) in times.iter().zip(numbers).enumerate() {
+                write_sample(&mut out, at, *time, *number);
+            }
+            out.push_str("]}]");
+        }
+        Value::Scalar(numbers) => {
+            out.push_str("\"scalar\",\"result\":");
+            write_sample(&mut out, 0, times[0], numbers[0]);
+        }
+        Value::Text(text) => {
+            let _ = write!(out, "\"string\",\"result\":[{},{}]", seconds_text(times[0]), quoted(text));
+        }
+        Value::Vector(series) if plan.is_instant() => {
+            out.push_str("\"vector\",\"result\":[");
+            for (at, one) in series.iter().enumerate() {
+                write_head(&mut out, at, &one.labels);
+                out.push_str(",\"value\":");
+                write_sample(&mut out, 0, times[0], one.column.get(0).unwrap_or(f64::NAN));
+                out.push('}');
+            }
+            out.push(']');
+        }
+        Value::Vector(series) => {
+            out.push_str("\"matrix\",\"result\":[");
+            for (at, one) in series.iter().enumerate() {
+                write_head(&mut out, at, &one.labels);
+                out.push_str(",\"values\":[");
+                for (place, (step, number)) in one.column.iter().enumerate() {
+                    write_sample(&mut out, place, times[step], number);
+                }
+                out.push_str("]}");
+            }
+            out.push(']');
+        }
+        Value::Matrix(rows) => {
+            out.push_str("\"matrix\",\"result\":[");
+            for (at, (labels, times, values)) in rows.iter().enumerate() {
+                write_head(&mut out, at, labels);
+                out.push_str(",\"values\":[");
+                for (place, (time, number)) in times.iter().zip(values).enumerate() {
+                    write_sample(&mut out, place, *time, *number);
+                }
+                out.push_str("]}");
+            }
+            out.push(']');
+        }
+    }
+    out.push_str("}}");
+    out
+}
+
+fn write_head(out: &mut String, at: usize, labels: &Labels) {
+    out.push_str(if at == 0 { "{\"metric\":{" } else { ",{\"metric\":{" });
+    for (place, (name, value)) in labels.iter().enumerate() {
+        let comma = if place == 0 { "" } else { "," };
+        let _ = write!(out, "{comma}{}:{}", quoted(name), quoted(value));
+    }
+    out.push('}');
+}
+
+fn write_sample(out: &mut String, at: usize, time: i64, number: f64) {
+    let comma = if at == 0 { "" } else { "," };
+    let _ = write!(out, "{comma}[{},\"{}\"]", seconds_text(time), number_text(number));
+}
+
+/// Milliseconds as seconds, without zeros that say nothing.
+fn seconds_text(millis: i64) -> String {
+    match millis.rem_euclid(1000) {
+        0 => (millis / 1000).to_string(),
+        _ => (millis as f64 / 1000.0).to_string(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_spans_are_read_as_prometheus_reads_them() {
+        let time = |text: &str| time_of(&Parameters(vec![("time".into(), text.into())]), "time");
+        assert_eq!(time("1700000000.5").ok(), Some(Some(1_700_000_000_500)));
+        assert_eq!(time("2023-11-14T22:13:20Z").ok(), Some(Some(1_700_000_000_000)));
+        assert_eq!(time("").ok(), Some(None));
+        for wrong in ["now", "1e300", "NaN"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+        for (text, seconds) in [("15", 15.0), ("0.5", 0.5), ("5m", 300.0), ("1h30m", 5400.0), ("250ms", 0.25)] {
+            assert_eq!(seconds_of(text, "step").ok(), Some(seconds), "{text}");
+        }
+        for wrong in ["", "m", "5", "5 m", "1x", "inf"].into_iter().filter(|text| *text != "5") {
+            assert!(seconds_of(wrong, "step").is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_health_check_of_grafana_gets_its_two() {
+        let limits = Limits::default();
+        let plan = Plan::new("1+1", Window { start_ms: 4000, end_ms: 4000, step_ms: 0 }, &limits).expect("a plan");
+        let value = evaluate(&plan, &[], &limits, &AtomicBool::new(false)).expect("an answer");
+        assert_eq!(written(&plan, &value), r#"{"status":"success","data":{"resultType":"scalar","result":[4,"2"]}}"#);
+    }
+}

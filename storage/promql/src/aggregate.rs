@@ -1,0 +1,267 @@
+//! Aggregations over series: groups by labels, one result for each group and time, or a choice of a group's series.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use crate::{
+    Labels, QueryError, Series,
+    column::{ABSENT, Column, is_present},
+    labels::NAME,
+    matching::merge_same,
+    plan::Node,
+    range::{self, Compensated},
+};
+
+/// What is done with a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aggregation {
+    Sum,
+    Average,
+    Count,
+    Min,
+    Max,
+    Group,
+    StandardDeviation,
+    Variance,
+    Top,
+    Bottom,
+    CountValues,
+    Quantile,
+    Limit,
+    LimitRatio,
+}
+
+/// An aggregation of the plan.
+#[derive(Debug)]
+pub(crate) struct Aggregate {
+    pub(crate) kind: Aggregation,
+    pub(crate) inner: Node,
+    pub(crate) parameter: Option<Node>,
+    /// `without` these labels, or `by` them.
+    pub(crate) is_without: bool,
+    pub(crate) labels: Vec<String>,
+}
+
+/// The parameter's values.
+pub(crate) enum Parameter {
+    None,
+    Numbers(Vec<f64>),
+    Label(String),
+}
+
+impl Aggregate {
+    fn group_of(&self, labels: &Labels) -> Labels {
+        let listed = |name: &str| self.labels.iter().any(|own| own == name);
+        match self.is_without {
+            true => labels.filter(|name| name != NAME && !listed(name)),
+            false => labels.filter(listed),
+        }
+    }
+
+    /// Aggregates.
+    pub(crate) fn apply(
+        &self,
+        series: Vec<Series>,
+        parameter: &Parameter,
+        count: usize,
+    ) -> Result<Vec<Series>, QueryError> {
+        let mut places: HashMap<Labels, usize> = HashMap::new();
+        let mut groups: Vec<(Labels, Vec<Series>)> = Vec::new();
+        for one in series {
+            let labels = self.group_of(&one.labels);
+            let at = *places.entry(labels).or_insert_with_key(|labels| {
+                groups.push((labels.clone(), Vec::new()));
+                groups.len() - 1
+            });
+            groups[at].1.push(one);
+        }
+        let mut out = Vec::with_capacity(groups.len());
+        for (labels, members) in groups {
+            match (self.kind, parameter) {
+                (Aggregation::Top, Parameter::Numbers(k)) => out.extend(ranked(members, k, count, true)),
+                (Aggregation::Bottom, Parameter::Numbers(k)) => out.extend(ranked(members, k, count, false)),
+                (Aggregation::Limit, Parameter::Numbers(k)) => out.extend(limited(members, k)),
+                (Aggregation::LimitRatio, Parameter::Numbers(ratio)) => out.extend(sampled(members, ratio)),
+                (Aggregation::CountValues, Parameter::Label(name)) => {
+                    out.extend(counted_values(&labels, &members, name, count)?);
+                }
+                (Aggregation::Quantile, Parameter::Numbers(q)) => {
+                    let column = each_time(&members, count, |at, values| range::quantile(q[at], values));
+                    out.push(Series { labels, column });
+                }
+                (kind, _) => out.push(Series { labels, column: reduced(kind, &members, count) }),
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// One value of all present ones, at each time.
+fn each_time(members: &[Series], count: usize, mut judge: impl FnMut(usize, &mut [f64]) -> f64) -> Column {
+    let mut column = Column::absent(count);
+    let mut values = Vec::with_capacity(members.len());
+    for (at, slot) in column.0.iter_mut().enumerate() {
+        values.clear();
+        values.extend(members.iter().map(|one| one.column.0[at]).filter(|value| is_present(*value)));
+        if !values.is_empty() {
+            *slot = judge(at, &mut values);
+        }
+    }
+    column
+}
+
+fn reduced(kind: Aggregation, members: &[Series], count: usize) -> Column {
+    match kind {
+        Aggregation::Sum => {
+            // Series by series, so that memory is walked over in order.
+            let mut sums = vec![(Compensated::default(), false); count];
+            for (at, value) in members.iter().flat_map(|one| one.column.iter()) {
+                sums[at].0.add(value);
+                sums[at].1 = true;
+            }
+            Column(sums.into_iter().map(|(sum, any)| if any { sum.value() } else { ABSENT }).collect())
+        }
+        Aggregation::Count | Aggregation::Group => {
+            let mut column = Column::absent(count);
+            for (at, _) in members.iter().flat_map(|one| one.column.iter()) {
+                let slot = &mut column.0[at];
+                *slot = if is_present(*slot) && kind == Aggregation::Count { *slot + 1.0 } else { 1.0 };
+            }
+            column
+        }
+        Aggregation::Min => folded(members, count, |new, old| new < old || old.is_nan()),
+        Aggregation::Max => folded(members, count, |new, old| new > old || old.is_nan()),
+        Aggregation::Average => each_time(members, count, |_, values| range::average(values)),
+        Aggregation::StandardDeviation => each_time(members, count, |_, values| range::variance(values).sqrt()),
+        Aggregation::Variance => each_time(members, count, |_, values| range::variance(values)),
+        Aggregation::Top
+        | Aggregation::Bottom
+        | Aggregation::CountValues
+        | Aggregation::Quantile
+        | Aggregation::Limit
+        | Aggregation::LimitRatio => Column::absent(count),
+    }
+}
+
+fn folded(members: &[Series], count: usize, is_better: impl Fn(f64, f64) -> bool) -> Column {
+    let mut column = Column::absent(count);
+    for (at, value) in members.iter().flat_map(|one| one.column.iter()) {
+        let slot = &mut column.0[at];
+        if !is_present(*slot) || is_better(value, *slot) {
+            *slot = value;
+        }
+    }
+    column
+}
+
+/// `topk` and `bottomk`: of each time the k greatest or least; NaN only if nothing else is there.
+fn ranked(members: Vec<Series>, k: &[f64], count: usize, greatest: bool) -> Vec<Series> {
+    let mut out: Vec<Series> =
+        members.iter().map(|one| Series { labels: one.labels.clone(), column: Column::absent(count) }).collect();
+    let mut order: Vec<usize> = Vec::with_capacity(members.len());
+    for (at, k) in k.iter().enumerate() {
+        order.clear();
+        order.extend((0..members.len()).filter(|one| is_present(members[*one].column.0[at])));
+        // The sort keeps the order of equals, as a heap that is filled in order does.
+        order.sort_by(|a, b| rank(members[*a].column.0[at], members[*b].column.0[at], greatest));
+        // A saturating cast: what is below one chooses nothing.
+        order.truncate(*k as usize);
+        for one in &order {
+            out[*one].column.0[at] = members[*one].column.0[at];
+        }
+    }
+    out.retain(|one| !one.column.is_empty());
+    if count == 1 {
+        out.sort_by(|a, b| rank(a.column.0[0], b.column.0[0], greatest));
+    }
+    out
+}
+
+/// Greatest or least first, NaN last.
+pub(crate) fn rank(a: f64, b: f64, greatest: bool) -> std::cmp::Ordering {
+    match (a.is_nan(), b.is_nan()) {
+        (true, true) => std::cmp::Ordering::Equal,
+        (true, false) => std::cmp::Ordering::Greater,
+        (false, true) => std::cmp::Ordering::Less,
+        (false, false) if greatest => b.total_cmp(&a),
+        (false, false) => a.total_cmp(&b),
+    }
+}
+
+/// `limitk`: the first k series that have a value.
+fn limited(mut members: Vec<Series>, k: &[f64]) -> Vec<Series> {
+    for (at, k) in k.iter().enumerate() {
+        let mut left = *k as usize;
+        for one in &mut members {
+            let slot = &mut one.column.0[at];
+            if is_present(*slot) {
+                match left.checked_sub(1) {
+                    Some(less) => left = less,
+                    None => *slot = ABSENT,
+                }
+            }
+        }
+    }
+    members.retain(|one| !one.column.is_empty());
+    members
+}
+
+/// `limit_ratio`: the same series always, by a hash of their labels; a negative ratio chooses the others.
+fn sampled(mut members: Vec<Series>, ratio: &[f64]) -> Vec<Series> {
+    for one in &mut members {
+        let mut hasher = DefaultHasher::new();
+        one.labels.hash(&mut hasher);
+        let place = hasher.finish() as f64 / u64::MAX as f64;
+        for (slot, ratio) in one.column.0.iter_mut().zip(ratio) {
+            let is_in = match *ratio >= 0.0 {
+                true => place < *ratio,
+                false => place >= 1.0 + *ratio,
+            };
+            if !is_in {
+                *slot = ABSENT;
+            }
+        }
+    }
+    members.retain(|one| !one.column.is_empty());
+    members
+}
+
+fn counted_values(labels: &Labels, members: &[Series], name: &str, count: usize) -> Result<Vec<Series>, QueryError> {
+    if name.is_empty() {
+        return Err(QueryError::execution(format!("invalid label name {name:?}")));
+    }
+    let mut columns: HashMap<u64, Column> = HashMap::new();
+    let mut order = Vec::new();
+    for (at, value) in members.iter().flat_map(|one| one.column.iter()) {
+        // Zeros are one value, whatever their sign.
+        let bits = if value == 0.0 { 0 } else { value.to_bits() };
+        let column = columns.entry(bits).or_insert_with(|| {
+            order.push(bits);
+            Column::absent(count)
+        });
+        let slot = &mut column.0[at];
+        *slot = if is_present(*slot) { *slot + 1.0 } else { 1.0 };
+    }
+    merge_same(
+        order
+            .into_iter()
+            .filter_map(|bits| {
+                let column = columns.remove(&bits)?;
+                Some(Series { labels: labels.with(name, &number_text(f64::from_bits(bits))), column })
+            })
+            .collect(),
+    )
+}
+
+/// A number as Prometheus writes it.
+pub fn number_text(value: f64) -> String {
+    if value.is_nan() {
+        "NaN".into()
+    } else if value.is_infinite() {
+        if value > 0.0 { "+Inf".into() } else { "-Inf".into() }
+    } else {
+        value.to_string()
+    }
+}

@@ -1,0 +1,325 @@
+//! Walks over a plan and gives each node's values at all times of its grid.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::{
+    Labels, Limits, Plan, QueryError, RawSeries, Series, Value,
+    aggregate::{Aggregate, Aggregation, Parameter, rank},
+    binary, calendar,
+    column::{ABSENT, Column, is_present},
+    function, histogram,
+    matching::merge_same,
+    plan::{Grid, Node, Shift},
+    range,
+    select::{self, Points},
+};
+
+/// One evaluation: what was read for the plan's selections, and what it may cost.
+pub(crate) struct Evaluation<'a> {
+    pub(crate) found: &'a [Vec<RawSeries>],
+    pub(crate) limits: &'a Limits,
+    pub(crate) cancelled: &'a AtomicBool,
+}
+
+/// A range of each of some series.
+struct Ranges {
+    series: Vec<(Labels, Points)>,
+    range: i64,
+    shift: Shift,
+}
+
+impl Evaluation<'_> {
+    pub(crate) fn whole(&self, plan: &Plan) -> Result<Value, QueryError> {
+        if let Node::Range { .. } | Node::Subquery { .. } = &plan.root {
+            let ranges = self.ranges(plan, &plan.root, plan.grid)?;
+            let end = ranges.shift.apply(plan.grid.start);
+            let mut matrix = Vec::new();
+            for (labels, points) in ranges.series {
+                let low = points.times.partition_point(|time| *time <= end - ranges.range);
+                let high = points.times.partition_point(|time| *time <= end);
+                if low < high {
+                    matrix.push((labels, points.times[low..high].to_vec(), points.values[low..high].to_vec()));
+                }
+            }
+            return Ok(Value::Matrix(matrix));
+        }
+        let mut value = self.node(plan, &plan.root, plan.grid)?;
+        if let Value::Vector(series) = &mut value {
+            series.retain(|one| !one.column.is_empty());
+            if !plan.is_instant() {
+                series.sort_by(|a, b| a.labels.cmp(&b.labels));
+            }
+        }
+        Ok(value)
+    }
+
+    fn check(&self, series: usize, grid: Grid) -> Result<(), QueryError> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(QueryError::Cancelled);
+        }
+        match series.saturating_mul(grid.count) > self.limits.cells_max {
+            true => Err(QueryError::TooMuch { what: "values", limit: self.limits.cells_max }),
+            false => Ok(()),
+        }
+    }
+
+    fn node(&self, plan: &Plan, node: &Node, grid: Grid) -> Result<Value, QueryError> {
+        self.check(1, grid)?;
+        Ok(match node {
+            Node::Number(number) => Value::Scalar(vec![*number; grid.count]),
+            Node::Text(text) => Value::Text(text.clone()),
+            Node::Negate(inner) => match self.node(plan, inner, grid)? {
+                Value::Scalar(numbers) => Value::Scalar(numbers.into_iter().map(|number| -number).collect()),
+                Value::Vector(series) => Value::Vector(function::map(series, |_, value| -value)?),
+                _ => return Err(QueryError::execution("only numbers and series have a negative")),
+            },
+            Node::Select { selection, shift } => {
+                let found = &self.found[*selection];
+                self.check(found.len(), grid)?;
+                Value::Vector(select::instant(found, grid, *shift))
+            }
+            Node::Range { .. } | Node::Subquery { .. } => {
+                return Err(QueryError::execution("a range of points stands where series are needed"));
+            }
+            Node::Binary(operation) => {
+                let left = self.node(plan, &operation.left, grid)?;
+                let right = self.node(plan, &operation.right, grid)?;
+                operation.apply(left, right, grid.count)?
+            }
+            Node::Set { operator, matching, left, right } => {
+                let left = self.series(plan, left, grid)?;
+                let right = self.series(plan, right, grid)?;
+                Value::Vector(binary::set(*operator, matching, left, right, grid.count)?)
+            }
+            Node::Aggregate(aggregate) => Value::Vector(self.aggregate(plan, aggregate, grid)?),
+            Node::Call { name, arguments } => self.call(plan, name, arguments, grid)?,
+        })
+    }
+
+    fn series(&self, plan: &Plan, node: &Node, grid: Grid) -> Result<Vec<Series>, QueryError> {
+        match self.node(plan, node, grid)? {
+            Value::Vector(series) => Ok(series),
+            _ => Err(QueryError::execution("series are needed here")),
+        }
+    }
+
+    fn numbers(&self, plan: &Plan, node: &Node, grid: Grid) -> Result<Vec<f64>, QueryError> {
+        match self.node(plan, node, grid)? {
+            Value::Scalar(numbers) => Ok(numbers),
+            _ => Err(QueryError::execution("a number is needed here")),
+        }
+    }
+
+    fn aggregate(&self, plan: &Plan, aggregate: &Aggregate, grid: Grid) -> Result<Vec<Series>, QueryError> {
+        let parameter = match &aggregate.parameter {
+            None => Parameter::None,
+            Some(node) => match self.node(plan, node, grid)? {
+                Value::Scalar(numbers) => Parameter::Numbers(numbers),
+                Value::Text(text) => Parameter::Label(text),
+                _ => return Err(QueryError::execution("the aggregation's parameter is neither number nor text")),
+            },
+        };
+        if let (Aggregation::LimitRatio, Parameter::Numbers(ratios)) = (aggregate.kind, &parameter)
+            && ratios.iter().any(|ratio| ratio.is_nan())
+        {
+            return Err(QueryError::execution("Ratio value is NaN"));
+        }
+        aggregate.apply(self.series(plan, &aggregate.inner, grid)?, &parameter, grid.count)
+    }
+
+    fn ranges(&self, plan: &Plan, node: &Node, grid: Grid) -> Result<Ranges, QueryError> {
+        match node {
+            Node::Range { selection, range, shift } => {
+                let found = &self.found[*selection];
+                self.check(found.len(), grid)?;
+                let series = found.iter().map(|one| (one.labels.clone(), Points::of(one))).collect();
+                Ok(Ranges { series, range: *range, shift: *shift })
+            }
+            Node::Subquery { inner, range, step, shift } => {
+                let low = shift.apply(grid.start) - range;
+                let high = shift.apply(grid.time(grid.count.saturating_sub(1)));
+                // Times of a subquery are multiples of its step, so that it gives the same whenever it is asked.
+                let start = low.div_euclid(*step) * step + step;
+                let count = if high < start { 0 } else { ((high - start) / step + 1) as usize };
+                let inner_grid = Grid { start, step: *step, count };
+                self.check(1, inner_grid)?;
+                let series = match self.node(plan, inner, inner_grid)? {
+                    Value::Vector(series) => series,
+                    Value::Scalar(numbers) => vec![Series { labels: Labels::default(), column: Column(numbers) }],
+                    _ => return Err(QueryError::execution("a subquery is over series")),
+                };
+                self.check(series.len(), inner_grid)?;
+                let series =
+                    series.into_iter().map(|one| (one.labels, Points::of_column(&one.column, inner_grid))).collect();
+                Ok(Ranges { series, range: *range, shift: *shift })
+            }
+            _ => Err(QueryError::execution("a range of points is needed here")),
+        }
+    }
+
+    fn over_time(
+        &self,
+        plan: &Plan,
+        name: &str,
+        function: range::OverTime,
+        arguments: &[Node],
+        grid: Grid,
+    ) -> Result<Vec<Series>, QueryError> {
+        let (mut ranges, mut parameters) = (None, Vec::new());
+        for argument in arguments {
+            match argument {
+                Node::Range { .. } | Node::Subquery { .. } => ranges = Some(self.ranges(plan, argument, grid)?),
+                number => parameters.push(self.numbers(plan, number, grid)?),
+            }
+        }
+        let ranges = ranges.ok_or_else(|| QueryError::execution(format!("{name}() needs a range")))?;
+        for at in 0..grid.count {
+            let at: Vec<f64> = parameters.iter().map(|numbers| numbers[at]).collect();
+            range::check_parameters(name, &at)?;
+        }
+        self.check(ranges.series.len(), grid)?;
+        let mut out = Vec::with_capacity(ranges.series.len());
+        let mut now = vec![0.0; parameters.len()];
+        for (labels, points) in &ranges.series {
+            self.check(1, grid)?;
+            let column = points.windows(grid, ranges.range, ranges.shift, |window| {
+                for (slot, numbers) in now.iter_mut().zip(&parameters) {
+                    *slot = numbers[window.at];
+                }
+                function(&window, &now)
+            });
+            if !column.is_empty() {
+                let labels = if range::keeps_name(name) { labels.clone() } else { labels.without_name() };
+                out.push(Series { labels, column });
+            }
+        }
+        merge_same(out)
+    }
+
+    fn call(&self, plan: &Plan, name: &str, arguments: &[Node], grid: Grid) -> Result<Value, QueryError> {
+        if let Some(function) = range::over_time(name) {
+            return Ok(Value::Vector(self.over_time(plan, name, function, arguments, grid)?));
+        }
+        let series = |at: usize| match arguments.get(at) {
+            Some(node) => self.series(plan, node, grid),
+            // Functions of the calendar are about now if nothing else is said.
+            None => Ok(vec![Series { labels: Labels::default(), column: Column(seconds(grid)) }]),
+        };
+        let numbers = |at: usize, default: f64| match arguments.get(at) {
+            Some(node) => self.numbers(plan, node, grid),
+            None => Ok(vec![default; grid.count]),
+        };
+        if let Some(function) = function::number(name).or_else(|| calendar::of(name)) {
+            return Ok(Value::Vector(function::map(series(0)?, |_, value| function(value))?));
+        }
+        Ok(Value::Vector(match name {
+            "time" => return Ok(Value::Scalar(seconds(grid))),
+            "pi" => return Ok(Value::Scalar(vec![std::f64::consts::PI; grid.count])),
+            "scalar" => return Ok(Value::Scalar(only(&series(0)?, grid.count))),
+            "vector" => vec![Series { labels: Labels::default(), column: Column(numbers(0, 0.0)?) }],
+            "timestamp" => {
+                let series = match arguments.first() {
+                    Some(Node::Select { selection, shift }) => {
+                        select::timestamps(&self.found[*selection], grid, *shift)
+                    }
+                    _ => {
+                        let now = seconds(grid);
+                        function::map(series(0)?, |at, _| now[at])?
+                    }
+                };
+                function::map(series, |_, value| value)?
+            }
+            "round" => {
+                let to_nearest = numbers(1, 1.0)?;
+                function::map(series(0)?, |at, value| function::round(value, to_nearest[at]))?
+            }
+            "clamp" => self.clamped(series(0)?, &numbers(1, 0.0)?, &numbers(2, 0.0)?)?,
+            "clamp_min" => self.clamped(series(0)?, &numbers(1, 0.0)?, &vec![f64::INFINITY; grid.count])?,
+            "clamp_max" => self.clamped(series(0)?, &vec![f64::NEG_INFINITY; grid.count], &numbers(1, 0.0)?)?,
+            "absent" => {
+                let columns: Vec<Column> = series(0)?.into_iter().map(|one| one.column).collect();
+                function::absent(&columns, demanded(plan, arguments), grid.count)
+            }
+            "absent_over_time" => {
+                let present = self.over_time(plan, name, |_, _| Some(1.0), arguments, grid)?;
+                let columns: Vec<Column> = present.into_iter().map(|one| one.column).collect();
+                function::absent(&columns, demanded(plan, arguments), grid.count)
+            }
+            "sort" | "sort_desc" => {
+                let mut sorted = series(0)?;
+                if plan.is_instant() {
+                    sorted.sort_by(|a, b| rank(a.column.0[0], b.column.0[0], name == "sort_desc"));
+                }
+                sorted
+            }
+            "sort_by_label" | "sort_by_label_desc" => {
+                let names = self.texts(plan, &arguments[1..], grid)?;
+                let mut sorted = series(0)?;
+                sorted.sort_by(|a, b| {
+                    let keys =
+                        |one: &Series| names.iter().map(|name| one.labels.get(name).to_owned()).collect::<Vec<_>>();
+                    let order = keys(a).cmp(&keys(b)).then_with(|| a.labels.cmp(&b.labels));
+                    if name == "sort_by_label" { order } else { order.reverse() }
+                });
+                sorted
+            }
+            "label_replace" => function::label_replace(series(0)?, &self.texts(plan, &arguments[1..], grid)?)?,
+            "label_join" => function::label_join(series(0)?, &self.texts(plan, &arguments[1..], grid)?)?,
+            "histogram_quantile" => histogram::quantile(&numbers(0, 0.0)?, series(1)?, grid.count),
+            "histogram_fraction" => histogram::fraction(&numbers(0, 0.0)?, &numbers(1, 0.0)?, series(2)?, grid.count),
+            // These are of native histograms only; of plain numbers they give nothing, as in Prometheus.
+            "histogram_avg" | "histogram_count" | "histogram_stddev" | "histogram_stdvar" | "histogram_sum" => {
+                Vec::new()
+            }
+            _ => return Err(QueryError::Unsupported(format!("the function {name}()"))),
+        }))
+    }
+
+    fn clamped(&self, series: Vec<Series>, least: &[f64], most: &[f64]) -> Result<Vec<Series>, QueryError> {
+        function::map(series, |at, value| {
+            let (least, most) = (least[at], most[at]);
+            if most < least {
+                ABSENT
+            } else if least.is_nan() || most.is_nan() || value.is_nan() {
+                f64::NAN
+            } else {
+                value.min(most).max(least)
+            }
+        })
+    }
+
+    fn texts(&self, plan: &Plan, nodes: &[Node], grid: Grid) -> Result<Vec<String>, QueryError> {
+        let texts = nodes.iter().map(|node| match self.node(plan, node, grid)? {
+            Value::Text(text) => Ok(text),
+            _ => Err(QueryError::execution("a text is needed here")),
+        });
+        texts.collect()
+    }
+}
+
+/// Each time of the grid in seconds.
+fn seconds(grid: Grid) -> Vec<f64> {
+    grid.times().map(|time| time as f64 / 1000.0).collect()
+}
+
+/// `scalar`: the value of the only series, NaN if there is none or more than one.
+fn only(series: &[Series], count: usize) -> Vec<f64> {
+    let at = |at| {
+        let mut present = series.iter().map(|one| one.column.0[at]).filter(|value| is_present(*value));
+        match (present.next(), present.next()) {
+            (Some(value), None) => value,
+            _ => f64::NAN,
+        }
+    };
+    (0..count).map(at).collect()
+}
+
+/// The labels that the first argument's matchers demand.
+fn demanded(plan: &Plan, arguments: &[Node]) -> Labels {
+    match arguments.first() {
+        Some(Node::Select { selection, .. } | Node::Range { selection, .. }) => {
+            function::demanded(&plan.selections()[*selection].groups)
+        }
+        _ => Labels::default(),
+    }
+}

@@ -1,0 +1,420 @@
+//! From text to a tree of our own: offsets and `@` resolved, selectors numbered, with the range that each must read.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use promql_parser::{
+    label::{MatchOp, Matchers},
+    parser::{self, AtModifier, Expr, LabelModifier, Offset, VectorSelector, token, value::ValueType},
+};
+
+use crate::{
+    LOOKBACK_MS, Limits, QueryError,
+    aggregate::{Aggregate, Aggregation},
+    binary::{Binary, BinaryOperator, SetOperator},
+    function,
+    matching::{Cardinality, Matching},
+    source::{Matcher, MatcherGroup, Operator, Selection},
+};
+
+/// Longer texts are no queries that a person or a dashboard wrote.
+const TEXT_BYTES_MAX: usize = 64 * 1024;
+/// Deeper nesting is not parsed: each level costs stack in the parser and in the evaluation.
+const DEPTH_MAX: usize = 200;
+/// More operators are not parsed: a flat chain of them is a deep tree, which costs stack even to throw away.
+const OPERATORS_MAX: usize = 500;
+/// Step of a subquery that names none: Prometheus' default evaluation interval.
+const SUBQUERY_STEP_MS: i64 = 60_000;
+
+/// The times at which a query is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// First time, in milliseconds since 1970.
+    pub start_ms: i64,
+    /// Last time, not before the first.
+    pub end_ms: i64,
+    /// Distance of times; 0 for an instant query, whose start is its end.
+    pub step_ms: i64,
+}
+
+/// Evenly spaced times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grid {
+    pub(crate) start: i64,
+    pub(crate) step: i64,
+    pub(crate) count: usize,
+}
+
+impl Grid {
+    pub(crate) fn time(&self, at: usize) -> i64 {
+        self.start + self.step * at as i64
+    }
+
+    pub(crate) fn times(&self) -> impl Iterator<Item = i64> + '_ {
+        (0..self.count).map(|at| self.time(at))
+    }
+}
+
+/// Where a selector looks, seen from an evaluation's time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shift {
+    pub(crate) at: Option<i64>,
+    pub(crate) offset: i64,
+}
+
+impl Shift {
+    pub(crate) fn apply(&self, time: i64) -> i64 {
+        self.at.unwrap_or(time) - self.offset
+    }
+
+    fn range(&self, (low, high): (i64, i64)) -> (i64, i64) {
+        (self.apply(low), self.apply(high))
+    }
+}
+
+/// A node of the plan.
+#[derive(Debug)]
+pub(crate) enum Node {
+    Number(f64),
+    Text(String),
+    Negate(Box<Node>),
+    Select { selection: usize, shift: Shift },
+    Range { selection: usize, range: i64, shift: Shift },
+    Subquery { inner: Box<Node>, range: i64, step: i64, shift: Shift },
+    Binary(Box<Binary>),
+    Set { operator: SetOperator, matching: Matching, left: Box<Node>, right: Box<Node> },
+    Aggregate(Box<Aggregate>),
+    Call { name: &'static str, arguments: Vec<Node> },
+}
+
+/// A query that can be evaluated.
+#[derive(Debug)]
+pub struct Plan {
+    pub(crate) root: Node,
+    pub(crate) grid: Grid,
+    selections: Vec<Selection>,
+    is_instant: bool,
+}
+
+impl Plan {
+    /// Parses a query for the times of a window.
+    pub fn new(text: &str, window: Window, limits: &Limits) -> Result<Self, QueryError> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(QueryError::Syntax(format!("the query is longer than {TEXT_BYTES_MAX} bytes")));
+        }
+        check_depth(text)?;
+        let count = match window.step_ms {
+            0 => 1,
+            step => usize::try_from((window.end_ms - window.start_ms) / step + 1).unwrap_or(usize::MAX),
+        };
+        if count > limits.steps_max {
+            return Err(QueryError::Syntax(format!(
+                "exceeded maximum resolution of {} points per timeseries; try increasing the step",
+                limits.steps_max
+            )));
+        }
+        let expression = parser::parse(text).map_err(QueryError::Syntax)?;
+        let mut builder = Builder { window, selections: Vec::new() };
+        let root = builder.node(&expression, (window.start_ms, window.end_ms), DEPTH_MAX)?;
+        if !builder_may_answer(&expression, window) {
+            return Err(QueryError::Syntax(format!(
+                "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
+                expression.value_type()
+            )));
+        }
+        Ok(Self {
+            root,
+            grid: Grid { start: window.start_ms, step: window.step_ms, count },
+            selections: builder.selections,
+            is_instant: window.step_ms == 0,
+        })
+    }
+
+    /// What must be read, in the order in which the evaluation expects it.
+    pub fn selections(&self) -> &[Selection] {
+        &self.selections
+    }
+
+    /// Whether it asks for one time only.
+    pub fn is_instant(&self) -> bool {
+        self.is_instant
+    }
+
+    /// The times at which it is evaluated, in milliseconds.
+    pub fn times(&self) -> impl Iterator<Item = i64> + '_ {
+        self.grid.times()
+    }
+}
+
+/// The matchers of a text such as `up{job="x"}`, as `match[]` parameters hold them.
+pub fn selector(text: &str) -> Result<Vec<MatcherGroup>, QueryError> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(QueryError::Syntax(format!("the selector is longer than {TEXT_BYTES_MAX} bytes")));
+    }
+    check_depth(text)?;
+    match parser::parse(text).map_err(QueryError::Syntax)? {
+        Expr::VectorSelector(selector) if selector.offset.is_none() && selector.at.is_none() => groups(&selector),
+        _ => Err(QueryError::Syntax(format!("`{text}` is not a series selector"))),
+    }
+}
+
+/// Brackets and operators, counted before the parser sees them.
+fn check_depth(text: &str) -> Result<(), QueryError> {
+    let (mut depth, mut deepest, mut quote, mut escaped) = (0_usize, 0, None, false);
+    let mut operators = 0;
+    for c in text.chars() {
+        match (quote, c) {
+            (Some('`'), '`') => quote = None,
+            (Some('`'), _) => {}
+            (Some(_), _) if escaped => escaped = false,
+            (Some(_), '\\') => escaped = true,
+            (Some(open), c) if open == c => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'' | '`') => quote = Some(c),
+            (None, '(' | '[' | '{') => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            (None, ')' | ']' | '}') => depth = depth.saturating_sub(1),
+            (None, '+' | '-' | '*' | '/' | '%' | '^' | '<' | '>' | '=' | '!') => operators += 1,
+            _ => {}
+        }
+    }
+    // Operators that are words; a metric of such a name counts as well, which harms nobody.
+    let is_operator = |word: &&str| matches!(*word, "and" | "or" | "unless" | "atan2");
+    operators += text.split(|c: char| !c.is_ascii_alphanumeric()).filter(is_operator).count();
+    if operators > OPERATORS_MAX {
+        return Err(QueryError::Syntax(format!("the query has more than {OPERATORS_MAX} operators")));
+    }
+    match deepest > DEPTH_MAX {
+        true => Err(QueryError::Syntax(format!("the query is nested deeper than {DEPTH_MAX} levels"))),
+        false => Ok(()),
+    }
+}
+
+fn builder_may_answer(expression: &Expr, window: Window) -> bool {
+    window.step_ms == 0 || matches!(expression.value_type(), ValueType::Scalar | ValueType::Vector)
+}
+
+struct Builder {
+    window: Window,
+    selections: Vec<Selection>,
+}
+
+impl Builder {
+    /// A node that is evaluated at times within `span` (first and last).
+    fn node(&mut self, expression: &Expr, span: (i64, i64), depth: usize) -> Result<Node, QueryError> {
+        let depth = depth
+            .checked_sub(1)
+            .ok_or_else(|| QueryError::Syntax(format!("the query is nested deeper than {DEPTH_MAX} levels")))?;
+        Ok(match expression {
+            Expr::NumberLiteral(number) => Node::Number(number.val),
+            Expr::StringLiteral(text) => Node::Text(text.val.clone()),
+            Expr::Paren(inner) => self.node(&inner.expr, span, depth)?,
+            Expr::Unary(inner) => Node::Negate(Box::new(self.node(&inner.expr, span, depth)?)),
+            Expr::VectorSelector(selector) => {
+                let shift = self.shift(selector.offset.as_ref(), selector.at.as_ref())?;
+                let selection = self.selection(selector, shift.range(span), LOOKBACK_MS)?;
+                Node::Select { selection, shift }
+            }
+            Expr::MatrixSelector(matrix) => {
+                let shift = self.shift(matrix.vs.offset.as_ref(), matrix.vs.at.as_ref())?;
+                let range = millis(matrix.range)?;
+                let selection = self.selection(&matrix.vs, shift.range(span), range)?;
+                Node::Range { selection, range, shift }
+            }
+            Expr::Subquery(subquery) => {
+                let shift = self.shift(subquery.offset.as_ref(), subquery.at.as_ref())?;
+                let range = millis(subquery.range)?;
+                let step = subquery.step.map_or(Ok(SUBQUERY_STEP_MS), millis)?;
+                if step == 0 {
+                    return Err(QueryError::Syntax("zero or negative subquery step is not allowed".into()));
+                }
+                let (low, high) = shift.range(span);
+                let inner = self.node(&subquery.expr, (low.saturating_sub(range), high), depth)?;
+                Node::Subquery { inner: Box::new(inner), range, step, shift }
+            }
+            Expr::Binary(binary) => {
+                let left = Box::new(self.node(&binary.lhs, span, depth)?);
+                let right = Box::new(self.node(&binary.rhs, span, depth)?);
+                let matching = matching(binary.modifier.as_ref())?;
+                if let Some(operator) = set_operator(binary.op.id()) {
+                    return Ok(Node::Set { operator, matching, left, right });
+                }
+                let operator = binary_operator(binary.op.id())
+                    .ok_or_else(|| QueryError::Unsupported(format!("the operator {}", binary.op)))?;
+                let wants_bool = binary.modifier.as_ref().is_some_and(|modifier| modifier.return_bool);
+                Node::Binary(Box::new(Binary { operator, wants_bool, matching, left: *left, right: *right }))
+            }
+            Expr::Aggregate(aggregate) => {
+                let inner = self.node(&aggregate.expr, span, depth)?;
+                let parameter = match &aggregate.param {
+                    None => None,
+                    Some(parameter) => Some(self.node(parameter, span, depth)?),
+                };
+                let (is_without, labels) = match &aggregate.modifier {
+                    None => (false, Vec::new()),
+                    Some(LabelModifier::Include(labels)) => (false, labels.labels.clone()),
+                    Some(LabelModifier::Exclude(labels)) => (true, labels.labels.clone()),
+                };
+                let kind = aggregation(aggregate.op.id())
+                    .ok_or_else(|| QueryError::Unsupported(format!("the aggregation {}", aggregate.op)))?;
+                Node::Aggregate(Box::new(Aggregate { kind, inner, parameter, is_without, labels }))
+            }
+            Expr::Call(call) => {
+                let name = call.func.name;
+                if !function::is_known(name) {
+                    return Err(QueryError::Unsupported(format!("the function {name}()")));
+                }
+                let arguments = call.args.args.iter().map(|one| self.node(one, span, depth));
+                let arguments = arguments.collect::<Result<Vec<_>, _>>()?;
+                match name {
+                    "start" => Node::Number(self.window.start_ms as f64 / 1000.0),
+                    "end" => Node::Number(self.window.end_ms as f64 / 1000.0),
+                    _ => Node::Call { name, arguments },
+                }
+            }
+            Expr::Extension(_) => return Err(QueryError::Unsupported("this expression".into())),
+        })
+    }
+
+    fn selection(
+        &mut self,
+        selector: &VectorSelector,
+        (low, high): (i64, i64),
+        range: i64,
+    ) -> Result<usize, QueryError> {
+        self.selections.push(Selection {
+            groups: groups(selector)?,
+            after_ms: low.saturating_sub(range),
+            until_ms: high,
+        });
+        Ok(self.selections.len() - 1)
+    }
+
+    fn shift(&self, offset: Option<&Offset>, at: Option<&AtModifier>) -> Result<Shift, QueryError> {
+        let offset = match offset {
+            None => 0,
+            Some(Offset::Pos(duration)) => millis(*duration)?,
+            Some(Offset::Neg(duration)) => -millis(*duration)?,
+        };
+        let at = match at {
+            None => None,
+            Some(AtModifier::Start) => Some(self.window.start_ms),
+            Some(AtModifier::End) => Some(self.window.end_ms),
+            Some(AtModifier::At(time)) => Some(epoch_millis(*time)?),
+        };
+        Ok(Shift { at, offset })
+    }
+}
+
+fn groups(selector: &VectorSelector) -> Result<Vec<MatcherGroup>, QueryError> {
+    let Matchers { matchers, or_matchers } = &selector.matchers;
+    let mut groups: Vec<MatcherGroup> = match or_matchers.is_empty() {
+        true => vec![matchers.iter().map(matcher).collect()],
+        false => or_matchers.iter().map(|group| group.iter().map(matcher).collect()).collect(),
+    };
+    if let Some(name) = &selector.name {
+        for group in &mut groups {
+            group.push(Matcher { name: "__name__".into(), operator: Operator::Equal, value: name.clone() });
+        }
+    }
+    match groups.iter().flatten().all(|matcher| matcher.is_match("")) {
+        true => Err(QueryError::Syntax("vector selector must contain at least one non-empty matcher".into())),
+        false => Ok(groups),
+    }
+}
+
+fn matcher(matcher: &promql_parser::label::Matcher) -> Matcher {
+    let operator = match &matcher.op {
+        MatchOp::Equal => Operator::Equal,
+        MatchOp::NotEqual => Operator::NotEqual,
+        MatchOp::Re(regex) => Operator::Matches(regex.clone()),
+        MatchOp::NotRe(regex) => Operator::MatchesNot(regex.clone()),
+    };
+    Matcher { name: matcher.name.clone(), operator, value: matcher.value.clone() }
+}
+
+fn matching(modifier: Option<&parser::BinModifier>) -> Result<Matching, QueryError> {
+    use parser::VectorMatchCardinality as Parsed;
+    let Some(modifier) = modifier else { return Ok(Matching::default()) };
+    if modifier.fill_values.lhs.is_some() || modifier.fill_values.rhs.is_some() {
+        return Err(QueryError::Unsupported("the modifier fill".into()));
+    }
+    let (is_on, labels) = match &modifier.matching {
+        None => (false, Vec::new()),
+        Some(LabelModifier::Include(labels)) => (true, labels.labels.clone()),
+        Some(LabelModifier::Exclude(labels)) => (false, labels.labels.clone()),
+    };
+    let (cardinality, include) = match &modifier.card {
+        Parsed::OneToOne | Parsed::ManyToMany => (Cardinality::OneToOne, Vec::new()),
+        Parsed::ManyToOne(include) => (Cardinality::ManyToOne, include.labels.clone()),
+        Parsed::OneToMany(include) => (Cardinality::OneToMany, include.labels.clone()),
+    };
+    Ok(Matching { is_on, labels, cardinality, include })
+}
+
+fn set_operator(id: token::TokenId) -> Option<SetOperator> {
+    Some(match id {
+        token::T_LAND => SetOperator::And,
+        token::T_LOR => SetOperator::Or,
+        token::T_LUNLESS => SetOperator::Unless,
+        _ => return None,
+    })
+}
+
+fn binary_operator(id: token::TokenId) -> Option<BinaryOperator> {
+    use BinaryOperator as B;
+    Some(match id {
+        token::T_ADD => B::Add,
+        token::T_SUB => B::Subtract,
+        token::T_MUL => B::Multiply,
+        token::T_DIV => B::Divide,
+        token::T_MOD => B::Modulo,
+        token::T_POW => B::Power,
+        token::T_ATAN2 => B::Atan2,
+        token::T_EQLC => B::Equal,
+        token::T_NEQ => B::NotEqual,
+        token::T_LSS => B::Less,
+        token::T_LTE => B::LessOrEqual,
+        token::T_GTR => B::Greater,
+        token::T_GTE => B::GreaterOrEqual,
+        _ => return None,
+    })
+}
+
+fn aggregation(id: token::TokenId) -> Option<Aggregation> {
+    use Aggregation as A;
+    Some(match id {
+        token::T_SUM => A::Sum,
+        token::T_AVG => A::Average,
+        token::T_COUNT => A::Count,
+        token::T_MIN => A::Min,
+        token::T_MAX => A::Max,
+        token::T_GROUP => A::Group,
+        token::T_STDDEV => A::StandardDeviation,
+        token::T_STDVAR => A::Variance,
+        token::T_TOPK => A::Top,
+        token::T_BOTTOMK => A::Bottom,
+        token::T_COUNT_VALUES => A::CountValues,
+        token::T_QUANTILE => A::Quantile,
+        token::T_LIMITK => A::Limit,
+        token::T_LIMIT_RATIO => A::LimitRatio,
+        _ => return None,
+    })
+}
+
+fn millis(duration: Duration) -> Result<i64, QueryError> {
+    // A thousand years: sums of a few such spans and a time still fit.
+    const MILLIS_MAX: i64 = 31_557_600_000_000;
+    i64::try_from(duration.as_millis())
+        .ok()
+        .filter(|millis| *millis <= MILLIS_MAX)
+        .ok_or_else(|| QueryError::Syntax("duration out of range".into()))
+}
+
+fn epoch_millis(time: SystemTime) -> Result<i64, QueryError> {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => millis(since),
+        Err(before) => millis(before.duration()).map(|millis| -millis),
+    }
+}
