@@ -137,5 +137,8 @@ async fn main() {
     println!("{:.2} s of processor, {:.2} s by the wall", used, busy.as_secs_f64());
     println!("{:.0} alarms per processor second", judged as f64 / used.max(0.01));
     println!("{:.2} % of one core, each alarm once a minute", used / (minutes as f64 * 60.0) * 100.0);
-    println!("{:.0} ms from the first sample of a minute to the last alarm judged, at worst", worst.as_secs_f64() * 1e3);
+    println!(
+        "{:.0} ms from the first sample of a minute to the last alarm judged, at worst",
+        worst.as_secs_f64() * 1e3
+    );
 }

@@ -116,8 +116,7 @@ impl<'q> Binder<'_, 'q> {
     fn bind(&mut self) -> Result<(), String> {
         let mut depth = 0_usize;
         let mut wants_operand = true;
-        loop {
-            let Some(token) = self.peek().cloned() else { break };
+        while let Some(token) = self.peek().cloned() {
             if depth > DEPTH_MAX {
                 return Err(format!("parentheses deeper than {DEPTH_MAX}"));
             }

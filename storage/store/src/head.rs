@@ -56,7 +56,8 @@ pub(crate) struct Head {
 struct SeriesPoints {
     /// In the order of their times, which is the order in which they came.
     ordered: Vec<(i64, f64)>,
-    /// What came late.
+    /// What came late; boxed, because most series have none and a million of them are many.
+    #[expect(clippy::box_collection)]
     late: Option<Box<BTreeMap<i64, f64>>>,
 }
 

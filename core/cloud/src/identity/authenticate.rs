@@ -377,11 +377,11 @@ impl Identity {
                 return match self.standing(user, Place::Project(project), None).await? {
                     Some(standing) => Ok(Some(standing)),
                     // Asks nothing more.
-                    None => Ok(self.standing(user, Place::Nowhere, None).await?),
+                    None => self.standing(user, Place::Nowhere, None).await,
                 };
             }
         };
-        Ok(self.standing(user, place, None).await?)
+        self.standing(user, place, None).await
     }
 }
 

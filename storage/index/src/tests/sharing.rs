@@ -91,7 +91,7 @@ async fn remembered_metrics_follow_every_change() {
         let policy = f.index.archive_policy(&cpu.archive_policy.name).await.expect("there");
         let definition = policy.definition.iter().map(|item| PolicyItem::new(Some(item.granularity()), Some(7), None));
         let definition = definition.collect::<Result<_, _>>().expect("a definition");
-        f.index.update_archive_policy(&policy.name, definition, None).await.expect("changed");
+        f.index.update_archive_policy(&policy.name, definition, None, None).await.expect("changed");
         assert_eq!(by_id(&Scope::All).await.expect("there").archive_policy.definition[0].points, Some(7));
 
         assert!(by_name(&Scope::All, "load").await.is_none());

@@ -134,7 +134,8 @@ fn grouped(revisions: Vec<Revision>, groupby: &[String]) -> Vec<(Map<String, Val
         });
         texts.collect()
     };
-    let mut groups: BTreeMap<Vec<String>, (Map<String, Value>, Vec<Revision>)> = BTreeMap::new();
+    type Group = (Map<String, Value>, Vec<Revision>);
+    let mut groups: BTreeMap<Vec<String>, Group> = BTreeMap::new();
     for revision in revisions {
         let group = group_of(&revision.resource, groupby);
         groups.entry(text(&group)).or_insert_with(|| (group, Vec::new())).1.push(revision);

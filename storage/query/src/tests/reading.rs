@@ -406,7 +406,8 @@ async fn history_gives_each_revision_its_share_of_a_bucket() {
         let measures = vec![measure(0, 8.0), measure(3600, 8.0), measure(7200, 8.0)];
         f.engine.post_measures(&[PostedMeasures { metric, measures }]).await.expect("kept");
     }
-    let ask = async |groupby: &str, start: i64, stop: i64| -> Vec<(Value, Vec<(i64, u64, f64)>)> {
+    type Rows = Vec<(i64, u64, f64)>;
+    let ask = async |groupby: &str, start: i64, stop: i64| -> Vec<(Value, Rows)> {
         let query = AggregatesQuery {
             search: Some(Search { resource_type: "instance".into(), filter: Filter::Everything }),
             granularity: None,

@@ -26,10 +26,13 @@ const NAMED_AT_ONCE: usize = 500;
 /// Archive policies kept in their read form; more than anybody has, and small. Emptied when full.
 const POLICIES_MAX: usize = 1000;
 
+/// A resource's metrics by their names.
+type ByName = HashMap<Box<str>, Arc<Metric>>;
+
 /// What is remembered.
 pub(crate) struct KnownMetrics {
     by_id: Cache<Uuid, Known<Metric>>,
-    by_resource: Cache<Uuid, Known<HashMap<Box<str>, Arc<Metric>>>>,
+    by_resource: Cache<Uuid, Known<ByName>>,
     /// Since when a resource has ended, if it has.
     ended: Cache<Uuid, Option<Timestamp>>,
     /// How often something was forgotten about a resource.
@@ -175,7 +178,7 @@ impl Index {
         let deletions = self.deletions().await?;
         let mut answers: Vec<Option<Arc<Metric>>> = Vec::with_capacity(wanted.len());
         let mut missing = Vec::new();
-        let mut last: Option<(Uuid, Arc<HashMap<Box<str>, Arc<Metric>>>)> = None;
+        let mut last: Option<(Uuid, Arc<ByName>)> = None;
         for (resource, name) in wanted {
             if last.as_ref().is_none_or(|(id, _)| id != resource) {
                 let known = self.metrics_known.by_resource.get(resource).filter(|known| known.deletions == deletions);
