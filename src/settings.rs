@@ -27,6 +27,8 @@ pub(crate) struct Span(pub(crate) Duration);
 
 /// A try must end before its lease does (2 minutes), or two are under way.
 const WEBHOOK_TIMEOUT_MAX: Span = Span::secs(60);
+/// A request that had looked a metric up may still write to it for a moment.
+const PURGE_AFTER_MIN: Span = Span::secs(1);
 /// A loop that never waits helps nobody and takes a whole core.
 const INTERVAL_MIN: Span = Span(Duration::from_millis(50));
 /// A token that ends before it can be used locks everybody out, this service too.
@@ -187,6 +189,7 @@ pub(crate) struct MetricSettings {
     pub(crate) cors_origins: Vec<String>,
     pub(crate) proxy_headers: bool,
     pub(crate) make_defaults: bool,
+    pub(crate) purge_after: Span,
     pub(crate) policy_file: Option<PathBuf>,
 }
 
@@ -320,6 +323,7 @@ impl Default for MetricSettings {
             cors_origins: Vec::new(),
             proxy_headers: false,
             make_defaults: true,
+            purge_after: Span::secs(60),
             policy_file: None,
         }
     }
@@ -498,6 +502,7 @@ impl Settings {
             ("cloud.token_life", self.cloud.token_life, TOKEN_LIFE_MIN),
             ("cloud.exists_period", self.cloud.exists_period, EXISTS_PERIOD_MIN),
             ("store.flush_after", self.store.flush_after, FLUSH_AFTER_MIN),
+            ("metrics.purge_after", self.metrics.purge_after, PURGE_AFTER_MIN),
             ("alarms.interval", self.alarms.interval, INTERVAL_MIN),
             ("alarms.lease", self.alarms.lease, INTERVAL_MIN),
             ("alarms.webhook_timeout", self.alarms.webhook_timeout, INTERVAL_MIN),

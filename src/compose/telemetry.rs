@@ -114,7 +114,7 @@ async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Defini
         definitions.resources.clone(),
         rooms.room("engine"),
         clock.clone(),
-        EngineSettings::default(),
+        EngineSettings { purge_after: settings.metrics.purge_after.0, ..EngineSettings::default() },
     )
     .await
     .context("cannot open the engine")?;
@@ -225,11 +225,12 @@ impl Telemetry {
         let stop = stages.sinks.stop.clone();
         stages.sinks.tasks.spawn(async move { collector.run(stop).await });
         let (engine, clock, stop) = (core.engine.clone(), ground.clock.clone(), stages.readers.stop.clone());
+        let interval = PURGE_INTERVAL.min(ground.settings.metrics.purge_after.0);
         stages.readers.tasks.spawn(async move {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = clock.sleep(PURGE_INTERVAL) => {}
+                    () = clock.sleep(interval) => {}
                 }
                 match engine.purge_deleted().await {
                     Ok(0) => {}

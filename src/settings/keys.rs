@@ -56,6 +56,7 @@ pub(crate) const KEYS: &[Key] = &[
     set("metrics.limit_max", "1000", "Longest page of a list."),
     set("metrics.cors_origins", "[]", "Origins whose pages may use the metric API from a browser, such as https://grafana.example.org."),
     set("metrics.proxy_headers", "false", "Whether Forwarded and X-Forwarded-* say how clients reach this server; only behind a proxy that sets them."),
+    set("metrics.purge_after", r#""1m""#, "How long a deleted metric is listed as such before it and its points are removed."),
     set("metrics.make_defaults", "true", "Whether an empty index gets Gnocchi's archive policies and Ceilometer's policies and resource types."),
     unset("metrics.policy_file", r#""/etc/gnocchi/policy.yaml""#, "Who may do what, in oslo.policy's YAML with Gnocchi's names; what it does not name keeps Gnocchi's default."),
     set("agents.compute", "true", "Poll the guests of this machine."),

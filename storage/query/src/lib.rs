@@ -66,6 +66,10 @@ pub struct EngineSettings {
     /// polled for a moment.
     #[serde(with = "seconds")]
     pub wake_after: Duration,
+    /// How long after its deletion a metric's points are removed: a request that had looked it up may still write to
+    /// it. Until then the metric is listed with `status=delete`.
+    #[serde(with = "seconds")]
+    pub purge_after: Duration,
 }
 
 impl Default for EngineSettings {
@@ -76,6 +80,7 @@ impl Default for EngineSettings {
             resources_max: 200_000,
             grid_cells_max: 20_000_000,
             wake_after: Duration::from_secs(60),
+            purge_after: Duration::from_secs(60),
         }
     }
 }

@@ -20,8 +20,6 @@ use crate::{Engine, QueryError, place::place};
 const ASSOCIATED_MAX: usize = 10_000;
 /// Deleted metrics whose points are removed in one step.
 const PURGED_AT_ONCE: usize = 1000;
-/// How long after its deletion a metric's points are removed: another process may write to it for another second.
-const PURGE_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Measures for one metric, which the caller got from the index within a scope and may write to.
 #[derive(Clone, Debug)]
@@ -398,7 +396,7 @@ impl Engine {
     pub async fn purge_deleted(&self) -> Result<u64, QueryError> {
         let mut count = 0;
         loop {
-            let before = self.clock.now().minus(PURGE_AFTER);
+            let before = self.clock.now().minus(self.settings.purge_after);
             let series: Vec<SeriesId> = self.index.deleted_metrics(before, PURGED_AT_ONCE).await?;
             if series.is_empty() {
                 return Ok(count);
