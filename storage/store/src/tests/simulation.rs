@@ -1,6 +1,6 @@
 //! Seeded lives of a store: appends from several callers, deletions, flushes, merges, with errors, torn, lost and reordered
 //! writes, kills and power cuts at random moments, recovery included. After each crash the ledger is held against what
-//! is there. The same seed is the same schedule.
+//! is there. The same seed is the same schedule, but for which callers share a group.
 //!
 //! 200 lives by default; `ORZO_TEST_SEEDS=2000` for more, `ORZO_TEST_SEED=n` for that one alone. Bugs are planted to show
 //! that these lives would find them.
@@ -16,6 +16,9 @@ use crate::{
 };
 
 const SEEDS: u64 = 200;
+/// Lives in which a planted bug must be found. One of them shows only if a sync fails and the power goes before the next
+/// one, and which callers share a group is not the seed's to say: 200 missed it once under load.
+const SEEDS_PLANTED: u64 = 5000;
 /// Crashes of one life.
 const CRASHES: usize = 4;
 const SERIES_MAX: u64 = 12;
@@ -181,13 +184,13 @@ async fn planted_bugs_are_found() {
     ];
     for bug in planted {
         let mut found = None;
-        for seed in 0..SEEDS {
+        for seed in 0..SEEDS_PLANTED {
             if let Err(problem) = Life::new(seed, Some(bug)).run().await {
                 found = Some((seed, problem));
                 break;
             }
         }
-        let (seed, problem) = found.unwrap_or_else(|| panic!("{bug:?} was not found by {SEEDS} seeds"));
+        let (seed, problem) = found.unwrap_or_else(|| panic!("{bug:?} was not found by {SEEDS_PLANTED} seeds"));
         eprintln!("{bug:?} found by seed {seed}: {problem}");
     }
 }
