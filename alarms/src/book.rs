@@ -292,9 +292,9 @@ impl AlarmBook {
         };
         match scope {
             Scope::All => {}
-            Scope::Project(project) => narrow("project_id", Some(project.into())),
+            Scope::Project(project) | Scope::Owner(project) => narrow("project_id", Some(project.into())),
             Scope::Creator(user) => narrow("user_id", Some(user.into())),
-            Scope::Nothing => return Ok(Vec::new()),
+            Scope::Maker(_) | Scope::Nothing => return Ok(Vec::new()),
         }
         narrow("name", filter.name.as_ref().map(Value::from));
         narrow("type", filter.type_name.as_ref().map(Value::from));
@@ -574,9 +574,9 @@ async fn touch(tx: &mut Transaction<'_>, alarm_id: &str, now: Timestamp) -> Resu
 fn is_visible(scope: &Scope, alarm: &Alarm) -> bool {
     match scope {
         Scope::All => true,
-        Scope::Project(project) => *project == alarm.project_id,
+        Scope::Project(project) | Scope::Owner(project) => *project == alarm.project_id,
         Scope::Creator(user) => *user == alarm.user_id,
-        Scope::Nothing => false,
+        Scope::Maker(_) | Scope::Nothing => false,
     }
 }
 

@@ -146,16 +146,7 @@ impl Api {
         self.settings.policies.allow(action, caller, target)
     }
 
-    /// How far this caller's action on resources may look, and what else must hold.
-    pub(crate) fn resource_scope(
-        &self,
-        action: policy::Action,
-        caller: &orzo_model::Caller,
-    ) -> (orzo_model::Scope, Option<orzo_index::Filter>) {
-        self.settings.policies.resource_scope(action, caller)
-    }
-
-    /// How far this caller's action on metrics may look.
+    /// How far this caller's action may look.
     pub(crate) fn scope(&self, action: policy::Action, caller: &orzo_model::Caller) -> orzo_model::Scope {
         self.settings.policies.scope(action, caller)
     }

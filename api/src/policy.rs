@@ -3,7 +3,7 @@
 //! What a caller may not see is not found: a reading policy becomes a [`Scope`], which the index applies below every
 //! query. What it may see but not change is 403.
 
-use orzo_index::{Filter, Metric, Resource, created_by_project, created_by_user};
+use orzo_index::{Metric, Resource, created_by_project, created_by_user};
 use orzo_model::{Caller, Scope, Standing};
 
 use crate::problem::Problem;
@@ -72,74 +72,31 @@ impl Policies {
         allow(self.rules.decides(action, caller, target))
     }
 
-    /// How far a reading action on metrics may look. A rule that shows a project only what it owns, or only what it has
-    /// made, cannot be said as a scope and shows nothing.
-    pub(crate) fn scope(&self, action: Action, caller: &Caller) -> Scope {
-        match self.reach(action, caller) {
-            Reach::Owned(_) | Reach::Made(_) => Scope::Nothing,
-            reach => reach.scope(),
-        }
-    }
-
-    /// How far a reading (or collectively deleting) action on resources may look, and what else must hold.
-    pub(crate) fn resource_scope(&self, action: Action, caller: &Caller) -> (Scope, Option<Filter>) {
-        let reach = self.reach(action, caller);
-        let filter = match &reach {
-            Reach::Owned(project) => Some(Filter::equal("project_id", project.as_str())),
-            Reach::Made(project) => Some(Filter::equal("created_by_project_id", project.as_str())),
-            _ => None,
-        };
-        (reach.scope(), filter)
-    }
-
+    /// How far a reading (or collectively deleting) action may look.
+    ///
     /// The policy is asked three times: about no thing in particular, about a thing that the caller's project owns, and
     /// about one that it has created. So a rule may speak of roles, owners and creators; a thing's other fields are not
     /// known before it is read, and a rule that asks for them finds nothing.
-    fn reach(&self, action: Action, caller: &Caller) -> Reach {
+    pub(crate) fn scope(&self, action: Action, caller: &Caller) -> Scope {
         // Where everyone may read everything, not everyone may remove everything.
         let is_open = caller.standing == Standing::OpenName && action != Action::DeleteResources;
         if is_open || self.rules.decides(action, caller, Target::Nothing) {
-            return Reach::Everything;
+            return Scope::All;
         }
         let creator = caller.creator();
         if caller.standing != Standing::Project {
             let own = self.rules.decides(action, caller, Target::Fields(&[("creator", &creator)]));
-            return if own { Reach::Created(creator) } else { Reach::Nothing };
+            return if own { Scope::Creator(creator) } else { Scope::Nothing };
         }
-        let Some(project) = &caller.project_id else { return Reach::Nothing };
+        let Some(project) = &caller.project_id else { return Scope::Nothing };
         let owner = [("project_id", project.as_str()), ("resource.project_id", project.as_str())];
         let is_owner = self.rules.decides(action, caller, Target::Fields(&owner));
         let is_maker = self.rules.decides(action, caller, Target::Fields(&[("created_by_project_id", project)]));
         match (is_owner, is_maker) {
-            (true, true) => Reach::Project(project.clone()),
-            (true, false) => Reach::Owned(project.clone()),
-            (false, true) => Reach::Made(project.clone()),
-            (false, false) => Reach::Nothing,
-        }
-    }
-}
-
-/// What a policy lets a caller see.
-enum Reach {
-    Everything,
-    /// What the project owns or has made.
-    Project(String),
-    /// What the project owns.
-    Owned(String),
-    /// What the project has made.
-    Made(String),
-    /// What was created under a bare name.
-    Created(String),
-    Nothing,
-}
-
-impl Reach {
-    fn scope(self) -> Scope {
-        match self {
-            Self::Everything => Scope::All,
-            Self::Project(project) | Self::Owned(project) | Self::Made(project) => Scope::Project(project),
-            Self::Created(name) => Scope::Creator(name),
-            Self::Nothing => Scope::Nothing,
+            (true, true) => Scope::Project(project.clone()),
+            (true, false) => Scope::Owner(project.clone()),
+            (false, true) => Scope::Maker(project.clone()),
+            (false, false) => Scope::Nothing,
         }
     }
 }
@@ -209,9 +166,7 @@ mod tests {
         assert_eq!(policies.scope(Action::GetResource, &service), Scope::Project("ps".to_owned()));
         assert_eq!(policies.scope(Action::GetMetric, &stranger), Scope::Project("p2".to_owned()));
         // Others' resources of a project may be read by it, not removed.
-        let made = Filter::equal("created_by_project_id", "p2");
-        let removable = policies.resource_scope(Action::DeleteResources, &stranger);
-        assert_eq!(removable, (Scope::Project("p2".to_owned()), Some(made)));
+        assert_eq!(policies.scope(Action::DeleteResources, &stranger), Scope::Maker("p2".to_owned()));
         assert_eq!(policies.scope(Action::GetMetric, &unscoped), Scope::Nothing);
     }
 

@@ -364,8 +364,8 @@ fn condition_of(scope: &Scope, filter: &NoticeFilter) -> Option<(String, Vec<Val
     };
     match scope {
         Scope::All => {}
-        Scope::Project(project) => narrow("project_id", Some(project)),
-        Scope::Creator(_) | Scope::Nothing => return None,
+        Scope::Project(project) | Scope::Owner(project) => narrow("project_id", Some(project)),
+        Scope::Maker(_) | Scope::Creator(_) | Scope::Nothing => return None,
     }
     narrow("state", filter.state.map(NoticeState::as_str));
     narrow("alarm_id", filter.alarm_id.as_deref());

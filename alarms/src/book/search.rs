@@ -116,8 +116,10 @@ fn table(subject: Subject) -> (&'static str, &'static str) {
 fn scoped(sql: &mut Sql, subject: Subject, scope: &Scope, alarm_id: Option<&str>) -> Option<String> {
     let mut condition = match scope {
         Scope::All => "1 = 1".to_owned(),
-        Scope::Project(project) => format!("{} = {}", subject.owner_field(), sql.value(project.as_str())),
-        Scope::Creator(_) | Scope::Nothing => return None,
+        Scope::Project(project) | Scope::Owner(project) => {
+            format!("{} = {}", subject.owner_field(), sql.value(project.as_str()))
+        }
+        Scope::Maker(_) | Scope::Creator(_) | Scope::Nothing => return None,
     };
     if let Some(alarm_id) = alarm_id {
         condition.push_str(&format!(" AND alarm_id = {}", sql.value(alarm_id)));

@@ -18,7 +18,6 @@ use serde_json::{Map, Value, json};
 use super::{
     answer::tree,
     fields::Fields,
-    resources::with_condition,
     rows::{NotFinite, rows},
     views::{Shown, metric_full},
 };
@@ -64,9 +63,8 @@ pub(super) async fn compute(
                 Value::String(text) => Filter::parse(&filter::parse(text)?)?,
                 json => Filter::parse(json)?,
             };
-            let (scope, further) = api.resource_scope(Action::SearchResource, &caller);
-            query.scope = scope;
-            Some(Search { resource_type, filter: with_condition(filter, further) })
+            query.scope = api.scope(Action::SearchResource, &caller);
+            Some(Search { resource_type, filter })
         }
     };
     let kind = query.search.as_ref().map(|search| search.resource_type.as_str());

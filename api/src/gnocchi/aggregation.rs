@@ -15,7 +15,7 @@ use super::{
     aggregates::{fill, group_of, groupby},
     answer::tree,
     measures::resample,
-    resources::{filter_of, with_condition},
+    resources::filter_of,
     rows::{NotFinite, rows},
 };
 use crate::{
@@ -94,8 +94,8 @@ pub(super) async fn over_resources(
     parameters: Parameters,
     OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Response, Problem> {
-    let (scope, further) = api.resource_scope(Action::SearchResource, &caller);
-    let search = Search { resource_type: kind, filter: with_condition(filter_of(&parameters, body)?, further) };
+    let scope = api.scope(Action::SearchResource, &caller);
+    let search = Search { resource_type: kind, filter: filter_of(&parameters, body)? };
     let groupby = groupby(&parameters);
     let creator = caller.creator();
     let groups = match api.engine.groups_of_metric(&scope, &creator, &search, &groupby, &name).await {

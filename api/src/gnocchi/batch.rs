@@ -110,7 +110,7 @@ async fn may_create(api: &SharedApi, caller: &Caller, resources: impl Iterator<I
     if api.allow(Action::UpdateResource, caller, Target::Nothing).is_ok() {
         return Ok(());
     }
-    let (scope, _) = api.resource_scope(Action::SearchResource, caller);
+    let scope = api.scope(Action::SearchResource, caller);
     for text in resources.collect::<BTreeSet<_>>() {
         let id = resource_uuid(text, &caller.creator())?;
         match api.index().resource(&scope, "generic", id).await {

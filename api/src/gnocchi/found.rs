@@ -105,7 +105,7 @@ async fn make(
     found: &FoundResource,
 ) -> Result<(), Problem> {
     let id = resource_uuid(text, &caller.creator())?;
-    let (scope, _) = api.resource_scope(Action::SearchResource, caller);
+    let scope = api.scope(Action::SearchResource, caller);
     match api.index().resource(&scope, resource_type, id).await {
         Ok(resource) => return api.allow(Action::UpdateResource, caller, Target::Resource(&resource)),
         Err(IndexError::NotFound { .. }) => {}

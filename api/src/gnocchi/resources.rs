@@ -162,10 +162,8 @@ pub(super) async fn delete_found(
     // An empty search is refused by the index.
     let filter = filter_of(&parameters, body)?;
     // Others' resources of a caller's project may be read, not removed.
-    let (scope, further) = api.resource_scope(Action::DeleteResources, &caller);
-    let filter = if filter.is_everything() { filter } else { with_condition(filter, further) };
     let query = ResourceQuery {
-        scope,
+        scope: api.scope(Action::DeleteResources, &caller),
         resource_type: kind,
         filter,
         creator: Some(caller.creator()),
@@ -202,13 +200,11 @@ async fn page(
     links: &Links,
     parameters: &Parameters,
 ) -> Result<Response, Problem> {
-    let (scope, further) = api.resource_scope(action, caller);
-    let filter = with_condition(filter, further);
     let paging = Paging::read(parameters, api.settings.limit_max)?;
     let history = parameters.flag("history")?;
     let shown = Shown::of_type(api, kind, parameters.flag("details")?).await?;
     let query = ResourceQuery {
-        scope,
+        scope: api.scope(action, caller),
         resource_type: kind.to_owned(),
         filter,
         creator: Some(caller.creator()),
@@ -242,20 +238,9 @@ pub(super) async fn read(
     kind: &str,
     id: &str,
 ) -> Result<(Resource, Scope), Problem> {
-    let (scope, further) = api.resource_scope(action, caller);
+    let scope = api.scope(action, caller);
     let resource = find(api, caller, &scope, kind, id).await?;
-    if further.is_some() && api.allow(action, caller, Target::Resource(&resource)).is_err() {
-        return Err(Problem::missing(format!("Resource {id}")));
-    }
     Ok((resource, scope))
-}
-
-/// A search with a condition of the policy's.
-pub(super) fn with_condition(filter: Filter, condition: Option<Filter>) -> Filter {
-    match condition {
-        Some(condition) => Filter::And(vec![filter, condition]),
-        None => filter,
-    }
 }
 
 /// A resource by its UUID or the text that it was created with, if the caller may see it.

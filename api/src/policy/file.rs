@@ -122,10 +122,8 @@ mod tests {
         let may = |caller: &Caller, action| policies.allow(action, caller, Target::Nothing).is_ok();
         assert!(may(&caller, Action::DeleteMetric) && !may(&caller, Action::GetStatus));
         assert!(may(&caller, Action::ListArchivePolicy), "the default");
-        assert_eq!(policies.scope(Action::ListMetric, &caller), Scope::Nothing, "not what it has made, too");
-        let owned = orzo_index::Filter::equal("project_id", "p");
-        let listed = policies.resource_scope(Action::ListResource, &caller);
-        assert_eq!(listed, (Scope::Project("p".to_owned()), Some(owned)));
+        assert_eq!(policies.scope(Action::ListMetric, &caller), Scope::Owner("p".to_owned()));
+        assert_eq!(policies.scope(Action::ListResource, &caller), Scope::Owner("p".to_owned()));
         assert!(!may(&Caller::named("admin", Standing::Name), Action::GetStatus), "admin is not operator");
     }
 

@@ -38,6 +38,10 @@ pub enum Scope {
     All,
     /// A tenant: what belongs to this project, or was created by it.
     Project(String),
+    /// A tenant under a policy that shows only what belongs to this project.
+    Owner(String),
+    /// A tenant under a policy that shows only what this project has created.
+    Maker(String),
     /// A bare name: what was created under it.
     Creator(String),
     /// A credential without a project: nothing.

@@ -39,6 +39,14 @@ pub(crate) fn push_scope(scope: &Scope, table: &str, sql: &mut Sql) {
             let place = sql.bind(project.as_str());
             sql.push(&format!(" AND ({table}.created_by_project_id = {place} OR r.project_id = {place})"));
         }
+        Scope::Owner(project) => {
+            let place = sql.bind(project.as_str());
+            sql.push(&format!(" AND r.project_id = {place}"));
+        }
+        Scope::Maker(project) => {
+            let place = sql.bind(project.as_str());
+            sql.push(&format!(" AND {table}.created_by_project_id = {place}"));
+        }
         Scope::Creator(name) => {
             let place = sql.bind(name.as_str());
             sql.push(&format!(" AND {table}.creator = {place}"));

@@ -419,7 +419,10 @@ impl Shared {
     fn visible(&self, scope: &Scope) -> Vec<Arc<Project>> {
         match scope {
             Scope::All => self.projects.read().values().cloned().collect(),
-            Scope::Project(name) => self.projects.read().get(name.as_str()).cloned().into_iter().collect(),
+            // Who writes a series owns it.
+            Scope::Project(name) | Scope::Owner(name) | Scope::Maker(name) => {
+                self.projects.read().get(name.as_str()).cloned().into_iter().collect()
+            }
             // A series belongs to a project and remembers no user.
             Scope::Creator(_) | Scope::Nothing => Vec::new(),
         }

@@ -273,7 +273,7 @@ impl Index {
 fn push_scope(scope: &Scope, sql: &mut Sql) {
     match scope {
         Scope::All => {}
-        Scope::Project(project) => {
+        Scope::Project(project) | Scope::Owner(project) => {
             let place = sql.bind(project.as_str());
             sql.push(" AND e.project_id = ").push(&place);
         }
@@ -281,7 +281,8 @@ fn push_scope(scope: &Scope, sql: &mut Sql) {
             let place = sql.bind(user.as_str());
             sql.push(" AND e.user_id = ").push(&place);
         }
-        Scope::Nothing => {
+        // Nobody makes events.
+        Scope::Maker(_) | Scope::Nothing => {
             sql.push(" AND 1 = 0");
         }
     }

@@ -122,12 +122,20 @@ impl Metric {
     pub fn is_within(&self, scope: &Scope) -> bool {
         match scope {
             Scope::All => true,
-            Scope::Project(project) => {
-                created_by_project(&self.creator) == project || self.resource_project_id.as_ref() == Some(project)
-            }
+            Scope::Project(project) => self.is_made_by(project) || self.is_owned_by(project),
+            Scope::Owner(project) => self.is_owned_by(project),
+            Scope::Maker(project) => self.is_made_by(project),
             Scope::Creator(name) => self.creator == *name,
             Scope::Nothing => false,
         }
+    }
+
+    fn is_made_by(&self, project: &str) -> bool {
+        created_by_project(&self.creator) == project
+    }
+
+    fn is_owned_by(&self, project: &str) -> bool {
+        self.resource_project_id.as_deref() == Some(project)
     }
 }
 
