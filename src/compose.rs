@@ -13,6 +13,7 @@
 
 mod banner;
 mod health;
+mod holder;
 mod http;
 mod notices;
 mod poison;

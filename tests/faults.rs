@@ -3,6 +3,7 @@
 //! Each run keeps a ledger outside the system and reads everything back by the API: every acknowledged point exactly
 //! once, with its value; nothing that was never sent.
 
+mod alarms;
 mod broker;
 mod database;
 mod kill;

@@ -3,6 +3,7 @@
 //! Nothing here sleeps to let things happen: it waits for a state, with a limit.
 
 pub mod clients;
+pub mod faulty_receiver;
 pub mod orzo;
 pub mod receiver;
 pub mod servers;

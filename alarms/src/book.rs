@@ -168,6 +168,8 @@ pub struct AlarmBook {
     clock: SharedClock,
     quotas: QuotaDefaults,
     evaluations: Evaluations,
+    /// Under which name leases are held; a new one for each start if there is none.
+    holder: Option<Arc<str>>,
     /// Counts changes through the API in this process.
     changes: Arc<watch::Sender<u64>>,
 }
@@ -214,8 +216,20 @@ impl AlarmBook {
             clock,
             quotas: QuotaDefaults::default(),
             evaluations: Evaluations::default(),
+            holder: None,
             changes: Arc::new(watch::Sender::new(0)),
         })
+    }
+
+    /// The same book with a name under which leases are held over restarts, so that whoever comes back does not wait for
+    /// those of its former life to run out. Only one process at a time may use the name.
+    pub fn with_holder(self, holder: &str) -> Self {
+        Self { holder: Some(holder.into()), ..self }
+    }
+
+    /// The name under which leases are held over restarts.
+    pub(crate) fn holder(&self) -> Option<&str> {
+        self.holder.as_deref()
     }
 
     /// Writes a new alarm. It belongs to `user_id` and `project_id`; `is_operators`: its reads may look everywhere.

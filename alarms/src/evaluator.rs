@@ -111,7 +111,7 @@ pub struct EvaluatorParts {
 pub struct Evaluator {
     parts: EvaluatorParts,
     settings: EvaluatorSettings,
-    /// A new one for each start: leases of an earlier life are not ours.
+    /// The book's name for the holder of leases, or a new one: then leases of an earlier life are not ours.
     owner: String,
     state: Mutex<State>,
 }
@@ -143,7 +143,7 @@ struct Held {
 impl Evaluator {
     /// An evaluator. It takes its share of the partitions at its first tick.
     pub fn new(parts: EvaluatorParts, settings: EvaluatorSettings) -> Arc<Self> {
-        let owner = Uuid::new_v4().to_string();
+        let owner = parts.book.holder().map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
         Arc::new(Self { parts, settings, owner, state: Mutex::default() })
     }
 

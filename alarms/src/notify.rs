@@ -67,6 +67,18 @@ impl Notifier {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+        match self.book.regain_notices().await {
+            Ok(0) => {}
+            Ok(notices) => {
+                tracing::info!(notices, "notices that were under way at the end of the last run are sent now")
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "notices that were under way wait for their leases"
+                );
+            }
+        }
         while !stop.is_cancelled() {
             let free = places.available_permits() as u32;
             let taken = if free == 0 { Ok(Vec::new()) } else { self.book.take_notices(free, LEASE).await };
@@ -135,6 +147,12 @@ impl Notifier {
 
     async fn deliver(&self, notice: Notice) {
         let started = self.clock.monotonic();
+        if notice.leased_until.is_some_and(|until| until <= self.clock.now()) {
+            // This process stood still for so long that somebody else has the notice by now.
+            tracing::warn!(notice = notice.notice_id, "a notice is left to who has taken it since");
+            self.room.returned(1);
+            return;
+        }
         let outcome = match notice.is_receiver_gone {
             // It said so to an earlier notice; a replay, or a delivered test, opens it again.
             true => Outcome::hopeless(Failure::Gone, "the receiver answered an earlier notice with 410"),

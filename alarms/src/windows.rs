@@ -181,11 +181,7 @@ impl Windows {
         now: Duration,
         arrivals: Option<&ArrivalBox>,
     ) {
-        let appeared = arrivals.map(ArrivalBox::newest_series);
-        let fresh = self.find(reader, wanted.keys().copied(), now, appeared).await;
-        if let Some(arrivals) = arrivals.filter(|_| !fresh.is_empty()) {
-            arrivals.watch(fresh);
-        }
+        self.hear(reader, wanted.keys().copied(), now, arrivals).await;
         let mut places = Vec::new();
         let mut reads = Vec::new();
         for (&place, &(start, end)) in wanted {
@@ -220,6 +216,26 @@ impl Windows {
                     window.take(read.start, end, answer, wanted[&place].0);
                 }
             }
+        }
+    }
+
+    /// Whether the series of a question were looked for at all.
+    pub(crate) fn is_known(&self, place: Place) -> bool {
+        self.slot(place).is_some_and(|window| window.found_at.is_some())
+    }
+
+    /// Finds the series of questions, where they are not known, and from now on hears of their samples.
+    pub(crate) async fn hear(
+        &mut self,
+        reader: &dyn WindowReader,
+        places: impl Iterator<Item = Place>,
+        now: Duration,
+        arrivals: Option<&ArrivalBox>,
+    ) {
+        let appeared = arrivals.map(ArrivalBox::newest_series);
+        let fresh = self.find(reader, places, now, appeared).await;
+        if let Some(arrivals) = arrivals.filter(|_| !fresh.is_empty()) {
+            arrivals.watch(fresh);
         }
     }
 

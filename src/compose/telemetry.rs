@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 use super::{
     Ground,
     health::Health,
+    holder::Holder,
     notices::{CloudServices, Topics},
     poison::QuarantinePoison,
     stages::Stages,
@@ -64,6 +65,8 @@ struct Core {
     collector: Arc<Collector>,
     quarantine: Arc<Quarantine>,
     book: AlarmBook,
+    /// Kept as long as the alarms run.
+    _holder: Holder,
     deliverer: Arc<Deliverer>,
     session: Arc<Session>,
     prometheus: Option<Arc<dyn InstantQueries>>,
@@ -139,8 +142,9 @@ async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Defini
         clock.clone(),
     ));
     let book = AlarmBook::open(database.clone(), clock.clone()).await.context("cannot open the alarm book")?;
-    let book =
-        book.with_quotas(QuotaDefaults { project: settings.alarms.project_quota, user: settings.alarms.user_quota });
+    let holder = Holder::take(&directory.join("alarms.holder"), &ground.host)?;
+    let quotas = QuotaDefaults { project: settings.alarms.project_quota, user: settings.alarms.user_quota };
+    let book = book.with_quotas(quotas).with_holder(holder.name());
     let deliverer = open_deliverer(ground, session)?;
     let prometheus = match &settings.alarms.prometheus_url {
         Some(url) => {
@@ -149,7 +153,18 @@ async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Defini
         }
         None => None,
     };
-    Ok(Core { store, labels, engine, collector, quarantine, book, deliverer, session: session.clone(), prometheus })
+    Ok(Core {
+        store,
+        labels,
+        engine,
+        collector,
+        quarantine,
+        book,
+        _holder: holder,
+        deliverer,
+        session: session.clone(),
+        prometheus,
+    })
 }
 
 /// What tries to deliver a notice: the loop's tries and the test calls of the API go through the same.

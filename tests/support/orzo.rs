@@ -79,7 +79,9 @@ impl Orzo {
     fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_orzo"))
+        // A long run can be of a release build.
+        let binary = std::env::var_os("ORZO_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_orzo").into());
+        let child = Command::new(binary)
             .args(["serve", "--config"])
             .arg(self.directory.join("orzo.toml"))
             .stdin(Stdio::null())
@@ -150,6 +152,21 @@ impl Orzo {
         let status = response.status();
         let token = response.headers().get("x-subject-token").map(|value| value.to_str().unwrap().to_owned());
         token.unwrap_or_else(|| panic!("no token: {status}\n{}", self.log_tail()))
+    }
+
+    /// Changes one setting; it counts from the next start on.
+    pub fn set(&self, section: &str, key: &str, value: &str) {
+        let path = self.directory.join("orzo.toml");
+        let mut table: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+        let section = table.entry(section).or_insert_with(|| toml::Table::new().into()).as_table_mut().unwrap();
+        section.insert(key.to_owned(), value.into());
+        std::fs::write(path, toml::to_string(&table).unwrap()).unwrap();
+    }
+
+    /// Posts bytes with a token; the status. `None`: no answer at all.
+    pub fn try_post_bytes(&self, path: &str, token: &str, body: Vec<u8>) -> Option<u16> {
+        let request = self.client.post(self.url(path)).header("x-auth-token", token).body(body);
+        runtime().block_on(async { request.send().await }).ok().map(|response| response.status().as_u16())
     }
 
     /// A request with a token; the status and the JSON body (null if there is none). `None`: no answer at all.

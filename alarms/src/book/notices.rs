@@ -26,9 +26,10 @@ const PER_RECEIVER_MAX: u32 = 4;
 const PER_PROJECT_MAX: u32 = 16;
 
 /// Steps of the tables around notices; those of the notices themselves are among the book's.
-pub(super) const MIGRATIONS: &[Migration] = &[Migration {
-    name: "receivers, leases, replays, trusts",
-    sql: "ALTER TABLE alarm_notices ADD COLUMN receiver TEXT NOT NULL DEFAULT '';
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        name: "receivers, leases, replays, trusts",
+        sql: "ALTER TABLE alarm_notices ADD COLUMN receiver TEXT NOT NULL DEFAULT '';
           ALTER TABLE alarm_notices ADD COLUMN leased BIGINT NOT NULL DEFAULT 0;
           ALTER TABLE alarm_notices ADD COLUMN failure TEXT;
           ALTER TABLE alarm_notices ADD COLUMN replayed_at BIGINT;
@@ -37,7 +38,12 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
             project_id TEXT NOT NULL, receiver TEXT NOT NULL, failures BIGINT NOT NULL, open_until BIGINT NOT NULL,
             gone_at BIGINT, PRIMARY KEY (project_id, receiver));
           CREATE TABLE alarm_trusts (trust_id TEXT PRIMARY KEY, made_at BIGINT NOT NULL);\n",
-}];
+    },
+    Migration {
+        name: "who has a notice under way",
+        sql: "ALTER TABLE alarm_notices ADD COLUMN holder TEXT NOT NULL DEFAULT '';\n",
+    },
+];
 
 /// Where a notice stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +103,8 @@ pub struct Notice {
     pub last_error: Option<String>,
     /// The receiver has told an earlier notice that it is gone for good.
     pub is_receiver_gone: bool,
+    /// Until when nobody else sends it, if it was taken.
+    pub leased_until: Option<Timestamp>,
 }
 
 impl Notice {
@@ -141,7 +149,9 @@ impl AlarmBook {
     /// deliverer sends it meanwhile. A receiver that is left alone gives none until its time is over, and then one.
     pub async fn take_notices(&self, limit: u32, lease: Duration) -> Result<Vec<Notice>, BookError> {
         let now = self.clock.now();
+        let holder = self.holder().unwrap_or_default().to_owned();
         self.in_transaction(|tx| {
+            let holder = holder.clone();
             Box::pin(async move {
                 let mut taken = Vec::new();
                 for row in tx.query(&due_sql(limit), &[now.into()]).await? {
@@ -149,12 +159,18 @@ impl AlarmBook {
                     notice.is_receiver_gone = row.time("gone_at").is_some();
                     let leased = tx
                         .execute(
-                            "UPDATE alarm_notices SET next_at = $1, leased = 1 \
+                            "UPDATE alarm_notices SET next_at = $1, leased = 1, holder = $4 \
                              WHERE notice_id = $2 AND state = 'waiting' AND next_at <= $3",
-                            &[now.plus(lease).into(), notice.notice_id.as_str().into(), now.into()],
+                            &[
+                                now.plus(lease).into(),
+                                notice.notice_id.as_str().into(),
+                                now.into(),
+                                holder.as_str().into(),
+                            ],
                         )
                         .await?;
                     if leased > 0 {
+                        notice.leased_until = Some(now.plus(lease));
                         taken.push(notice);
                     }
                 }
@@ -162,6 +178,15 @@ impl AlarmBook {
             })
         })
         .await
+    }
+
+    /// Notices that a former life of this process had under way when it died are to be sent now, not when their leases
+    /// run out; gives how many. Nothing without a holder's name.
+    pub async fn regain_notices(&self) -> Result<u64, BookError> {
+        let Some(holder) = self.holder() else { return Ok(0) };
+        let sql = "UPDATE alarm_notices SET next_at = $1, leased = 0 \
+                   WHERE state = 'waiting' AND leased = 1 AND holder = $2";
+        Ok(self.database.execute(sql, &[self.clock.now().into(), holder.into()]).await?)
     }
 
     /// When the next waiting notice is to be tried.
@@ -490,6 +515,7 @@ impl Notice {
             failure: None,
             last_error: None,
             is_receiver_gone: false,
+            leased_until: None,
         }
     }
 }

@@ -144,5 +144,6 @@ pub(super) fn notice_of(row: &Row) -> Notice {
         failure: row.text("failure").and_then(|text| Failure::parse(&text)),
         last_error: row.text("last_error"),
         is_receiver_gone: false,
+        leased_until: None,
     }
 }

@@ -115,6 +115,24 @@ async fn a_notice_is_leased_and_comes_back_when_the_lease_runs_out() {
 }
 
 #[tokio::test]
+async fn after_a_kill_a_process_goes_on_with_its_own_notices_at_once_and_leaves_those_of_others() {
+    for (book, clock) in books().await {
+        let alarm = book.create(&request(80.0), "u", "p", false).await.expect("created");
+        book.transition(&alarm, &to_alarm(), clock.now()).await.expect("transition");
+        let (mine, other) = (book.clone().with_holder("here"), book.clone().with_holder("there"));
+        let lease = Duration::from_secs(60);
+        let taken = mine.take_notices(10, lease).await.expect("take");
+        assert_eq!(taken[0].leased_until, Some(clock.now().plus(lease)));
+        assert_eq!(book.regain_notices().await.expect("without a name"), 0);
+        assert_eq!(other.regain_notices().await.expect("somebody else's"), 0);
+        assert!(other.take_notices(10, lease).await.expect("take").is_empty());
+        assert_eq!(mine.regain_notices().await.expect("its own"), 1);
+        let again = mine.take_notices(10, lease).await.expect("take");
+        assert_eq!(again[0].notice_id, taken[0].notice_id);
+    }
+}
+
+#[tokio::test]
 async fn pages_follow_each_other_without_gap_or_repeat() {
     for (book, clock) in books().await {
         for place in 0..7 {

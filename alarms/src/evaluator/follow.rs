@@ -104,6 +104,11 @@ impl Evaluator {
     fn watch_alarm(&self, state: &mut State, alarm: Alarm, judged_until: Timestamp) -> Key {
         let key = state.alarms.enter(alarm, judged_until, &mut state.windows);
         self.reschedule(state, key);
+        let places = state.alarms.get(key).into_iter().flat_map(|watched| watched.leaves.iter().flatten());
+        if places.copied().any(|place| !state.windows.is_known(place)) {
+            // Its series are looked for at once, so that the sample that closes its next window is heard.
+            state.hurried.insert(key);
+        }
         key
     }
 

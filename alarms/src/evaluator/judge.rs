@@ -1,7 +1,7 @@
 //! One round of judging: read what all need, then for each alarm window after window until one is worth writing; write
 //! these together; go on.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use futures::{StreamExt, stream};
 use orzo_model::Timestamp;
@@ -54,6 +54,7 @@ enum Outcome {
 impl Evaluator {
     /// Judges alarms; how many could not be and are tried again later.
     pub(super) async fn judge_all(&self, state: &mut State, due: Vec<Key>) -> Result<u64, BookError> {
+        self.hear(state, &due).await;
         let mut tasks: Vec<Task> = Vec::new();
         let mut later = 0;
         for key in due {
@@ -93,6 +94,19 @@ impl Evaluator {
             tasks = unfinished.into_iter().filter(|task| state.alarms.get(task.key).is_some()).collect();
         }
         Ok(later)
+    }
+
+    /// Samples of alarms that are new here are heard from now on, and not only from their first window on: the sample that
+    /// turns an alarm may come before.
+    async fn hear(&self, state: &mut State, due: &[Key]) {
+        let watched = due.iter().filter_map(|key| state.alarms.get(*key));
+        let places = watched.flat_map(|watched| watched.leaves.iter().flatten().copied());
+        let unknown: HashSet<Place> = places.filter(|place| !state.windows.is_known(*place)).collect();
+        if !unknown.is_empty() {
+            let now = self.parts.clock.monotonic();
+            let arrivals = self.parts.arrivals.as_deref();
+            state.windows.hear(self.parts.reader.as_ref(), unknown.into_iter(), now, arrivals).await;
+        }
     }
 
     fn finish(&self, state: &mut State, key: Key) {

@@ -168,6 +168,7 @@ mod tests {
             failure: None,
             last_error: None,
             is_receiver_gone: false,
+            leased_until: None,
         }
     }
 

@@ -441,7 +441,9 @@ fn postgres_options(url: &str) -> Result<PgConnectOptions, DatabaseError> {
         // A lost commit acknowledged as done would break C1 and C5.
         ("synchronous_commit", "on"),
         ("statement_timeout", "60000"),
-        ("idle_in_transaction_session_timeout", "60000"),
+        // No transaction of ours waits for anything but the database. A process that stands still in the middle of one
+        // holds its rows, and whoever takes its work over waits for them.
+        ("idle_in_transaction_session_timeout", "10000"),
     ]))
 }
 
