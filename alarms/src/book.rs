@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use orzo_database::{AsConflict, Database, DatabaseError, Migration, Transaction, Value};
 use orzo_model::{Scope, SharedClock, Timestamp};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 use crate::{
@@ -79,6 +79,18 @@ pub(crate) const PAGE_MAX: u32 = 1000;
 
 /// Deleted alarms are remembered so long, for evaluators that hear of it late.
 const REMOVALS_KEPT: Duration = Duration::from_secs(3600);
+
+/// Changes that an evaluator of this process may be behind before it reads them from the database instead.
+pub(crate) const TOLD_MAX: usize = 1024;
+
+/// What was changed through the API of this process.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    /// Made or changed: the alarm as it is now.
+    Written(Arc<Alarm>),
+    /// Deleted, by its id.
+    Removed(String),
+}
 
 /// What can go wrong in the book.
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +184,8 @@ pub struct AlarmBook {
     holder: Option<Arc<str>>,
     /// Counts changes through the API in this process.
     changes: Arc<watch::Sender<u64>>,
+    /// The changes themselves.
+    told: broadcast::Sender<Told>,
 }
 
 /// What was judged of an alarm and is to be written.
@@ -218,6 +232,7 @@ impl AlarmBook {
             evaluations: Evaluations::default(),
             holder: None,
             changes: Arc::new(watch::Sender::new(0)),
+            told: broadcast::Sender::new(TOLD_MAX),
         })
     }
 
@@ -273,15 +288,17 @@ impl AlarmBook {
             let (alarm, change) = (alarm.clone(), change.clone());
             Box::pin(async move {
                 quotas::check(tx, quotas, &alarm.user_id, &alarm.project_id).await?;
-                let places: Vec<_> = (1..=COLUMNS.len()).map(|place| format!("${place}")).collect();
-                let sql = format!("INSERT INTO alarms ({}) VALUES ({})", COLUMNS.join(", "), places.join(", "));
-                tx.execute(&sql, &values_of(&alarm)).await?;
-                touch(tx, &alarm.alarm_id, now).await?;
+                let places: Vec<_> = (1..=COLUMNS.len() + 1).map(|place| format!("${place}")).collect();
+                let columns = COLUMNS.join(", ");
+                let sql = format!("INSERT INTO alarms ({columns}, touched_at) VALUES ({})", places.join(", "));
+                let mut values = values_of(&alarm);
+                values.push(now.into());
+                tx.execute(&sql, &values).await?;
                 write_change(tx, &change).await
             })
         })
         .await?;
-        self.tell();
+        self.tell(Told::Written(Arc::new(alarm.clone())));
         Ok(alarm)
     }
 
@@ -409,7 +426,7 @@ impl AlarmBook {
             })
         })
         .await?;
-        self.tell();
+        self.tell(Told::Removed(alarm_id.to_owned()));
         Ok(())
     }
 
@@ -418,7 +435,14 @@ impl AlarmBook {
         self.changes.subscribe()
     }
 
-    fn tell(&self) {
+    /// What is changed from now on; for who follows it.
+    pub(crate) fn told(&self) -> broadcast::Receiver<Told> {
+        self.told.subscribe()
+    }
+
+    fn tell(&self, told: Told) {
+        // Where nobody listens there is no evaluator in this process.
+        let _ = self.told.send(told);
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -506,7 +530,7 @@ impl AlarmBook {
             })
         })
         .await?;
-        self.tell();
+        self.tell(Told::Written(Arc::new(after.clone())));
         Ok(after)
     }
 

@@ -24,13 +24,13 @@ use async_trait::async_trait;
 use orzo_model::{EventFeed, Room, SharedClock, Timestamp, WindowReader};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     arrivals::ArrivalBox,
-    book::{AlarmBook, BookError, Lease},
+    book::{AlarmBook, BookError, Lease, Told},
     windows::Windows,
 };
 
@@ -42,7 +42,7 @@ const BATCH_MAX: usize = 10_000;
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(5);
 /// Changes are looked for so far back again: another process's clock may be behind, its transaction may have been slow.
 const FOLLOW_OVERLAP: Duration = Duration::from_secs(120);
-/// Arrivals are gathered so long before they are judged.
+/// Arrivals and changes are gathered so long before they are looked at together.
 const GATHER: Duration = Duration::from_millis(20);
 /// How deep combination alarms follow each other within a tick; two that look at each other would go on for ever.
 const COMBINED_ROUNDS_MAX: u32 = 8;
@@ -117,12 +117,12 @@ pub struct Evaluator {
 }
 
 /// Everything in memory. Its truth is in the book.
-#[derive(Default)]
 struct State {
+    /// What is changed through the API of this process, so that it need not be read.
+    told: broadcast::Receiver<Told>,
     leases: HashMap<usize, Held>,
     renewed_at: Option<Timestamp>,
     followed_at: Option<Timestamp>,
-    changes_seen: u64,
     alarms: alarms::Alarms,
     windows: Windows,
     /// Alarms to be judged now, whatever their schedule says.
@@ -132,6 +132,23 @@ struct State {
     /// Events up to this number have been looked at for all partitions held.
     events_after: Option<i64>,
     events_read_at: Option<Timestamp>,
+}
+
+impl State {
+    fn new(told: broadcast::Receiver<Told>) -> Self {
+        Self {
+            told,
+            leases: HashMap::new(),
+            renewed_at: None,
+            followed_at: None,
+            alarms: alarms::Alarms::default(),
+            windows: Windows::default(),
+            hurried: HashSet::new(),
+            awaiting: HashSet::new(),
+            events_after: None,
+            events_read_at: None,
+        }
+    }
 }
 
 /// A partition held.
@@ -144,7 +161,8 @@ impl Evaluator {
     /// An evaluator. It takes its share of the partitions at its first tick.
     pub fn new(parts: EvaluatorParts, settings: EvaluatorSettings) -> Arc<Self> {
         let owner = parts.book.holder().map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
-        Arc::new(Self { parts, settings, owner, state: Mutex::default() })
+        let state = Mutex::new(State::new(parts.book.told()));
+        Arc::new(Self { parts, settings, owner, state })
     }
 
     /// Runs until `stop`, then gives its partitions back.
@@ -162,11 +180,16 @@ impl Evaluator {
                 }
                 self.parts.clock.sleep(GATHER).await;
             };
+            let changed = async {
+                // Without the book's sender there are no changes either.
+                let _ = changes.changed().await;
+                self.parts.clock.sleep(GATHER).await;
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.parts.clock.sleep(interval) => {}
                 () = arrived => {}
-                _ = changes.changed() => {}
+                () = changed => {}
             }
         }
         if let Err(error) = self.release().await {

@@ -155,11 +155,11 @@ impl Rule {
     }
 
     /// What Aodh does to the rules of who is not an operator: the search of a group is narrowed to what the project may
-    /// see (and shown so), a Prometheus query is bound to the project's label. `collector_project` is the project that
-    /// the telemetry itself writes as. Orzo's reads are scoped below the query in any case.
-    pub fn scope_to(&mut self, project_id: &str, collector_project: Option<&str>) {
+    /// see, and shown so; a Prometheus query is bound to the project. Orzo's reads are scoped below the query in any
+    /// case.
+    pub fn scope_to(&mut self, project_id: &str) {
         match self {
-            Self::Group(rule) => rule.scope_to(project_id, collector_project),
+            Self::Group(rule) => rule.scope_to(project_id),
             Self::Prometheus(rule) => rule.scope_to_project = Some(project_id.to_owned()),
             Self::Composite(rule) => rule.scope_to(project_id),
             _ => {}

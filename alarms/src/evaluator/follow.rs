@@ -1,13 +1,14 @@
 //! What the evaluator follows: its leases, the alarms that others change, samples and events that arrive.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use orzo_model::{ReadError, Timestamp};
+use tokio::sync::broadcast::error::TryRecvError;
 
 use super::{Evaluator, FOLLOW_INTERVAL, FOLLOW_OVERLAP, Held, RETRY, State, alarms::Key, commit::Writing};
 use crate::{
     alarm::{Alarm, AlarmState},
-    book::{BookError, Lease, partition_of},
+    book::{BookError, Lease, Told, partition_of},
     constraints,
     rule::Rule,
     verdict::others,
@@ -138,13 +139,15 @@ impl Evaluator {
         state.leases.values().map(marked).collect()
     }
 
-    /// Takes over what was changed through the API.
+    /// Takes over what was changed through the API: of this process as it is told, of others by looking for it.
     pub(super) async fn follow_changes(&self, state: &mut State) -> Result<(), BookError> {
+        if state.leases.is_empty() {
+            return Ok(());
+        }
+        let is_behind = self.follow_told(state);
         let now = self.parts.clock.now();
-        let told = *self.parts.book.changes().borrow();
-        let is_told = told != state.changes_seen;
         let is_due = state.followed_at.is_none_or(|at| now.since(at) >= FOLLOW_INTERVAL);
-        if !(is_told || is_due) || state.leases.is_empty() {
+        if !(is_behind || is_due) {
             return Ok(());
         }
         // What this process changed has the time of its clock; others' clocks may be behind.
@@ -167,8 +170,24 @@ impl Evaluator {
         if is_due {
             state.followed_at = Some(now);
         }
-        state.changes_seen = told;
         Ok(())
+    }
+
+    /// Takes over what this process was told; whether there was more than could be kept, so that it must be read.
+    fn follow_told(&self, state: &mut State) -> bool {
+        let mut is_behind = false;
+        loop {
+            match state.told.try_recv() {
+                Ok(Told::Written(alarm)) => self.take_over(state, Arc::unwrap_or_clone(alarm)),
+                Ok(Told::Removed(alarm_id)) => {
+                    if let Some(key) = state.alarms.key(&alarm_id) {
+                        state.alarms.leave(key, &mut state.windows);
+                    }
+                }
+                Err(TryRecvError::Lagged(_)) => is_behind = true,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return is_behind,
+            }
+        }
     }
 
     /// Replaces the alarm in memory by a newer one.

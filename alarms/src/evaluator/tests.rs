@@ -4,6 +4,7 @@
 mod bench;
 mod dry;
 mod script;
+mod told;
 
 use script::{Mutation, Script, scripts};
 

@@ -145,10 +145,10 @@ fn event_queries_are_checked_by_type() {
 fn the_search_of_a_project_is_narrowed_once_and_shown() {
     let (name, json) = rules().swap_remove(2);
     let mut rule = Rule::parse(name, &json).expect("a good rule");
-    rule.scope_to("p1", Some("service"));
-    let expected = r#"{"and": [{"or": [{"=": {"created_by_project_id": "p1"}}, {"and": [{"=": {"created_by_project_id": "service"}}, {"=": {"project_id": "p1"}}]}]}, {"=": {"server_group": "g"}}]}"#;
+    rule.scope_to("p1");
+    let expected = r#"{"and": [{"or": [{"=": {"created_by_project_id": "p1"}}, {"=": {"project_id": "p1"}}]}, {"=": {"server_group": "g"}}]}"#;
     assert_eq!(rule.to_json()["query"], expected);
-    rule.scope_to("p1", Some("service"));
+    rule.scope_to("p1");
     assert_eq!(rule.to_json()["query"], expected);
     assert!(Rule::parse(name, &rule.to_json()).is_ok());
 }

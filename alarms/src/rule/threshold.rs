@@ -280,19 +280,13 @@ impl GroupRule {
         methods(&self.threshold.aggregation_method, self.reaggregation_method.as_deref())
     }
 
-    pub(super) fn scope_to(&mut self, project_id: &str, collector_project: Option<&str>) {
-        let text = |value: &str| Value::from(value).to_string();
-        let created_by = |project: &str| format!(r#"{{"=": {{"created_by_project_id": {}}}}}"#, text(project));
-        let own = created_by(project_id);
-        let seen = match collector_project {
-            None => own,
-            Some(collector) => format!(
-                r#"{{"or": [{own}, {{"and": [{}, {{"=": {{"project_id": {}}}}}]}}]}}"#,
-                created_by(collector),
-                text(project_id)
-            ),
-        };
-        let start = format!(r#"{{"and": [{seen}, "#);
+    /// Narrows the search to what the project has made or owns. Aodh names the telemetry's own project beside the
+    /// owner; here it does not matter who wrote a resource that the project owns.
+    pub(super) fn scope_to(&mut self, project_id: &str) {
+        let project = Value::from(project_id).to_string();
+        let start = format!(
+            r#"{{"and": [{{"or": [{{"=": {{"created_by_project_id": {project}}}}}, {{"=": {{"project_id": {project}}}}}]}}, "#
+        );
         // What was shown and comes back is narrowed already.
         if !self.query.starts_with(&start) {
             self.query = format!("{start}{}]}}", self.query);

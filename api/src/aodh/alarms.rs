@@ -96,6 +96,9 @@ pub(super) async fn create(
     let project = request.project_id.clone().unwrap_or_else(|| own_project.clone());
     // What an administrator makes for another project sees what that project sees: its members can change it.
     let is_operators = caller.is_admin() && project == own_project;
+    if !is_operators {
+        request.rule.scope_to(&project);
+    }
     trusts::make(&api, &headers, &mut request).await?;
     let alarm = book(&api)?.create(&request, &user, &project, is_operators).await.map_err(problem_of)?;
     let location = links.to(ALARMING_MOUNT, &["v2", "alarms", &alarm.alarm_id]);
@@ -141,6 +144,9 @@ pub(super) async fn update(
         }
         // A rule that a member wrote sees what the member's project sees, whoever made the alarm.
         before.is_operators &= caller.is_admin();
+        if !before.is_operators {
+            request.rule.scope_to(&before.project_id);
+        }
         match book(&api)?.update(&before, &request, &caller.user_id, project).await {
             // The evaluator was faster; its change and ours are both wanted.
             Err(BookError::Changed { .. }) => {}

@@ -469,6 +469,42 @@ async fn noauth_believes_headers_only_where_it_is_set() {
     assert_eq!(strict.router.clone().oneshot(request).await.expect("infallible").status(), StatusCode::UNAUTHORIZED);
 }
 
+/// As Aodh does: what is stored and shown is what the project may see.
+#[tokio::test]
+async fn the_search_of_who_is_no_operator_is_narrowed_once_and_shown_so() {
+    let house = House::build().await;
+    let asked = r#"{"=": {"server_group": "g"}}"#;
+    let body = |query: &Value| {
+        json!({
+            "name": "group", "type": "gnocchi_aggregation_by_resources_threshold",
+            "gnocchi_aggregation_by_resources_threshold_rule": {"metric": "cpu", "resource_type": "generic",
+                "query": query, "threshold": 80.0, "aggregation_method": "mean"}
+        })
+    };
+    let query = |alarm: &Value| alarm["gnocchi_aggregation_by_resources_threshold_rule"]["query"].clone();
+    let seen = |project: &str| {
+        let own = [json!({"=": {"created_by_project_id": project}}), json!({"=": {"project_id": project}})];
+        json!({"and": [{"or": own}, {"=": {"server_group": "g"}}]})
+    };
+    let parsed = |query: &Value| -> Value { serde_json::from_str(query.as_str().expect("text")).expect("JSON") };
+    let operators = expect(&house, "admin", "POST", "/v2/alarms", &body(&json!(asked)), 201).await;
+    assert_eq!(query(&operators), asked);
+    let members = expect(&house, "alice", "POST", "/v2/alarms", &body(&json!(asked)), 201).await;
+    assert_eq!(parsed(&query(&members)), seen("p1"));
+    let mut others = body(&json!(asked));
+    others["project_id"] = json!("p1");
+    let others = expect(&house, "admin", "POST", "/v2/alarms", &others, 201).await;
+    assert_eq!(parsed(&query(&others)), seen("p1"));
+    // What was shown and comes back is not narrowed again; what a member writes anew is.
+    let path = |alarm: &Value| format!("/v2/alarms/{}", alarm["alarm_id"].as_str().expect("an id"));
+    for text in [query(&members), json!(asked)] {
+        let again = expect(&house, "alice", "PUT", &path(&members), &body(&text), 200).await;
+        assert_eq!(parsed(&query(&again)), seen("p1"));
+    }
+    let rewritten = expect(&house, "olga", "PUT", &path(&operators), &body(&json!(asked)), 200).await;
+    assert_eq!(parsed(&query(&rewritten)), seen("p0"));
+}
+
 /// A member who rewrites the rule of an alarm that an administrator made for its own project must not read as an
 /// administrator.
 #[tokio::test]

@@ -197,7 +197,7 @@ impl World {
         match scope {
             Scope::All => true,
             Scope::Project(project) => resource.attributes.get("project_id").is_none_or(|owner| owner == project),
-            Scope::Creator(_) | Scope::Nothing => false,
+            Scope::Owner(_) | Scope::Maker(_) | Scope::Creator(_) | Scope::Nothing => false,
         }
     }
 
