@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 
 use orzo_model::{Room, SharedClock};
 use rand::Rng;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::outcome::next_try;
@@ -40,6 +40,13 @@ const PARKED_KEPT: Duration = Duration::from_secs(90 * 86_400);
 pub(crate) const TRUST_GRACE: Duration = Duration::from_secs(120);
 /// Trusts ended at one tidying; the others wait for the next.
 const TRUSTS_ENDED_MAX: u32 = 100;
+
+/// A notice that was delivered and is to be marked so, with its place among the tries under way.
+struct Done {
+    notice: Notice,
+    #[expect(dead_code, reason = "held until the notice is marked")]
+    place: OwnedSemaphorePermit,
+}
 
 /// Delivers notices.
 pub struct Notifier {
@@ -79,40 +86,68 @@ impl Notifier {
                 );
             }
         }
+        // Never full: each message holds a place.
+        let (done, mut dones) = mpsc::channel::<Done>(IN_FLIGHT_MAX);
+        let mut settling: Vec<Done> = Vec::new();
         while !stop.is_cancelled() {
-            let free = places.available_permits() as u32;
-            let taken = if free == 0 { Ok(Vec::new()) } else { self.book.take_notices(free, LEASE).await };
-            let count = match taken {
-                Ok(notices) => {
-                    let count = notices.len();
-                    for notice in notices {
-                        self.room.received(1);
-                        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-                        let notifier = self.clone();
-                        tasks.spawn(async move {
-                            notifier.deliver(notice).await;
+            while let Ok(done) = dones.try_recv() {
+                settling.push(done);
+            }
+            let free = places.available_permits() + settling.len();
+            let taken = self.settle_and_take(&mut settling, free as u32).await;
+            let is_idle = taken.is_empty();
+            for notice in taken {
+                self.room.received(1);
+                let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+                let (notifier, done) = (self.clone(), done.clone());
+                tasks.spawn(async move {
+                    match notifier.deliver(notice).await {
+                        // Marked together with others, while the next are taken.
+                        Some(notice) => done.send(Done { notice, place }).await.expect("the loop waits for its tasks"),
+                        None => {
                             drop(place);
                             // There may be more for the same receiver.
                             notifier.wake.notify_one();
-                        });
+                        }
                     }
-                    count
-                }
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot read the outbox of notices");
-                    0
-                }
-            };
-            if count == 0 {
+                });
+            }
+            if is_idle {
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = self.wake.notified() => {}
+                    Some(done) = dones.recv() => settling.push(done),
                     () = self.clock.sleep(Duration::from_millis(self.settings.poll_ms)) => {}
                 }
             }
         }
         tasks.close();
         tasks.wait().await;
+        while let Ok(done) = dones.try_recv() {
+            settling.push(done);
+        }
+        self.settle_and_take(&mut settling, 0).await;
+        self.room.returned(settling.len() as u64);
+    }
+
+    /// Marks what was delivered and takes what is due. What cannot be marked now stays for the next time; if this process
+    /// ends before, it is sent again, with the same id.
+    async fn settle_and_take(&self, settling: &mut Vec<Done>, limit: u32) -> Vec<Notice> {
+        if settling.is_empty() && limit == 0 {
+            return Vec::new();
+        }
+        let delivered: Vec<Notice> = settling.iter().map(|done| done.notice.clone()).collect();
+        match self.book.settle_and_take(&delivered, limit, LEASE).await {
+            Ok(taken) => {
+                self.room.stored(settling.len() as u64);
+                settling.clear();
+                taken
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot read or write the outbox of notices");
+                Vec::new()
+            }
+        }
     }
 
     /// Forgets what was delivered or parked long ago; called now and then by whoever runs the loops.
@@ -145,13 +180,14 @@ impl Notifier {
         Ok(ended)
     }
 
-    async fn deliver(&self, notice: Notice) {
+    /// One try; the notice again if it was delivered, which is yet to be marked.
+    async fn deliver(&self, notice: Notice) -> Option<Notice> {
         let started = self.clock.monotonic();
         if notice.leased_until.is_some_and(|until| until <= self.clock.now()) {
             // This process stood still for so long that somebody else has the notice by now.
             tracing::warn!(notice = notice.notice_id, "a notice is left to who has taken it since");
             self.room.returned(1);
-            return;
+            return None;
         }
         let outcome = match notice.is_receiver_gone {
             // It said so to an earlier notice; a replay, or a delivered test, opens it again.
@@ -160,16 +196,7 @@ impl Notifier {
         };
         self.room.took("try", self.clock.monotonic().saturating_sub(started));
         let written = match outcome {
-            Outcome::Delivered => {
-                let written = self.book.delivered(&notice).await;
-                // What cannot be marked is sent again, with the same id, when its lease runs out.
-                if written.is_ok() {
-                    self.room.stored(1)
-                } else {
-                    self.room.returned(1)
-                }
-                written
-            }
+            Outcome::Delivered => return Some(notice),
             Outcome::Failed { failure, reason, retry_after } => {
                 let next_at = next_try(&self.settings, &notice, retry_after, self.clock.now(), jitter());
                 if next_at.is_none() {
@@ -190,6 +217,7 @@ impl Notifier {
         if let Err(error) = written {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot write what became of a notice");
         }
+        None
     }
 }
 

@@ -148,33 +148,28 @@ impl AlarmBook {
     /// Notices whose time has come, fairly over projects and receivers; each is leased for `lease`, so that no other
     /// deliverer sends it meanwhile. A receiver that is left alone gives none until its time is over, and then one.
     pub async fn take_notices(&self, limit: u32, lease: Duration) -> Result<Vec<Notice>, BookError> {
+        self.settle_and_take(&[], limit, lease).await
+    }
+
+    /// Marks notices as delivered and takes others, in one commit: many deliveries share one flush to disk.
+    pub async fn settle_and_take(
+        &self,
+        delivered: &[Notice],
+        limit: u32,
+        lease: Duration,
+    ) -> Result<Vec<Notice>, BookError> {
         let now = self.clock.now();
         let holder = self.holder().unwrap_or_default().to_owned();
         self.in_transaction(|tx| {
-            let holder = holder.clone();
+            let (delivered, holder) = (delivered.to_vec(), holder.clone());
             Box::pin(async move {
-                let mut taken = Vec::new();
-                for row in tx.query(&due_sql(limit), &[now.into()]).await? {
-                    let mut notice = notice_of(&row);
-                    notice.is_receiver_gone = row.time("gone_at").is_some();
-                    let leased = tx
-                        .execute(
-                            "UPDATE alarm_notices SET next_at = $1, leased = 1, holder = $4 \
-                             WHERE notice_id = $2 AND state = 'waiting' AND next_at <= $3",
-                            &[
-                                now.plus(lease).into(),
-                                notice.notice_id.as_str().into(),
-                                now.into(),
-                                holder.as_str().into(),
-                            ],
-                        )
-                        .await?;
-                    if leased > 0 {
-                        notice.leased_until = Some(now.plus(lease));
-                        taken.push(notice);
-                    }
+                for notice in &delivered {
+                    mark_delivered(tx, notice, now).await?;
                 }
-                Ok(taken)
+                match limit {
+                    0 => Ok(Vec::new()),
+                    limit => take(tx, &holder, limit, lease, now).await,
+                }
             })
         })
         .await
@@ -197,17 +192,7 @@ impl AlarmBook {
 
     /// A 2xx was received: the notice is done, and its receiver is well.
     pub async fn delivered(&self, notice: &Notice) -> Result<(), BookError> {
-        let now = self.clock.now();
-        self.in_transaction(|tx| {
-            let notice = notice.clone();
-            Box::pin(async move {
-                let sql = "UPDATE alarm_notices SET state = 'delivered', leased = 0, attempts = attempts + 1, \
-                           delivered_at = $1, failure = NULL, last_error = NULL WHERE notice_id = $2";
-                tx.execute(sql, &[now.into(), notice.notice_id.as_str().into()]).await?;
-                forget_receiver(tx, &notice, now).await
-            })
-        })
-        .await
+        self.settle_and_take(std::slice::from_ref(notice), 0, Duration::ZERO).await.map(|_| ())
     }
 
     /// A try failed. A receiver that fails too often, or asks for it, is left alone for a while.
@@ -375,6 +360,36 @@ fn due_sql(limit: u32) -> String {
          SELECT * FROM fair WHERE turn + under_way <= {PER_PROJECT_MAX}
          ORDER BY turn, created_at, notice_id LIMIT {limit}"
     )
+}
+
+/// Leases what is due.
+async fn take(
+    tx: &mut Transaction<'_>,
+    holder: &str,
+    limit: u32,
+    lease: Duration,
+    now: Timestamp,
+) -> Result<Vec<Notice>, BookError> {
+    let mut taken = Vec::new();
+    for row in tx.query(&due_sql(limit), &[now.into()]).await? {
+        let mut notice = notice_of(&row);
+        notice.is_receiver_gone = row.time("gone_at").is_some();
+        let sql = "UPDATE alarm_notices SET next_at = $1, leased = 1, holder = $4 \
+                   WHERE notice_id = $2 AND state = 'waiting' AND next_at <= $3";
+        let values = [now.plus(lease).into(), notice.notice_id.as_str().into(), now.into(), holder.into()];
+        if tx.execute(sql, &values).await? > 0 {
+            notice.leased_until = Some(now.plus(lease));
+            taken.push(notice);
+        }
+    }
+    Ok(taken)
+}
+
+async fn mark_delivered(tx: &mut Transaction<'_>, notice: &Notice, now: Timestamp) -> Result<(), BookError> {
+    let sql = "UPDATE alarm_notices SET state = 'delivered', leased = 0, attempts = attempts + 1, \
+               delivered_at = $1, failure = NULL, last_error = NULL WHERE notice_id = $2";
+    tx.execute(sql, &[now.into(), notice.notice_id.as_str().into()]).await?;
+    forget_receiver(tx, notice, now).await
 }
 
 /// SQL and its values; `None`: nothing can be meant.

@@ -115,6 +115,35 @@ async fn a_notice_is_leased_and_comes_back_when_the_lease_runs_out() {
 }
 
 #[tokio::test]
+async fn what_was_delivered_is_marked_in_the_commit_that_takes_the_next() {
+    for (book, clock) in books().await {
+        for _ in 0..10 {
+            let alarm = book.create(&request(80.0), "u", "p", false).await.expect("created");
+            book.transition(&alarm, &to_alarm(), clock.now()).await.expect("a transition");
+        }
+        let lease = Duration::from_secs(30);
+        let mut sent = 0;
+        let mut under_way: Vec<Notice> = Vec::new();
+        loop {
+            // As many at once as a receiver may get.
+            let taken = book.settle_and_take(&under_way, 10, lease).await.expect("settled and taken");
+            sent += taken.len();
+            assert_eq!(
+                book.notice_counts().await.expect("counts"),
+                (10 - (sent - taken.len()) as u64, (sent - taken.len()) as u64, 0)
+            );
+            if taken.is_empty() {
+                break;
+            }
+            assert!(taken.len() <= 4, "{} at once for one receiver", taken.len());
+            under_way = taken;
+        }
+        assert_eq!(sent, 10);
+        assert_eq!(book.notice_counts().await.expect("counts"), (0, 10, 0));
+    }
+}
+
+#[tokio::test]
 async fn after_a_kill_a_process_goes_on_with_its_own_notices_at_once_and_leaves_those_of_others() {
     for (book, clock) in books().await {
         let alarm = book.create(&request(80.0), "u", "p", false).await.expect("created");
