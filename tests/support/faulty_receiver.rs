@@ -49,7 +49,6 @@ pub struct Receipt {
 
 pub struct FaultyReceiver {
     pub url: String,
-    pub fault: Fault,
     shared: Arc<Shared>,
 }
 
@@ -80,7 +79,7 @@ impl FaultyReceiver {
                 std::thread::spawn(move || shared.serve(stream));
             }
         });
-        Self { url, fault, shared }
+        Self { url, shared }
     }
 
     /// From now on it takes everything.
