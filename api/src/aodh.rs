@@ -108,7 +108,7 @@ fn own(who: &Who) -> Scope {
     who.0.project_id.clone().map_or(Scope::Nothing, Scope::Project)
 }
 
-fn problem_of(error: BookError) -> Problem {
+pub(crate) fn problem_of(error: BookError) -> Problem {
     match &error {
         BookError::NotFound { .. } => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
         BookError::Damaged { .. } => {

@@ -1,21 +1,21 @@
-//! Prometheus' faces: remote write 1.0 and 2.0, and the questions what series and labels there are.
+//! Prometheus' faces: remote write 1.0 and 2.0 here, the questions in the files below.
 //!
 //! Series belong to the caller's project, whoever the caller is. A 204 means durable. Answers and their headers are
 //! those of Prometheus' remote write specification and HTTP API. This file knows no store.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
     body::Body,
-    extract::{FromRequestParts, Path, Request, State},
+    extract::{FromRequestParts, Request, State},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
-use orzo_labels::{LabelIndex, Matcher};
-use orzo_model::{Caller, Scope};
+use orzo_labels::LabelIndex;
+use orzo_model::Caller;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
@@ -34,16 +34,18 @@ use crate::{
     request::{BODY_BYTES_MAX, body_bytes},
 };
 
+mod about;
+mod federate;
 pub(crate) mod query;
-mod selector;
+mod remote_read;
+mod rules;
+mod series;
 
 /// Bodies up to this size are read on the thread that received them: handing them over costs more.
 const READ_HERE_BYTES_MAX: usize = 1 << 20;
 /// Decompressed bodies keep their memory for the next ones, so many and so large.
 const BUFFERS_MAX: usize = 16;
 const BUFFER_BYTES_MAX: usize = 2 << 20;
-/// Series of one answer; more are a question too wide.
-const SERIES_MAX: usize = 100_000;
 
 /// What ingest keeps between requests.
 #[derive(Default)]
@@ -69,13 +71,31 @@ impl Ingest {
 pub(crate) fn router() -> Router<SharedApi> {
     Router::new()
         .route("/api/v1/write", post(write))
+        .route("/api/v1/read", post(remote_read::read))
         .route("/api/v1/query", get(query::instant).post(query::instant))
         .route("/api/v1/query_range", get(query::range).post(query::range))
-        .route("/api/v1/status/buildinfo", get(query::build))
-        .route("/api/v1/series", get(series).post(series))
-        .route("/api/v1/labels", get(labels).post(labels))
-        .route("/api/v1/label/{name}/values", get(values))
-        .route("/api/v1/admin/tsdb/delete_series", post(delete).put(delete))
+        .route("/api/v1/query_exemplars", get(about::exemplars).post(about::exemplars))
+        .route("/api/v1/format_query", get(about::format).post(about::format))
+        .route("/api/v1/parse_query", get(about::parse).post(about::parse))
+        .route("/api/v1/metadata", get(about::metadata))
+        .route("/api/v1/series", get(series::series).post(series::series))
+        .route("/api/v1/labels", get(series::labels).post(series::labels))
+        .route("/api/v1/label/{name}/values", get(series::values))
+        .route("/api/v1/admin/tsdb/delete_series", post(series::delete).put(series::delete))
+        .route("/api/v1/rules", get(rules::rules))
+        .route("/api/v1/alerts", get(rules::alerts))
+        .route("/api/v1/alertmanagers", get(about::alertmanagers))
+        .route("/api/v1/targets", get(about::targets))
+        .route("/api/v1/targets/metadata", get(about::targets_metadata))
+        .route("/api/v1/scrape_pools", get(about::scrape_pools))
+        .route("/api/v1/status/buildinfo", get(about::build))
+        .route("/api/v1/status/config", get(about::configuration))
+        .route("/api/v1/status/flags", get(about::flags))
+        .route("/api/v1/status/runtimeinfo", get(about::runtime))
+        .route("/api/v1/status/tsdb", get(about::cardinality))
+        .route("/federate", get(federate::federate))
+        .route("/-/healthy", get(about::healthy))
+        .route("/-/ready", get(about::ready))
 }
 
 /// A refused request, as Prometheus' HTTP API tells it.
@@ -328,122 +348,4 @@ async fn parameters_of(request: Request) -> Result<Parameters, Problem> {
         text.push_str(&String::from_utf8_lossy(&body));
     }
     Ok(Parameters::parse(&text))
-}
-
-fn selectors(parameters: &Parameters) -> Result<Vec<Vec<Matcher>>, Problem> {
-    let selectors = parameters.all("match[]").map(|text| {
-        selector::parse(text).map_err(|reason| Problem::bad(format!("invalid parameter \"match[]\": {reason}")))
-    });
-    selectors.collect()
-}
-
-/// `start` and `end` must be times; as in Prometheus, an answer may hold series without points between them.
-fn check_times(api: &SharedApi, parameters: &Parameters) -> Result<(), Problem> {
-    let now = api.clock.now();
-    let (start, end) = (parameters.time("start", now)?, parameters.time("end", now)?);
-    match (start, end) {
-        (Some(start), Some(end)) if end < start => Err(Problem::bad("end timestamp must not be before start time")),
-        _ => Ok(()),
-    }
-}
-
-fn limit_of(parameters: &Parameters) -> Result<usize, Problem> {
-    match parameters.get("limit") {
-        None | Some("0") => Ok(SERIES_MAX),
-        Some(text) => text.parse().map_err(|_| Problem::bad("invalid parameter \"limit\": not a number")),
-    }
-}
-
-async fn series(Sender(caller): Sender, State(api): State<SharedApi>, request: Request) -> Result<Response, Refused> {
-    let parameters = parameters_of(request).await?;
-    check_times(&api, &parameters)?;
-    let groups = groups(&parameters)?;
-    if groups.is_empty() {
-        return Err(Problem::bad("no match[] parameter provided").into());
-    }
-    let limit = limit_of(&parameters)?.min(SERIES_MAX);
-    let mut found: Vec<_> =
-        query::named(&api, &caller).find(&groups, limit + 1).await?.into_iter().map(|(_, labels)| labels).collect();
-    found.sort();
-    let is_cut = found.len() > limit;
-    found.truncate(limit);
-    let object = |labels: orzo_promql::Labels| -> Value {
-        labels
-            .iter()
-            .map(|(name, value)| (name.to_string(), Value::from(&**value)))
-            .collect::<serde_json::Map<_, _>>()
-            .into()
-    };
-    Ok(answer(found.into_iter().map(object).collect(), is_cut))
-}
-
-/// The matchers of all `match[]`, as PromQL reads them.
-fn groups(parameters: &Parameters) -> Result<Vec<orzo_promql::MatcherGroup>, Problem> {
-    let mut groups = Vec::new();
-    for text in parameters.all("match[]") {
-        let read = orzo_promql::selector(text);
-        groups.extend(read.map_err(|error| Problem::bad(format!("invalid parameter \"match[]\": {error}")))?);
-    }
-    Ok(groups)
-}
-
-async fn labels(Sender(caller): Sender, State(api): State<SharedApi>, request: Request) -> Result<Response, Refused> {
-    let scope = Scope::Project(project_of(&caller)?.to_owned());
-    let parameters = parameters_of(request).await?;
-    check_times(&api, &parameters)?;
-    let mut names = api.engine.labels()?.label_names(&scope, &selectors(&parameters)?);
-    for metric in query::named(&api, &caller).metrics(&groups(&parameters)?, SERIES_MAX).await? {
-        names.extend(metric.iter().map(|(name, _)| name.to_string()));
-    }
-    Ok(cut(names, limit_of(&parameters)?))
-}
-
-async fn values(
-    Sender(caller): Sender,
-    State(api): State<SharedApi>,
-    Path(name): Path<String>,
-    request: Request,
-) -> Result<Response, Refused> {
-    let scope = Scope::Project(project_of(&caller)?.to_owned());
-    let parameters = parameters_of(request).await?;
-    check_times(&api, &parameters)?;
-    let mut values = api.engine.labels()?.label_values(&scope, &name, &selectors(&parameters)?);
-    let (named, groups) = (query::named(&api, &caller), groups(&parameters)?);
-    if name == "__name__" && groups.is_empty() {
-        values.extend(named.metric_names().await?);
-    } else {
-        let of_metrics = named.metrics(&groups, SERIES_MAX).await?;
-        values.extend(of_metrics.iter().map(|labels| labels.get(&name).to_owned()).filter(|value| !value.is_empty()));
-    }
-    Ok(cut(values, limit_of(&parameters)?))
-}
-
-/// Deletes whole series; a part of a series' time is not deleted.
-async fn delete(Sender(caller): Sender, State(api): State<SharedApi>, request: Request) -> Result<Response, Refused> {
-    let scope = Scope::Project(project_of(&caller)?.to_owned());
-    let parameters = parameters_of(request).await?;
-    if parameters.get("start").is_some() || parameters.get("end").is_some() {
-        return Err(Problem::bad("only whole series are deleted; leave start and end out").into());
-    }
-    let selectors = selectors(&parameters)?;
-    if selectors.is_empty() {
-        return Err(Problem::bad("no match[] parameter provided").into());
-    }
-    for selector in &selectors {
-        api.engine.delete_labelled(&scope, selector).await?;
-    }
-    Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-fn cut(texts: BTreeSet<String>, limit: usize) -> Response {
-    let is_cut = texts.len() > limit;
-    answer(texts.into_iter().take(limit).map(Value::from).collect(), is_cut)
-}
-
-fn answer(data: Vec<Value>, is_cut: bool) -> Response {
-    let mut body = json!({"status": "success", "data": data});
-    if is_cut {
-        body["warnings"] = json!(["results truncated due to limit"]);
-    }
-    Json(body).into_response()
 }

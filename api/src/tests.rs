@@ -18,6 +18,7 @@ mod client;
 mod house;
 mod ingest;
 mod limits;
+mod promql;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -20,7 +20,9 @@ use axum::{
 };
 use http::{StatusCode, header};
 use orzo_model::{Caller, Scope};
-use orzo_promql::{Labels, Limits, Plan, QueryError, Value, Window, evaluate, number_text, read};
+use orzo_promql::{
+    Answer, LOOKBACK_MS, Labels, Limits, Plan, QueryError, RawSeries, Value, Window, evaluate, read, value_text,
+};
 use orzo_query::NamedSeries;
 use serde_json::json;
 
@@ -28,7 +30,10 @@ use super::{Refused, Sender, parameters_of};
 use crate::{SharedApi, parameters::Parameters, policy::Action};
 
 /// A query gets no longer than this, whatever it asks for: it holds a core.
-const TIMEOUT_MAX: Duration = Duration::from_secs(50);
+pub(super) const TIMEOUT_MAX: Duration = Duration::from_secs(50);
+
+/// Whoever looks back farther asks for series that have long ended.
+const LOOKBACK_MS_MAX: i64 = 86_400_000;
 
 /// What a caller may see, by name.
 pub(crate) fn named(api: &SharedApi, caller: &Caller) -> NamedSeries {
@@ -65,21 +70,12 @@ pub(super) async fn range(
     })
 }
 
-/// `GET /api/v1/status/buildinfo`: who answers. Without a `features` map, which would make Grafana expect a ruler.
-pub(super) async fn build() -> Response {
-    let version = env!("CARGO_PKG_VERSION");
-    let data = json!({
-        "version": version, "revision": "", "branch": "", "buildUser": "orzo", "buildDate": "", "goVersion": "",
-    });
-    Json(json!({"status": "success", "data": data})).into_response()
-}
-
 async fn answer(api: &SharedApi, caller: &Caller, parameters: &Parameters, window: Window) -> Response {
-    let timeout = match parameters.get("timeout").map(|text| seconds_of(text, "timeout")).transpose() {
-        Ok(seconds) => seconds.map_or(TIMEOUT_MAX, |seconds| Duration::from_secs_f64(seconds.clamp(0.0, 3600.0))),
+    let asked = match Asked::of(parameters) {
+        Ok(asked) => asked,
         Err(error) => return failed(&error),
     };
-    let evaluated = tokio::time::timeout(timeout.min(TIMEOUT_MAX), evaluated(api, caller, parameters, window));
+    let evaluated = tokio::time::timeout(asked.timeout, evaluated(api, caller, &asked, window));
     match evaluated.await {
         Ok(Ok(body)) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Ok(Err(error)) => failed(&error),
@@ -96,23 +92,104 @@ impl Drop for CancelOnDrop {
     }
 }
 
-async fn evaluated(
-    api: &SharedApi,
-    caller: &Caller,
-    parameters: &Parameters,
-    window: Window,
-) -> Result<String, QueryError> {
-    let limits = Limits::default();
-    let text = parameters.get("query").unwrap_or("");
-    let plan = Plan::new(text, window, &limits)?;
+/// What a query's parameters say besides its times.
+struct Asked<'a> {
+    text: &'a str,
+    timeout: Duration,
+    lookback_ms: i64,
+    /// Series of the answer, if they are to be cut.
+    limit: Option<usize>,
+    with_stats: bool,
+}
+
+impl<'a> Asked<'a> {
+    fn of(parameters: &'a Parameters) -> Result<Self, QueryError> {
+        let given = |name: &str| parameters.get(name).filter(|text| !text.is_empty());
+        let timeout = given("timeout").map(|text| seconds_of(text, "timeout")).transpose()?;
+        let lookback = given("lookback_delta").map(|text| seconds_of(text, "lookback_delta")).transpose()?;
+        Ok(Self {
+            text: parameters.get("query").unwrap_or(""),
+            timeout: timeout
+                .map_or(TIMEOUT_MAX, |seconds| Duration::from_secs_f64(seconds.clamp(0.0, 3600.0)))
+                .min(TIMEOUT_MAX),
+            // Nothing and less than nothing mean the default.
+            lookback_ms: lookback
+                .map(|seconds| (seconds * 1000.0) as i64)
+                .filter(|millis| *millis > 0)
+                .map_or(LOOKBACK_MS, |millis| millis.min(LOOKBACK_MS_MAX)),
+            limit: limit_of(parameters)?,
+            with_stats: given("stats").is_some(),
+        })
+    }
+}
+
+/// `limit`: nothing and 0 are none.
+pub(super) fn limit_of(parameters: &Parameters) -> Result<Option<usize>, QueryError> {
+    match parameters.get("limit") {
+        None | Some("" | "0") => Ok(None),
+        Some(text) => {
+            let limit =
+                text.parse::<i64>().map_err(|_| invalid("limit", &format!("cannot parse {text:?} to a number")))?;
+            usize::try_from(limit).map(Some).map_err(|_| invalid("limit", "limit must be non-negative"))
+        }
+    }
+}
+
+async fn evaluated(api: &SharedApi, caller: &Caller, asked: &Asked<'_>, window: Window) -> Result<String, QueryError> {
+    let limits = Limits { lookback_ms: asked.lookback_ms, ..Limits::default() };
+    let clock = api.clock.clone();
+    let started = clock.monotonic();
+    let plan = Plan::new(asked.text, window, &limits)?;
     let found = read(&plan, &named(api, caller), &limits).await?;
+    let read_at = clock.monotonic();
     let cancelled = Arc::new(AtomicBool::new(false));
     let _cancel = CancelOnDrop(cancelled.clone());
+    let (limit, with_stats) = (asked.limit, asked.with_stats);
     let evaluation = tokio::task::spawn_blocking(move || {
-        let value = evaluate(&plan, &found, &limits, &cancelled)?;
-        Ok(written(&plan, &value))
+        let mut answer = evaluate(&plan, &found, &limits, &cancelled)?;
+        if let Some(limit) = limit {
+            cut(&mut answer, limit);
+        }
+        let stats = with_stats.then(|| {
+            let (all, reading) = (clock.monotonic().saturating_sub(started), read_at.saturating_sub(started));
+            stats(&found, all, reading)
+        });
+        Ok(written(&plan, &answer, stats.as_ref()))
     });
     evaluation.await.unwrap_or(Err(QueryError::Cancelled))
+}
+
+fn cut(answer: &mut Answer, limit: usize) {
+    let is_cut = match &mut answer.value {
+        Value::Vector(series) if series.len() > limit => {
+            series.truncate(limit);
+            true
+        }
+        Value::Matrix(rows) if rows.len() > limit => {
+            rows.truncate(limit);
+            true
+        }
+        _ => false,
+    };
+    if is_cut {
+        answer.warnings.push(TRUNCATED.to_owned());
+    }
+}
+
+/// How Prometheus says that `limit` was reached.
+pub(super) const TRUNCATED: &str = "results truncated due to limit";
+
+/// What an answer took, in the form of Prometheus' `stats`; a query's samples are all read before it is evaluated.
+fn stats(found: &[Vec<RawSeries>], all: Duration, reading: Duration) -> serde_json::Value {
+    let samples: usize = found.iter().flatten().map(|series| series.times.len()).sum();
+    let inner = all.saturating_sub(reading).as_secs_f64();
+    json!({
+        "timings": {
+            "evalTotalTime": all.as_secs_f64(), "resultSortTime": 0.0, "queryPreparationTime": reading.as_secs_f64(),
+            "innerEvalTime": inner, "execQueueTime": 0.0, "execTotalTime": all.as_secs_f64(),
+        },
+        "samples": {"totalQueryableSamples": samples, "peakSamples": samples},
+    })
 }
 
 fn window_of(parameters: &Parameters) -> Result<Window, QueryError> {
@@ -135,10 +212,10 @@ fn window_of(parameters: &Parameters) -> Result<Window, QueryError> {
 }
 
 /// Seconds since 1970 with a fraction, or RFC 3339; as milliseconds.
-fn time_of(parameters: &Parameters, name: &str) -> Result<Option<i64>, QueryError> {
+pub(super) fn time_of(parameters: &Parameters, name: &str) -> Result<Option<i64>, QueryError> {
     let Some(text) = parameters.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
-    // The year 9999; what is beyond is a mistake of units.
-    const SECONDS_MAX: f64 = 253_402_300_799.0;
+    // Milliseconds taken for seconds are still a time, as in Prometheus; beyond that, sums of times would not fit.
+    const SECONDS_MAX: f64 = 1e13;
     let wrong = || invalid(name, &format!("cannot parse {text:?} to a valid timestamp"));
     let millis = match text.parse::<f64>() {
         Ok(seconds) if seconds.abs() <= SECONDS_MAX => (seconds * 1000.0).round() as i64,
@@ -175,11 +252,11 @@ fn seconds_of(text: &str, name: &str) -> Result<f64, QueryError> {
     Some(seconds).filter(|_| !text.is_empty()).ok_or_else(wrong)
 }
 
-fn invalid(name: &str, reason: &str) -> QueryError {
+pub(super) fn invalid(name: &str, reason: &str) -> QueryError {
     QueryError::Syntax(format!("invalid parameter {name:?}: {reason}"))
 }
 
-fn failed(error: &QueryError) -> Response {
+pub(super) fn failed(error: &QueryError) -> Response {
     let status = match error {
         QueryError::Syntax(_) => StatusCode::BAD_REQUEST,
         QueryError::Unsupported(_) | QueryError::Execution(_) | QueryError::TooMuch { .. } => {
@@ -199,10 +276,10 @@ fn envelope(status: StatusCode, kind: &str, text: &str) -> Response {
 }
 
 /// The whole answer as JSON; `resultType` stands before `result`, as Grafana's reader expects.
-fn written(plan: &Plan, value: &Value) -> String {
+fn written(plan: &Plan, answer: &Answer, stats: Option<&serde_json::Value>) -> String {
     let times: Vec<i64> = plan.times().collect();
     let mut out = String::from("{\"status\":\"success\",\"data\":{\"resultType\":");
-    match value {
+    match &answer.value {
         // A number over a range is a series without labels.
         Value::Scalar(numbers) if !plan.is_instant() => {
             out.push_str("\"matrix\",\"result\":[{\"metric\":{},\"values\":[");
@@ -253,7 +330,16 @@ fn written(plan: &Plan, value: &Value) -> String {
             out.push(']');
         }
     }
-    out.push_str("}}");
+    if let Some(stats) = stats {
+        let _ = write!(out, ",\"stats\":{stats}");
+    }
+    out.push('}');
+    for (name, notes) in [("warnings", &answer.warnings), ("infos", &answer.infos)] {
+        if !notes.is_empty() {
+            let _ = write!(out, ",\"{name}\":{}", json!(notes));
+        }
+    }
+    out.push('}');
     out
 }
 
@@ -268,7 +354,7 @@ fn write_head(out: &mut String, at: usize, labels: &Labels) {
 
 fn write_sample(out: &mut String, at: usize, time: i64, number: f64) {
     let comma = if at == 0 { "" } else { "," };
-    let _ = write!(out, "{comma}[{},\"{}\"]", seconds_text(time), number_text(number));
+    let _ = write!(out, "{comma}[{},\"{}\"]", seconds_text(time), value_text(number));
 }
 
 /// Milliseconds as seconds, without zeros that say nothing.
@@ -308,7 +394,10 @@ mod tests {
     fn the_health_check_of_grafana_gets_its_two() {
         let limits = Limits::default();
         let plan = Plan::new("1+1", Window { start_ms: 4000, end_ms: 4000, step_ms: 0 }, &limits).expect("a plan");
-        let value = evaluate(&plan, &[], &limits, &AtomicBool::new(false)).expect("an answer");
-        assert_eq!(written(&plan, &value), r#"{"status":"success","data":{"resultType":"scalar","result":[4,"2"]}}"#);
+        let answer = evaluate(&plan, &[], &limits, &AtomicBool::new(false)).expect("an answer");
+        assert_eq!(
+            written(&plan, &answer, None),
+            r#"{"status":"success","data":{"resultType":"scalar","result":[4,"2"]}}"#
+        );
     }
 }

@@ -19,20 +19,20 @@ const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
 /// The NaN that Prometheus sends when a series has ended.
 const STALE: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
 
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    text: String,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
 }
 
-async fn send(house: &House, request: Request<Body>) -> Answer {
+pub(super) async fn send(house: &House, request: Request<Body>) -> Answer {
     let response = house.router.clone().oneshot(request).await.expect("the router does not fail");
     let (parts, body) = response.into_parts();
     let text = String::from_utf8_lossy(&body.collect().await.expect("a body").to_bytes()).into_owned();
     Answer { status: parts.status, headers: parts.headers, text }
 }
 
-async fn post(house: &House, asker: &str, path: &str, kind: &str, body: impl Into<Body>) -> Answer {
+pub(super) async fn post(house: &House, asker: &str, path: &str, kind: &str, body: impl Into<Body>) -> Answer {
     let request = Request::post(path).header("x-auth-token", asker).header("content-type", kind);
     send(house, request.body(body.into()).expect("a request")).await
 }
@@ -41,11 +41,11 @@ fn snappy(message: &[u8]) -> Vec<u8> {
     snap::raw::Encoder::new().compress_vec(message).expect("compressed")
 }
 
-async fn write(house: &House, asker: &str, series: &[Written<'_>]) -> Answer {
+pub(super) async fn write(house: &House, asker: &str, series: &[Written<'_>]) -> Answer {
     post(house, asker, "/prometheus/api/v1/write", "application/x-protobuf", snappy(&write_v1(series))).await
 }
 
-async fn ask(house: &House, asker: &str, path: &str) -> (StatusCode, Value) {
+pub(super) async fn ask(house: &House, asker: &str, path: &str) -> (StatusCode, Value) {
     let request = Request::get(path).header("x-auth-token", asker).header("accept", "*/*");
     let answer = send(house, request.body(Body::empty()).expect("a request")).await;
     (answer.status, serde_json::from_str(&answer.text).unwrap_or(Value::Null))
@@ -163,13 +163,14 @@ async fn questions_that_are_none_are_told_so() {
         "series",
         "series?match[]=%7B%7D",
         "series?match[]=up&start=tomorrow-ish",
-        "series?match[]=up&start=5&end=4",
         "labels?match[]=up%7B",
         "label/job/values?limit=x",
     ] {
         let (status, answer) = ask(&house, "alice", &format!("/prometheus/api/v1/{path}")).await;
         assert_eq!((status, &answer["errorType"]), (StatusCode::BAD_REQUEST, &json!("bad_data")), "{path}");
     }
+    let (_, nothing) = ask(&house, "alice", "/prometheus/api/v1/series?match[]=up&start=5&end=4").await;
+    assert_eq!(nothing["data"], json!([]), "nothing lies between them");
     let (_, found) = ask(&house, "alice", "/prometheus/api/v1/series?match[]=up&limit=1&start=0&end=10").await;
     assert_eq!((found["data"].as_array().map(Vec::len), found["warnings"].is_array()), (Some(1), true));
     let request = Request::post("/prometheus/api/v1/series").header("x-auth-token", "alice");

@@ -1,15 +1,12 @@
 //! Aggregations over series: groups by labels, one result for each group and time, or a choice of a group's series.
 
-use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
-};
+use std::collections::HashMap;
 
 use crate::{
     Labels, QueryError, Series,
     column::{ABSENT, Column, is_present},
     labels::NAME,
-    matching::merge_same,
+    number_text,
     plan::Node,
     range::{self, Compensated},
 };
@@ -67,6 +64,9 @@ impl Aggregate {
         parameter: &Parameter,
         count: usize,
     ) -> Result<Vec<Series>, QueryError> {
+        if let Parameter::Label(name) = parameter {
+            return Ok(self.counted_values(&series, name, count));
+        }
         let mut places: HashMap<Labels, usize> = HashMap::new();
         let mut groups: Vec<(Labels, Vec<Series>)> = Vec::new();
         for one in series {
@@ -84,9 +84,6 @@ impl Aggregate {
                 (Aggregation::Bottom, Parameter::Numbers(k)) => out.extend(ranked(members, k, count, false)),
                 (Aggregation::Limit, Parameter::Numbers(k)) => out.extend(limited(members, k)),
                 (Aggregation::LimitRatio, Parameter::Numbers(ratio)) => out.extend(sampled(members, ratio)),
-                (Aggregation::CountValues, Parameter::Label(name)) => {
-                    out.extend(counted_values(&labels, &members, name, count)?);
-                }
                 (Aggregation::Quantile, Parameter::Numbers(q)) => {
                     let column = each_time(&members, count, |at, values| range::quantile(q[at], values));
                     out.push(Series { labels, column });
@@ -95,6 +92,35 @@ impl Aggregate {
             }
         }
         Ok(out)
+    }
+
+    /// `count_values`: each value becomes a label of its series, and then the series of a group are counted. So the label
+    /// may be one of those that the groups are made by.
+    fn counted_values(&self, series: &[Series], name: &str, count: usize) -> Vec<Series> {
+        let mut places: HashMap<Labels, usize> = HashMap::new();
+        let mut out: Vec<Series> = Vec::new();
+        for one in series {
+            let mut of_value: HashMap<u64, usize> = HashMap::new();
+            for (at, value) in one.column.iter() {
+                // By what will be their text: every NaN is one value, the two zeros are not.
+                let bits = if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() };
+                let place = *of_value.entry(bits).or_insert_with(|| {
+                    let labels = one.labels.with(name, &number_text(value));
+                    let listed = |label: &str| self.labels.iter().any(|own| own == label);
+                    let group = match self.is_without {
+                        true => self.group_of(&labels),
+                        false => labels.filter(|label| label == name || listed(label)),
+                    };
+                    *places.entry(group).or_insert_with_key(|labels| {
+                        out.push(Series { labels: labels.clone(), column: Column::absent(count) });
+                        out.len() - 1
+                    })
+                });
+                let slot = &mut out[place].column.0[at];
+                *slot = if is_present(*slot) { *slot + 1.0 } else { 1.0 };
+            }
+        }
+        out
     }
 }
 
@@ -208,12 +234,10 @@ fn limited(mut members: Vec<Series>, k: &[f64]) -> Vec<Series> {
     members
 }
 
-/// `limit_ratio`: the same series always, by a hash of their labels; a negative ratio chooses the others.
+/// `limit_ratio`: the same series always, those that Prometheus chooses; a negative ratio chooses the others.
 fn sampled(mut members: Vec<Series>, ratio: &[f64]) -> Vec<Series> {
     for one in &mut members {
-        let mut hasher = DefaultHasher::new();
-        one.labels.hash(&mut hasher);
-        let place = hasher.finish() as f64 / u64::MAX as f64;
+        let place = one.labels.hash() as f64 / u64::MAX as f64;
         for (slot, ratio) in one.column.0.iter_mut().zip(ratio) {
             let is_in = match *ratio >= 0.0 {
                 true => place < *ratio,
@@ -226,42 +250,4 @@ fn sampled(mut members: Vec<Series>, ratio: &[f64]) -> Vec<Series> {
     }
     members.retain(|one| !one.column.is_empty());
     members
-}
-
-fn counted_values(labels: &Labels, members: &[Series], name: &str, count: usize) -> Result<Vec<Series>, QueryError> {
-    if name.is_empty() {
-        return Err(QueryError::execution(format!("invalid label name {name:?}")));
-    }
-    let mut columns: HashMap<u64, Column> = HashMap::new();
-    let mut order = Vec::new();
-    for (at, value) in members.iter().flat_map(|one| one.column.iter()) {
-        // Zeros are one value, whatever their sign.
-        let bits = if value == 0.0 { 0 } else { value.to_bits() };
-        let column = columns.entry(bits).or_insert_with(|| {
-            order.push(bits);
-            Column::absent(count)
-        });
-        let slot = &mut column.0[at];
-        *slot = if is_present(*slot) { *slot + 1.0 } else { 1.0 };
-    }
-    merge_same(
-        order
-            .into_iter()
-            .filter_map(|bits| {
-                let column = columns.remove(&bits)?;
-                Some(Series { labels: labels.with(name, &number_text(f64::from_bits(bits))), column })
-            })
-            .collect(),
-    )
-}
-
-/// A number as Prometheus writes it.
-pub fn number_text(value: f64) -> String {
-    if value.is_nan() {
-        "NaN".into()
-    } else if value.is_infinite() {
-        if value > 0.0 { "+Inf".into() } else { "-Inf".into() }
-    } else {
-        value.to_string()
-    }
 }

@@ -133,7 +133,9 @@ impl Binary {
         let is_swapped = self.matching.cardinality == Cardinality::OneToMany;
         let (many, one) = if is_swapped { (right, left) } else { (left, right) };
         let groups = self.matching.groups(&one);
-        self.check_unique(&one, &groups, count, if is_swapped { "left" } else { "right" })?;
+        // At a time at which one side has nothing, there is nothing to match.
+        let occupied = occupied(&many, count);
+        self.check_unique(&one, &groups, &occupied, if is_swapped { "left" } else { "right" })?;
         let mut out: Vec<Series> = Vec::new();
         let mut taken: HashMap<Labels, Vec<bool>> = HashMap::new();
         for from_many in &many {
@@ -176,13 +178,16 @@ impl Binary {
         &self,
         one: &[Series],
         groups: &HashMap<Labels, Vec<usize>>,
-        count: usize,
+        occupied: &[bool],
         side: &str,
     ) -> Result<(), QueryError> {
-        for (signature, members) in groups.iter().filter(|(_, members)| members.len() > 1) {
-            let mut holder: Vec<Option<usize>> = vec![None; count];
+        // In the series' order, so that the same question always names the same ones.
+        let mut shared: Vec<(&Labels, &Vec<usize>)> = groups.iter().filter(|(_, members)| members.len() > 1).collect();
+        shared.sort_by_key(|(_, members)| members[0]);
+        for (signature, members) in shared {
+            let mut holder: Vec<Option<usize>> = vec![None; occupied.len()];
             for member in members {
-                for (at, _) in one[*member].column.iter() {
+                for (at, _) in one[*member].column.iter().filter(|(at, _)| occupied[*at]) {
                     if let Some(other) = holder[at].replace(*member) {
                         return Err(QueryError::execution(format!(
                             "found duplicate series for the match group {signature} on the {side} hand-side of the operation: [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
@@ -194,6 +199,15 @@ impl Binary {
         }
         Ok(())
     }
+}
+
+/// The times at which any series has a value.
+fn occupied(series: &[Series], count: usize) -> Vec<bool> {
+    let mut occupied = vec![false; count];
+    for (at, _) in series.iter().flat_map(|one| one.column.iter()) {
+        occupied[at] = true;
+    }
+    occupied
 }
 
 /// `and`, `or` and `unless`.

@@ -1,6 +1,9 @@
 //! Walks over a plan and gives each node's values at all times of its grid.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    cmp::Ordering,
+    sync::atomic::{AtomicBool, Ordering as Memory},
+};
 
 use crate::{
     Labels, Limits, Plan, QueryError, RawSeries, Series, Value,
@@ -8,7 +11,9 @@ use crate::{
     binary, calendar,
     column::{ABSENT, Column, is_present},
     function, histogram,
+    labels::NAME,
     matching::merge_same,
+    notes::Notes,
     plan::{Grid, Node, Shift},
     range,
     select::{self, Points},
@@ -19,6 +24,7 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) found: &'a [Vec<RawSeries>],
     pub(crate) limits: &'a Limits,
     pub(crate) cancelled: &'a AtomicBool,
+    pub(crate) notes: Notes,
 }
 
 /// A range of each of some series.
@@ -41,6 +47,7 @@ impl Evaluation<'_> {
                     matrix.push((labels, points.times[low..high].to_vec(), points.values[low..high].to_vec()));
                 }
             }
+            matrix.sort_by(|a, b| a.0.cmp(&b.0));
             return Ok(Value::Matrix(matrix));
         }
         let mut value = self.node(plan, &plan.root, plan.grid)?;
@@ -54,7 +61,7 @@ impl Evaluation<'_> {
     }
 
     fn check(&self, series: usize, grid: Grid) -> Result<(), QueryError> {
-        if self.cancelled.load(Ordering::Relaxed) {
+        if self.cancelled.load(Memory::Relaxed) {
             return Err(QueryError::Cancelled);
         }
         match series.saturating_mul(grid.count) > self.limits.cells_max {
@@ -76,7 +83,7 @@ impl Evaluation<'_> {
             Node::Select { selection, shift } => {
                 let found = &self.found[*selection];
                 self.check(found.len(), grid)?;
-                Value::Vector(select::instant(found, grid, *shift))
+                Value::Vector(select::instant(found, grid, *shift, plan.lookback_ms))
             }
             Node::Range { .. } | Node::Subquery { .. } => {
                 return Err(QueryError::execution("a range of points stands where series are needed"));
@@ -115,16 +122,53 @@ impl Evaluation<'_> {
             None => Parameter::None,
             Some(node) => match self.node(plan, node, grid)? {
                 Value::Scalar(numbers) => Parameter::Numbers(numbers),
-                Value::Text(text) => Parameter::Label(text),
+                Value::Text(name) if name.is_empty() => {
+                    return Err(QueryError::execution(format!("invalid label name {name:?}")));
+                }
+                Value::Text(name) => Parameter::Label(name),
                 _ => return Err(QueryError::execution("the aggregation's parameter is neither number nor text")),
             },
         };
-        if let (Aggregation::LimitRatio, Parameter::Numbers(ratios)) = (aggregate.kind, &parameter)
-            && ratios.iter().any(|ratio| ratio.is_nan())
+        let series = self.series(plan, &aggregate.inner, grid)?;
+        if let Parameter::Numbers(numbers) = &parameter
+            && !self.check_parameter(aggregate.kind, numbers, series.iter().all(|one| one.column.is_empty()))?
         {
-            return Err(QueryError::execution("Ratio value is NaN"));
+            return Ok(Vec::new());
         }
-        aggregate.apply(self.series(plan, &aggregate.inner, grid)?, &parameter, grid.count)
+        aggregate.apply(series, &parameter, grid.count)
+    }
+
+    /// Whether anything can be chosen with a parameter; notes or, if there is something to choose from, refuses what makes
+    /// no sense.
+    fn check_parameter(&self, kind: Aggregation, numbers: &[f64], is_empty: bool) -> Result<bool, QueryError> {
+        match kind {
+            Aggregation::Top | Aggregation::Bottom | Aggregation::Limit => {
+                if is_empty || numbers.iter().all(|number| *number < 1.0) {
+                    return Ok(false);
+                }
+                // Beyond 64 bits there is no such count; a NaN is none either.
+                let is_count = |number: &&f64| number.abs() < 9_223_372_036_854_775_808.0;
+                match numbers.iter().find(|number| !is_count(number)) {
+                    Some(number) if *number < 0.0 => {
+                        Err(QueryError::execution(format!("Scalar value {number} underflows int64")))
+                    }
+                    Some(number) => Err(QueryError::execution(format!("Scalar value {number} overflows int64"))),
+                    None => Ok(true),
+                }
+            }
+            Aggregation::LimitRatio => {
+                if !is_empty && numbers.iter().any(|ratio| ratio.is_nan()) {
+                    return Err(QueryError::execution("Ratio value is NaN"));
+                }
+                self.notes.check_ratios(numbers);
+                Ok(numbers.iter().any(|ratio| *ratio != 0.0))
+            }
+            Aggregation::Quantile => {
+                self.notes.check_quantiles(numbers);
+                Ok(true)
+            }
+            _ => Ok(true),
+        }
     }
 
     fn ranges(&self, plan: &Plan, node: &Node, grid: Grid) -> Result<Ranges, QueryError> {
@@ -173,32 +217,41 @@ impl Evaluation<'_> {
             }
         }
         let ranges = ranges.ok_or_else(|| QueryError::execution(format!("{name}() needs a range")))?;
-        for at in 0..grid.count {
-            let at: Vec<f64> = parameters.iter().map(|numbers| numbers[at]).collect();
-            range::check_parameters(name, &at)?;
-        }
         self.check(ranges.series.len(), grid)?;
         let mut out = Vec::with_capacity(ranges.series.len());
         let mut now = vec![0.0; parameters.len()];
         for (labels, points) in &ranges.series {
             self.check(1, grid)?;
+            let mut wrong = None;
             let column = points.windows(grid, ranges.range, ranges.shift, |window| {
                 for (slot, numbers) in now.iter_mut().zip(&parameters) {
                     *slot = numbers[window.at];
                 }
+                if let Err(error) = range::check_parameters(name, &now) {
+                    wrong = Some(error);
+                }
+                if name == "quantile_over_time" {
+                    self.notes.check_quantile(now[0]);
+                }
                 function(&window, &now)
             });
+            if let Some(error) = wrong {
+                return Err(error);
+            }
             if !column.is_empty() {
+                if matches!(name, "rate" | "increase") {
+                    self.notes.check_counter(labels.get(NAME));
+                }
                 let labels = if range::keeps_name(name) { labels.clone() } else { labels.without_name() };
                 out.push(Series { labels, column });
             }
         }
-        merge_same(out)
+        Ok(out)
     }
 
     fn call(&self, plan: &Plan, name: &str, arguments: &[Node], grid: Grid) -> Result<Value, QueryError> {
         if let Some(function) = range::over_time(name) {
-            return Ok(Value::Vector(self.over_time(plan, name, function, arguments, grid)?));
+            return Ok(Value::Vector(merge_same(self.over_time(plan, name, function, arguments, grid)?)?));
         }
         let series = |at: usize| match arguments.get(at) {
             Some(node) => self.series(plan, node, grid),
@@ -220,7 +273,7 @@ impl Evaluation<'_> {
             "timestamp" => {
                 let series = match arguments.first() {
                     Some(Node::Select { selection, shift }) => {
-                        select::timestamps(&self.found[*selection], grid, *shift)
+                        select::timestamps(&self.found[*selection], grid, *shift, plan.lookback_ms)
                     }
                     _ => {
                         let now = seconds(grid);
@@ -256,19 +309,27 @@ impl Evaluation<'_> {
                 let names = self.texts(plan, &arguments[1..], grid)?;
                 let mut sorted = series(0)?;
                 sorted.sort_by(|a, b| {
-                    let keys =
-                        |one: &Series| names.iter().map(|name| one.labels.get(name).to_owned()).collect::<Vec<_>>();
-                    let order = keys(a).cmp(&keys(b)).then_with(|| a.labels.cmp(&b.labels));
+                    let of_names = names.iter().map(|label| natural(a.labels.get(label), b.labels.get(label)));
+                    let order = of_names.fold(Ordering::Equal, Ordering::then).then_with(|| a.labels.cmp(&b.labels));
                     if name == "sort_by_label" { order } else { order.reverse() }
                 });
                 sorted
             }
             "label_replace" => function::label_replace(series(0)?, &self.texts(plan, &arguments[1..], grid)?)?,
             "label_join" => function::label_join(series(0)?, &self.texts(plan, &arguments[1..], grid)?)?,
-            "histogram_quantile" => histogram::quantile(&numbers(0, 0.0)?, series(1)?, grid.count),
-            "histogram_fraction" => histogram::fraction(&numbers(0, 0.0)?, &numbers(1, 0.0)?, series(2)?, grid.count),
+            "histogram_quantile" => {
+                let quantiles = numbers(0, 0.0)?;
+                self.notes.check_quantiles(&quantiles);
+                merge_same(histogram::quantile(&quantiles, series(1)?, grid.count, &self.notes))?
+            }
+            "histogram_fraction" => {
+                let (lower, upper) = (numbers(0, 0.0)?, numbers(1, 0.0)?);
+                merge_same(histogram::fraction(&lower, &upper, series(2)?, grid.count, &self.notes))?
+            }
             // These are of native histograms only; of plain numbers they give nothing, as in Prometheus.
             "histogram_avg" | "histogram_count" | "histogram_stddev" | "histogram_stdvar" | "histogram_sum" => {
+                // What is wrong within is still wrong.
+                series(0)?;
                 Vec::new()
             }
             _ => return Err(QueryError::Unsupported(format!("the function {name}()"))),
@@ -276,16 +337,12 @@ impl Evaluation<'_> {
     }
 
     fn clamped(&self, series: Vec<Series>, least: &[f64], most: &[f64]) -> Result<Vec<Series>, QueryError> {
-        function::map(series, |at, value| {
-            let (least, most) = (least[at], most[at]);
-            if most < least {
-                ABSENT
-            } else if least.is_nan() || most.is_nan() || value.is_nan() {
-                f64::NAN
-            } else {
-                value.min(most).max(least)
-            }
-        })
+        function::map(
+            series,
+            |at, value| {
+                if most[at] < least[at] { ABSENT } else { greater(least[at], smaller(most[at], value)) }
+            },
+        )
     }
 
     fn texts(&self, plan: &Plan, nodes: &[Node], grid: Grid) -> Result<Vec<String>, QueryError> {
@@ -295,6 +352,22 @@ impl Evaluation<'_> {
         });
         texts.collect()
     }
+}
+
+/// The smaller; NaN if one is, unless the other is smaller than every number.
+fn smaller(a: f64, b: f64) -> f64 {
+    if a == f64::NEG_INFINITY || b == f64::NEG_INFINITY {
+        f64::NEG_INFINITY
+    } else if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else {
+        a.min(b)
+    }
+}
+
+/// The greater; NaN if one is, unless the other is greater than every number.
+fn greater(a: f64, b: f64) -> f64 {
+    -smaller(-a, -b)
 }
 
 /// Each time of the grid in seconds.
@@ -312,6 +385,34 @@ fn only(series: &[Series], count: usize) -> Vec<f64> {
         }
     };
     (0..count).map(at).collect()
+}
+
+/// Compares as people do: numbers within the texts by their size.
+fn natural(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a, b);
+    loop {
+        let order = match (chunk(&mut a), chunk(&mut b)) {
+            (None, None) => return Ordering::Equal,
+            (None, Some(_)) => Ordering::Less,
+            (Some(_), None) => Ordering::Greater,
+            (Some(left), Some(right)) => match (left.parse::<i64>(), right.parse::<i64>()) {
+                (Ok(left), Ok(right)) => left.cmp(&right),
+                _ => left.cmp(right),
+            },
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+}
+
+/// Takes the digits, or what is none, from the beginning of a text.
+fn chunk<'a>(text: &mut &'a str) -> Option<&'a str> {
+    let is_digit = text.chars().next()?.is_ascii_digit();
+    let end = text.find(|c: char| c.is_ascii_digit() != is_digit).unwrap_or(text.len());
+    let (chunk, rest) = text.split_at(end);
+    *text = rest;
+    Some(chunk)
 }
 
 /// The labels that the first argument's matchers demand.

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use crate::{
     Labels, Series,
     column::{Column, is_present},
+    labels::NAME,
+    notes::Notes,
 };
 
 /// The label with a bucket's upper bound.
@@ -17,13 +19,24 @@ struct Bucket {
     count: f64,
 }
 
-/// For each histogram and time, what `judge` says of its buckets (sorted, cumulative, the last one infinite).
-fn each(series: Vec<Series>, count: usize, judge: impl Fn(&[(f64, f64)], usize) -> f64) -> Vec<Series> {
+/// Counts that differ by less than this part of themselves are the same: sums of floats are not exact.
+const SMALL_PART: f64 = 1e-12;
+
+/// For each histogram and time, what `judge` says of its buckets: bounds and counts, sorted, no bound twice.
+fn each(
+    series: Vec<Series>,
+    count: usize,
+    notes: &Notes,
+    judge: impl Fn(&mut [(f64, f64)], usize, &str) -> f64,
+) -> Vec<Series> {
     let mut order: Vec<Labels> = Vec::new();
     let mut histograms: HashMap<Labels, Vec<(f64, Column)>> = HashMap::new();
     for one in series {
-        let Some(bound) = parse_bound(one.labels.get(BOUND)) else { continue };
-        let labels = one.labels.without_name().with(BOUND, "");
+        let Some(bound) = parse_bound(one.labels.get(BOUND)) else {
+            notes.bad_bucket(one.labels.get(NAME), one.labels.get(BOUND));
+            continue;
+        };
+        let labels = one.labels.with(BOUND, "");
         histograms
             .entry(labels)
             .or_insert_with_key(|labels| {
@@ -47,24 +60,24 @@ fn each(series: Vec<Series>, count: usize, judge: impl Fn(&[(f64, f64)], usize) 
                 }
             }
             if !present.is_empty() {
-                column.0[at] = judge(&usable(&present), at);
+                column.0[at] = judge(&mut merged(&present), at, labels.get(NAME));
             }
         }
         if !column.is_empty() {
-            out.push(Series { labels, column });
+            out.push(Series { labels: labels.without_name(), column });
         }
     }
     out
 }
 
 /// `histogram_quantile`
-pub(crate) fn quantile(q: &[f64], series: Vec<Series>, count: usize) -> Vec<Series> {
-    each(series, count, |buckets, at| quantile_of(q[at], buckets))
+pub(crate) fn quantile(q: &[f64], series: Vec<Series>, count: usize, notes: &Notes) -> Vec<Series> {
+    each(series, count, notes, |buckets, at, name| quantile_of(q[at], buckets, name, notes))
 }
 
 /// `histogram_fraction`
-pub(crate) fn fraction(lower: &[f64], upper: &[f64], series: Vec<Series>, count: usize) -> Vec<Series> {
-    each(series, count, |buckets, at| fraction_of(lower[at], upper[at], buckets))
+pub(crate) fn fraction(lower: &[f64], upper: &[f64], series: Vec<Series>, count: usize, notes: &Notes) -> Vec<Series> {
+    each(series, count, notes, |buckets, at, _| fraction_of(lower[at], upper[at], buckets))
 }
 
 fn parse_bound(text: &str) -> Option<f64> {
@@ -75,8 +88,8 @@ fn parse_bound(text: &str) -> Option<f64> {
     }
 }
 
-/// Buckets with the same bound added, and counts that never fall: scrapes are not atomic, so a bucket may lag a little.
-fn usable(buckets: &[Bucket]) -> Vec<(f64, f64)> {
+/// Buckets with the same bound added.
+fn merged(buckets: &[Bucket]) -> Vec<(f64, f64)> {
     let mut merged: Vec<(f64, f64)> = Vec::with_capacity(buckets.len());
     for bucket in buckets {
         match merged.last_mut() {
@@ -84,16 +97,44 @@ fn usable(buckets: &[Bucket]) -> Vec<(f64, f64)> {
             _ => merged.push((bucket.bound, bucket.count)),
         }
     }
-    let mut highest = f64::NEG_INFINITY;
-    for bucket in &mut merged {
-        highest = highest.max(bucket.1);
-        bucket.1 = highest;
-    }
     merged
 }
 
-fn quantile_of(q: f64, buckets: &[(f64, f64)]) -> f64 {
-    if q.is_nan() || buckets.len() < 2 || buckets[buckets.len() - 1].0 != f64::INFINITY {
+/// Makes counts that never fall: scrapes are not atomic, so a bucket may lag a little. Says whether it had to, beyond what
+/// rounding does.
+fn force_monotonic(buckets: &mut [(f64, f64)]) -> bool {
+    let mut forced = false;
+    let mut highest = buckets.first().map_or(0.0, |bucket| bucket.1);
+    for bucket in buckets.iter_mut().skip(1) {
+        let count = bucket.1;
+        if count == highest {
+            continue;
+        }
+        if is_nearly(count, highest) {
+            bucket.1 = highest;
+        } else if count < highest {
+            bucket.1 = highest;
+            forced = true;
+        } else {
+            highest = count;
+        }
+    }
+    forced
+}
+
+fn is_nearly(a: f64, b: f64) -> bool {
+    if a.is_nan() || b.is_nan() {
+        return a.is_nan() && b.is_nan();
+    }
+    let (sum, difference) = (a.abs() + b.abs(), (a - b).abs());
+    match a == 0.0 || b == 0.0 || sum < f64::MIN_POSITIVE {
+        true => difference < SMALL_PART * f64::MIN_POSITIVE,
+        false => difference / sum.min(f64::MAX) < SMALL_PART,
+    }
+}
+
+fn quantile_of(q: f64, buckets: &mut [(f64, f64)], name: &str, notes: &Notes) -> f64 {
+    if q.is_nan() {
         return f64::NAN;
     }
     if q < 0.0 {
@@ -102,14 +143,21 @@ fn quantile_of(q: f64, buckets: &[(f64, f64)]) -> f64 {
     if q > 1.0 {
         return f64::INFINITY;
     }
-    let observations = buckets[buckets.len() - 1].1;
-    if observations == 0.0 || observations.is_nan() {
+    let last = buckets.len() - 1;
+    if buckets[last].0 != f64::INFINITY {
+        return f64::NAN;
+    }
+    if force_monotonic(buckets) {
+        notes.forced_monotonic(name);
+    }
+    let observations = buckets[last].1;
+    if last == 0 || observations == 0.0 {
         return f64::NAN;
     }
     let mut rank = q * observations;
-    let at = buckets[..buckets.len() - 1].partition_point(|bucket| bucket.1 < rank);
-    if at == buckets.len() - 1 {
-        return buckets[at - 1].0;
+    let at = buckets[..last].iter().position(|bucket| bucket.1 >= rank).unwrap_or(last);
+    if at == last {
+        return buckets[last - 1].0;
     }
     let (end, mut count) = buckets[at];
     if at == 0 && end <= 0.0 {
@@ -125,40 +173,28 @@ fn quantile_of(q: f64, buckets: &[(f64, f64)]) -> f64 {
 }
 
 fn fraction_of(lower: f64, upper: f64, buckets: &[(f64, f64)]) -> f64 {
-    if buckets.len() < 2 || buckets[buckets.len() - 1].0 != f64::INFINITY {
-        return f64::NAN;
-    }
-    let observations = buckets[buckets.len() - 1].1;
-    if observations == 0.0 || observations.is_nan() || lower.is_nan() || upper.is_nan() {
+    let (bound, observations) = buckets[buckets.len() - 1];
+    if bound != f64::INFINITY || observations == 0.0 || lower.is_nan() || upper.is_nan() {
         return f64::NAN;
     }
     if lower >= upper {
         return 0.0;
     }
-    (rank_of(upper, buckets) - rank_of(lower, buckets)) / observations
+    (rank_of(upper, buckets, observations) - rank_of(lower, buckets, observations)) / observations
 }
 
 /// How many observations are not above a value, interpolated within its bucket.
-fn rank_of(value: f64, buckets: &[(f64, f64)]) -> f64 {
-    if value == f64::NEG_INFINITY {
-        return 0.0;
+fn rank_of(value: f64, buckets: &[(f64, f64)], observations: f64) -> f64 {
+    // The first bucket begins at zero, or has no beginning if its bound is not positive.
+    let mut start = if buckets[0].0 <= 0.0 { f64::NEG_INFINITY } else { 0.0 };
+    let mut before = 0.0;
+    for (end, count) in buckets {
+        if start >= value || *end > value {
+            let share = if start >= value { 0.0 } else { (count - before) * (value - start) / (end - start) };
+            let rank = before + share;
+            return if rank > observations { observations } else { rank };
+        }
+        (start, before) = (*end, *count);
     }
-    let at = buckets.partition_point(|bucket| bucket.0 < value);
-    let Some(&(end, count)) = buckets.get(at) else { return buckets[buckets.len() - 1].1 };
-    if value == end {
-        return count;
-    }
-    let (start, before) = match at {
-        // The first bucket begins at zero, or has no beginning if its bound is not positive.
-        0 if end > 0.0 => (0.0, 0.0),
-        0 => return 0.0,
-        at => buckets[at - 1],
-    };
-    if end == f64::INFINITY {
-        return before;
-    }
-    if value <= start {
-        return before;
-    }
-    before + (count - before) * ((value - start) / (end - start))
+    observations
 }

@@ -54,6 +54,23 @@ impl Labels {
         Self(labels.into())
     }
 
+    /// The hash that Prometheus 3 gives them: XXH64 of all texts, each after its length.
+    pub(crate) fn hash(&self) -> u64 {
+        let mut bytes = Vec::with_capacity(128);
+        for text in self.0.iter().flat_map(|(name, value)| [name, value]) {
+            match u8::try_from(text.len()) {
+                Ok(length) if length < u8::MAX => bytes.push(length),
+                // Longer ones have three bytes of length after a mark.
+                _ => {
+                    bytes.push(u8::MAX);
+                    bytes.extend_from_slice(&(text.len() as u32).to_le_bytes()[..3]);
+                }
+            }
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        xxhash_rust::xxh64::xxh64(&bytes, 0)
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

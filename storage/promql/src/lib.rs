@@ -16,29 +16,31 @@ mod function;
 mod histogram;
 mod labels;
 mod matching;
+mod notes;
 mod plan;
 mod range;
 mod select;
 mod source;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-pub use aggregate::number_text;
 pub use column::{Column, Series, Value};
 pub use error::QueryError;
 pub use labels::Labels;
-pub use plan::{Plan, Window, selector};
+pub use plan::{Plan, Window, formatted, selector, tree};
 pub use source::{Matcher, MatcherGroup, Operator, RawSeries, Selection, SeriesSource};
+pub use text::{number_text, value_text};
 
-/// A series without a sample for so long has ended, in milliseconds.
+/// A series without a sample for so long has ended, in milliseconds, unless a query says otherwise.
 pub const LOOKBACK_MS: i64 = 300_000;
 
-/// What one query may cost.
+/// What one query may cost, and how far a selector looks back.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Times of the grid; Prometheus refuses more than 11,000 as well.
+    /// Steps of the grid, after its first time; Prometheus refuses more than 11,000 as well.
     pub steps_max: usize,
     /// Series that all selectors together may find.
     pub series_max: usize,
@@ -46,12 +48,31 @@ pub struct Limits {
     pub points_max: usize,
     /// Values (series × times) of one intermediate result; 8 bytes each.
     pub cells_max: usize,
+    /// A series without a sample for so long has ended, in milliseconds.
+    pub lookback_ms: i64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { steps_max: 11_000, series_max: 100_000, points_max: 50_000_000, cells_max: 50_000_000 }
+        Self {
+            steps_max: 11_000,
+            series_max: 100_000,
+            points_max: 50_000_000,
+            cells_max: 50_000_000,
+            lookback_ms: LOOKBACK_MS,
+        }
     }
+}
+
+/// What a query gave.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The values.
+    pub value: Value,
+    /// What is probably wrong with the query or the data.
+    pub warnings: Vec<String>,
+    /// What may be wrong.
+    pub infos: Vec<String>,
 }
 
 /// Reads what the plan selects and evaluates it.
@@ -63,7 +84,7 @@ pub async fn run(
     source: &dyn SeriesSource,
     limits: &Limits,
     cancelled: Arc<AtomicBool>,
-) -> Result<Value, QueryError> {
+) -> Result<Answer, QueryError> {
     let found = read(plan, source, limits).await?;
     evaluate(plan, &found, limits, &cancelled)
 }
@@ -93,6 +114,9 @@ pub fn evaluate(
     found: &[Vec<RawSeries>],
     limits: &Limits,
     cancelled: &AtomicBool,
-) -> Result<Value, QueryError> {
-    evaluate::Evaluation { found, limits, cancelled }.whole(plan)
+) -> Result<Answer, QueryError> {
+    let evaluation = evaluate::Evaluation { found, limits, cancelled, notes: notes::Notes::default() };
+    let value = evaluation.whole(plan)?;
+    let (warnings, infos) = evaluation.notes.into_texts();
+    Ok(Answer { value, warnings, infos })
 }

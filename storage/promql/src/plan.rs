@@ -1,6 +1,9 @@
 //! From text to a tree of our own: offsets and `@` resolved, selectors numbered, with the range that each must read.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use promql_parser::{
     label::{MatchOp, Matchers},
@@ -8,7 +11,7 @@ use promql_parser::{
 };
 
 use crate::{
-    LOOKBACK_MS, Limits, QueryError,
+    Limits, QueryError,
     aggregate::{Aggregate, Aggregation},
     binary::{Binary, BinaryOperator, SetOperator},
     function,
@@ -91,6 +94,7 @@ pub(crate) enum Node {
 pub struct Plan {
     pub(crate) root: Node,
     pub(crate) grid: Grid,
+    pub(crate) lookback_ms: i64,
     selections: Vec<Selection>,
     is_instant: bool,
 }
@@ -98,22 +102,18 @@ pub struct Plan {
 impl Plan {
     /// Parses a query for the times of a window.
     pub fn new(text: &str, window: Window, limits: &Limits) -> Result<Self, QueryError> {
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(QueryError::Syntax(format!("the query is longer than {TEXT_BYTES_MAX} bytes")));
-        }
-        check_depth(text)?;
+        let expression = checked(text)?;
         let count = match window.step_ms {
             0 => 1,
             step => usize::try_from((window.end_ms - window.start_ms) / step + 1).unwrap_or(usize::MAX),
         };
-        if count > limits.steps_max {
+        if count > limits.steps_max.saturating_add(1) {
             return Err(QueryError::Syntax(format!(
                 "exceeded maximum resolution of {} points per timeseries; try increasing the step",
                 limits.steps_max
             )));
         }
-        let expression = parser::parse(text).map_err(QueryError::Syntax)?;
-        let mut builder = Builder { window, selections: Vec::new() };
+        let mut builder = Builder { window, lookback_ms: limits.lookback_ms, selections: Vec::new() };
         let root = builder.node(&expression, (window.start_ms, window.end_ms), DEPTH_MAX)?;
         if !builder_may_answer(&expression, window) {
             return Err(QueryError::Syntax(format!(
@@ -124,6 +124,7 @@ impl Plan {
         Ok(Self {
             root,
             grid: Grid { start: window.start_ms, step: window.step_ms, count },
+            lookback_ms: limits.lookback_ms,
             selections: builder.selections,
             is_instant: window.step_ms == 0,
         })
@@ -145,16 +146,77 @@ impl Plan {
     }
 }
 
-/// The matchers of a text such as `up{job="x"}`, as `match[]` parameters hold them.
-pub fn selector(text: &str) -> Result<Vec<MatcherGroup>, QueryError> {
+/// A query's text with the line breaks that its length asks for; comments are left out.
+pub fn formatted(text: &str) -> Result<String, QueryError> {
+    Ok(checked(text)?.prettify())
+}
+
+/// A query as a tree, in the form of Prometheus' `parse_query`.
+pub fn tree(text: &str) -> Result<serde_json::Value, QueryError> {
+    serde_json::to_value(checked(text)?).map_err(|error| QueryError::Execution(error.to_string()))
+}
+
+fn checked(text: &str) -> Result<Expr, QueryError> {
     if text.len() > TEXT_BYTES_MAX {
-        return Err(QueryError::Syntax(format!("the selector is longer than {TEXT_BYTES_MAX} bytes")));
+        return Err(QueryError::Syntax(format!("the query is longer than {TEXT_BYTES_MAX} bytes")));
     }
     check_depth(text)?;
-    match parser::parse(text).map_err(QueryError::Syntax)? {
+    parse(text)
+}
+
+/// The matchers of a text such as `up{job="x"}`, as `match[]` parameters hold them.
+pub fn selector(text: &str) -> Result<Vec<MatcherGroup>, QueryError> {
+    match checked(text)? {
         Expr::VectorSelector(selector) if selector.offset.is_none() && selector.at.is_none() => groups(&selector),
         _ => Err(QueryError::Syntax(format!("`{text}` is not a series selector"))),
     }
+}
+
+fn parse(text: &str) -> Result<Expr, QueryError> {
+    parser::parse(&without_underscores(text)).map_err(QueryError::Syntax)
+}
+
+/// Takes the underscores out of numbers such as `1_000`, which the parser does not know.
+fn without_underscores(text: &str) -> Cow<'_, str> {
+    if !text.contains('_') {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len());
+    let (mut quote, mut escaped, mut is_comment) = (None, false, false);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let mut end = c.len_utf8();
+        if let Some(open) = quote {
+            quote = quote.filter(|_| escaped || c != open);
+            escaped = !escaped && c == '\\' && open != '`';
+        } else if is_comment || c == '#' {
+            is_comment = c != '\n';
+        } else if matches!(c, '"' | '\'' | '`') {
+            quote = Some(c);
+        } else if c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '.') {
+            let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '.');
+            end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+            let word = &rest[..end];
+            if is_number_with_underscores(word) {
+                out.extend(word.chars().filter(|c| *c != '_'));
+                rest = &rest[end..];
+                continue;
+            }
+        }
+        out.push_str(&rest[..end]);
+        rest = &rest[end..];
+    }
+    out.into()
+}
+
+/// A number, decimal or hexadecimal, with single underscores between digits.
+fn is_number_with_underscores(word: &str) -> bool {
+    let hexadecimal = word.strip_prefix("0x").or_else(|| word.strip_prefix("0X"));
+    let digits = hexadecimal.map_or(word, |digits| digits.strip_prefix('_').unwrap_or(digits));
+    let is_digit = |c: char| if hexadecimal.is_some() { c.is_ascii_hexdigit() } else { c.is_ascii_digit() };
+    let is_part = |c: char| is_digit(c) || matches!(c, '.' | 'e' | 'E');
+    let starts_and_ends = |part: &str| part.starts_with(is_digit) && part.ends_with(is_digit);
+    word.contains('_') && digits.split('_').all(|part| starts_and_ends(part) && part.chars().all(is_part))
 }
 
 /// Brackets and operators, counted before the parser sees them.
@@ -197,6 +259,7 @@ fn builder_may_answer(expression: &Expr, window: Window) -> bool {
 
 struct Builder {
     window: Window,
+    lookback_ms: i64,
     selections: Vec<Selection>,
 }
 
@@ -213,7 +276,7 @@ impl Builder {
             Expr::Unary(inner) => Node::Negate(Box::new(self.node(&inner.expr, span, depth)?)),
             Expr::VectorSelector(selector) => {
                 let shift = self.shift(selector.offset.as_ref(), selector.at.as_ref())?;
-                let selection = self.selection(selector, shift.range(span), LOOKBACK_MS)?;
+                let selection = self.selection(selector, shift.range(span), self.lookback_ms)?;
                 Node::Select { selection, shift }
             }
             Expr::MatrixSelector(matrix) => {

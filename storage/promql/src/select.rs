@@ -1,23 +1,29 @@
 //! From points to values at the times of a grid: the last sample within the lookback, and the windows of ranges.
 
 use crate::{
-    LOOKBACK_MS, Series,
+    Series,
     column::{ABSENT, Column, is_present},
     plan::{Grid, Shift},
     source::RawSeries,
 };
 
 /// The series of a selector with their values at each time; those without any are left out.
-pub(crate) fn instant(found: &[RawSeries], grid: Grid, shift: Shift) -> Vec<Series> {
-    looked_up(found, grid, shift, |series, at| series.values[at])
+pub(crate) fn instant(found: &[RawSeries], grid: Grid, shift: Shift, lookback: i64) -> Vec<Series> {
+    looked_up(found, grid, shift, lookback, |series, at| series.values[at])
 }
 
 /// The same with the samples' own times, in seconds, instead of their values.
-pub(crate) fn timestamps(found: &[RawSeries], grid: Grid, shift: Shift) -> Vec<Series> {
-    looked_up(found, grid, shift, |series, at| series.times[at] as f64 / 1000.0)
+pub(crate) fn timestamps(found: &[RawSeries], grid: Grid, shift: Shift, lookback: i64) -> Vec<Series> {
+    looked_up(found, grid, shift, lookback, |series, at| series.times[at] as f64 / 1000.0)
 }
 
-fn looked_up(found: &[RawSeries], grid: Grid, shift: Shift, value: impl Fn(&RawSeries, usize) -> f64) -> Vec<Series> {
+fn looked_up(
+    found: &[RawSeries],
+    grid: Grid,
+    shift: Shift,
+    lookback: i64,
+    value: impl Fn(&RawSeries, usize) -> f64,
+) -> Vec<Series> {
     let mut out = Vec::with_capacity(found.len());
     for series in found {
         let mut column = Column::absent(grid.count);
@@ -28,7 +34,7 @@ fn looked_up(found: &[RawSeries], grid: Grid, shift: Shift, value: impl Fn(&RawS
             while next < series.times.len() && series.times[next] <= time {
                 next += 1;
             }
-            if next > 0 && series.times[next - 1] > time - LOOKBACK_MS && is_present(series.values[next - 1]) {
+            if next > 0 && series.times[next - 1] > time - lookback && is_present(series.values[next - 1]) {
                 *slot = value(series, next - 1);
             }
         }

@@ -31,7 +31,29 @@ pub struct Matcher {
     pub value: String,
 }
 
+/// Longer expressions are no filters that a person or a dashboard wrote.
+const EXPRESSION_BYTES_MAX: usize = 64 * 1024;
+
 impl Matcher {
+    /// From its parts, as they stand in a selector: `=`, `!=`, `=~` or `!~`.
+    pub fn new(name: String, operator: &str, value: String) -> Result<Self, QueryError> {
+        let wrong = |reason: String| QueryError::Syntax(format!("the matcher of {name:?} is none: {reason}"));
+        let expression = || {
+            if value.len() > EXPRESSION_BYTES_MAX {
+                return Err(wrong(format!("it is longer than {EXPRESSION_BYTES_MAX} bytes")));
+            }
+            Regex::new(&format!("^(?s:{value})$")).map_err(|error| wrong(error.to_string()))
+        };
+        let operator = match operator {
+            "=" => Operator::Equal,
+            "!=" => Operator::NotEqual,
+            "=~" => Operator::Matches(expression()?),
+            "!~" => Operator::MatchesNot(expression()?),
+            other => return Err(wrong(format!("{other:?} is no operator"))),
+        };
+        Ok(Self { name, operator, value })
+    }
+
     /// Whether a value of the label fulfils it.
     pub fn is_match(&self, value: &str) -> bool {
         match &self.operator {

@@ -60,7 +60,7 @@ fn world(lines: &[&str]) -> World {
 async fn ask(world: &World, query: &str, window: Window) -> Result<Value, QueryError> {
     let limits = Limits::default();
     let plan = Plan::new(query, window, &limits)?;
-    run(&plan, world, &limits, Arc::new(AtomicBool::new(false))).await
+    Ok(run(&plan, world, &limits, Arc::new(AtomicBool::new(false))).await?.value)
 }
 
 /// The answer at one time as text: `{labels} value` sorted and joined with `; `.
@@ -346,4 +346,113 @@ async fn a_range_is_its_instants() {
             assert_eq!(instant, wanted, "{query} at step {step}");
         }
     }
+}
+
+/// Differences from a real Prometheus 3.5 that a differential run found.
+#[tokio::test]
+async fn sides_that_are_empty_are_not_looked_at_for_duplicates() {
+    let world = hosts();
+    assert_eq!(at(&world, 10, "load{host=\"nobody\"} + on (zone) load").await, "");
+    assert!(at(&world, 10, "load{host=\"a\"} + on (zone) load").await.starts_with("error: found duplicate series"));
+}
+
+#[tokio::test]
+async fn a_value_becomes_a_label_before_series_are_grouped() {
+    let world = world(&["m a=x b=1 | 1", "m a=y b=1 | 1", "m a=z b=2 | -0", "m a=w b=2 | 0"]);
+    assert_eq!(
+        at(&world, 0, "count_values by (a) (\"a\", m)").await,
+        "{a=\"-0\"} 1; {a=\"0\"} 1; {a=\"1\"} 2",
+        "zeros are told apart"
+    );
+    assert_eq!(at(&world, 0, "count_values without (a) (\"a\", m)").await, "{b=\"1\"} 2; {b=\"2\"} 2");
+    assert!(at(&world, 0, "count_values(\"\", nothing)").await.starts_with("error: invalid label name"));
+}
+
+#[tokio::test]
+async fn parameters_that_choose_nothing_are_refused_if_there_is_a_choice() {
+    let world = hosts();
+    for (query, part) in [
+        ("topk(NaN, load)", "overflows"),
+        ("topk(1e20, load)", "overflows"),
+        ("limit_ratio(NaN, load)", "NaN"),
+        ("double_exponential_smoothing(load[1m], 1.5, 0.5)", "smoothing factor"),
+        ("histogram_sum(double_exponential_smoothing(load[1m], 1.5, 0.5))", "smoothing factor"),
+    ] {
+        let answer = at(&world, 10, query).await;
+        assert!(answer.starts_with("error") && answer.contains(part), "{query}: {answer}");
+        assert_eq!(at(&world, 10, &query.replace("load", "nothing")).await, "", "{query}");
+    }
+    assert_eq!(at(&world, 10, "bottomk(-1e300, load)").await, "");
+}
+
+#[tokio::test]
+async fn numbers_may_have_underscores_and_names_too() {
+    let world = world(&["a_1 x=1_0 | 7"]);
+    assert_eq!(at(&world, 0, "1_000 + 0x_f_f + 1_0.5e1_0 # 1_0").await, "105000001255");
+    assert_eq!(at(&world, 0, "a_1{x=\"1_0\"}").await, "a_1{x=\"1_0\"} 7");
+    assert_eq!(at(&world, 0, "'\\'1_0'").await, "'1_0");
+    for wrong in ["1__0", "1_", "_1"] {
+        let answer = at(&world, 0, wrong).await;
+        assert!(answer.is_empty() || answer.starts_with("error"), "{wrong}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn clamps_know_what_is_greater_than_every_number() {
+    let world = world(&["m a=x | +Inf", "m a=y | NaN", "m a=z | -Inf"]);
+    let answer = at(&world, 0, "clamp_min(m, NaN)").await;
+    assert_eq!(answer, "{a=\"x\"} +Inf; {a=\"y\"} NaN; {a=\"z\"} NaN");
+    assert_eq!(at(&world, 0, "clamp(m, 0, NaN)").await, "{a=\"x\"} NaN; {a=\"y\"} NaN; {a=\"z\"} 0");
+}
+
+#[tokio::test]
+async fn labels_are_sorted_as_people_count() {
+    let world = world(&["m a=x10 | 1", "m a=x9 | 2", "m a=x9b | 3", "m a=y | 4"]);
+    assert_eq!(
+        at(&world, 0, "sort_by_label(m, \"a\")").await,
+        "m{a=\"x9\"} 2; m{a=\"x9b\"} 3; m{a=\"x10\"} 1; m{a=\"y\"} 4"
+    );
+    assert!(at(&world, 0, "sort_by_label_desc(m, \"a\")").await.starts_with("m{a=\"y\"} 4; m{a=\"x10\"} 1"));
+}
+
+#[tokio::test]
+async fn what_is_absent_may_have_had_several_names() {
+    let world = world(&["m a=x | 1", "n a=x | 1"]);
+    assert_eq!(at(&world, 0, "absent_over_time({__name__=~\"m|n\"}[1m])").await, "");
+}
+
+#[tokio::test]
+async fn fractions_and_quantiles_of_odd_buckets() {
+    let world = world(&[
+        "took_bucket le=-1 | 2",
+        "took_bucket le=3 | 1",
+        "took_bucket le=+Inf | 4",
+        "took_bucket le=wrong | 4",
+        "none_bucket le=1 | 4",
+    ]);
+    // Without a beginning of the first bucket nothing can be interpolated in it.
+    assert_eq!(at(&world, 0, "histogram_fraction(-Inf, -2, took_bucket)").await, "{} NaN");
+    // A fraction takes counts as they are, a quantile makes them rise.
+    assert_eq!(at(&world, 0, "histogram_fraction(-1, 3, took_bucket)").await, "{} -0.25");
+    assert_eq!(at(&world, 0, "histogram_quantile(0.6, took_bucket)").await, "{} 3");
+    assert_eq!(at(&world, 0, "histogram_quantile(-1, none_bucket)").await, "{} -Inf");
+    let window = Window { start_ms: 0, end_ms: 0, step_ms: 0 };
+    let plan = Plan::new("histogram_quantile(0.6, took_bucket)", window, &Limits::default()).expect("a plan");
+    let answer = run(&plan, &world, &Limits::default(), Arc::new(AtomicBool::new(false))).await.expect("an answer");
+    assert_eq!(
+        answer.warnings,
+        ["PromQL warning: bucket label \"le\" is missing or has a malformed value of \"wrong\" for metric name \
+          \"took_bucket\""]
+    );
+    assert!(answer.infos[0].contains("needed to be fixed for monotonicity"), "{:?}", answer.infos);
+}
+
+/// The series that Prometheus 3.5 chooses: those whose labels' hash lies below the ratio.
+#[test]
+fn labels_have_the_hash_that_prometheus_gives_them() {
+    let place = |labels: &[(&str, &str)]| Labels::new(labels.iter().copied()).hash() as f64 / u64::MAX as f64;
+    let own = place(&[("__name__", "m"), ("a", "x")]);
+    assert!((0.0..1.0).contains(&own));
+    // The hash of nothing is that of XXH64.
+    assert_eq!(Labels::default().hash(), 0xef46_db37_51d8_e999);
 }

@@ -5,7 +5,10 @@
 //! Its labels are the resource's id, type, owner and attributes. Only what the scopes allow is found; nothing else is
 //! ever read.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use orzo_index::{Filter, Metric, MetricQuery, Resource, ResourceQuery};
@@ -42,7 +45,7 @@ impl NamedSeries {
         let mut found: HashMap<SeriesId, Labels> = HashMap::new();
         for group in groups {
             if self.engine.labels.is_some() {
-                let matchers = group.iter().map(label_matcher).collect::<Result<Vec<_>, _>>()?;
+                let matchers = label_group(group)?;
                 for one in self.engine.find_labelled(&self.labelled, &matchers, limit)? {
                     let labels = one.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
                     found.insert(one.series, Labels::new(labels));
@@ -59,20 +62,68 @@ impl NamedSeries {
         Ok(found)
     }
 
+    /// Names of labels; of all series if no group is given.
+    pub async fn label_names(&self, groups: &[MatcherGroup], limit: usize) -> Result<BTreeSet<String>, QueryError> {
+        let mut names = match &self.engine.labels {
+            Some(labels) => labels.label_names(&self.labelled, &label_matchers(groups)?),
+            None => BTreeSet::new(),
+        };
+        for metric in self.metrics(groups, limit).await? {
+            names.extend(metric.iter().map(|(name, _)| name.to_string()));
+        }
+        Ok(names)
+    }
+
+    /// Values of a label; of all series if no group is given.
+    pub async fn label_values(
+        &self,
+        name: &str,
+        groups: &[MatcherGroup],
+        limit: usize,
+    ) -> Result<BTreeSet<String>, QueryError> {
+        let mut values = match &self.engine.labels {
+            Some(labels) => labels.label_values(&self.labelled, name, &label_matchers(groups)?),
+            None => BTreeSet::new(),
+        };
+        if name == NAME && groups.is_empty() {
+            let names = self.engine.index().metric_names(&self.metrics).await?;
+            values.extend(names.iter().map(|name| shown_name(name)));
+        } else {
+            let metrics = self.metrics(groups, limit).await?;
+            values.extend(metrics.iter().map(|labels| labels.get(name).to_owned()).filter(|value| !value.is_empty()));
+        }
+        Ok(values)
+    }
+
+    /// Names under which metrics of resources are shown, at most `limit`, with the unit of one metric of that name.
+    pub async fn metric_units(&self, limit: usize) -> Result<BTreeMap<String, String>, QueryError> {
+        let mut units = BTreeMap::new();
+        for name in self.engine.index().metric_names(&self.metrics).await?.into_iter().take(limit) {
+            let shown = shown_name(&name);
+            let query = MetricQuery { name: Some(name), ..MetricQuery::new(self.metrics.clone()) };
+            let metrics = self.engine.index().all_metrics(&query, 1).await?;
+            let unit = metrics.into_iter().next().and_then(|metric| metric.unit).unwrap_or_default();
+            units.entry(shown).or_insert(unit);
+        }
+        Ok(units)
+    }
+
+    /// Deletes label sets of which any group's matchers all hold; metrics of resources are deleted elsewhere.
+    pub async fn delete(&self, groups: &[MatcherGroup]) -> Result<(), QueryError> {
+        for matchers in label_matchers(groups)? {
+            self.engine.delete_labelled(&self.labelled, &matchers).await?;
+        }
+        Ok(())
+    }
+
     /// Labels of metrics alone, without label sets; of all metrics if no group is given.
-    pub async fn metrics(&self, groups: &[MatcherGroup], limit: usize) -> Result<Vec<Labels>, QueryError> {
+    async fn metrics(&self, groups: &[MatcherGroup], limit: usize) -> Result<Vec<Labels>, QueryError> {
         let everything = [MatcherGroup::new()];
         let mut found = HashMap::new();
         for group in if groups.is_empty() { &everything } else { groups } {
             self.find_metrics(group, limit, &mut found).await?;
         }
         Ok(found.into_values().take(limit).collect())
-    }
-
-    /// The names under which metrics are shown.
-    pub async fn metric_names(&self) -> Result<Vec<String>, QueryError> {
-        let names = self.engine.index().metric_names(&self.metrics).await?;
-        Ok(names.iter().map(|name| shown_name(name)).collect())
     }
 
     async fn find_metrics(
@@ -191,6 +242,14 @@ fn raw(labels: Labels, measures: &[Measure]) -> RawSeries {
         values.push(measure.value);
     }
     RawSeries { labels, times: times.into(), values: values.into() }
+}
+
+fn label_matchers(groups: &[MatcherGroup]) -> Result<Vec<Vec<LabelMatcher>>, QueryError> {
+    groups.iter().map(label_group).collect()
+}
+
+fn label_group(group: &MatcherGroup) -> Result<Vec<LabelMatcher>, QueryError> {
+    group.iter().map(label_matcher).collect()
 }
 
 fn label_matcher(matcher: &Matcher) -> Result<LabelMatcher, QueryError> {

@@ -82,7 +82,9 @@ def difference(query, first, second):
 
 def notes_of(notes):
     """Warnings without the places in the text, which only one of the two knows, each once."""
-    return sorted({re.sub(r"\s*\(\d+:\d+\)$", "", note) for note in notes or []})
+    notes = {re.sub(r"\s*\(\d+:\d+\)$", "", note) for note in notes or []}
+    # Of many each shows some.
+    return "many" if any("annotations omitted" in note for note in notes) else sorted(notes)
 
 
 def table(data):
