@@ -11,7 +11,9 @@
 //! finished (collector, listener), then alarms, and the store closes last. All of it together takes `server.drain` at
 //! most.
 
+mod alarms;
 mod banner;
+mod distant;
 mod health;
 mod holder;
 mod http;
@@ -168,12 +170,23 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     }
 }
 
-/// The store is one directory, open in one process: what needs it runs together.
+/// The store is one directory, open in one process: what needs it runs together. Evaluators elsewhere ask that process,
+/// and share its database and its key for signatures.
 fn check_roles(settings: &Settings) -> anyhow::Result<()> {
-    let together = [Role::Collector, Role::Alarms, Role::Api];
+    let together = [Role::Collector, Role::Api];
     let chosen = together.into_iter().filter(|role| settings.server.roles.contains(role)).count();
     if chosen != 0 && chosen != together.len() {
-        bail!("the roles collector, alarms and api share one store and must run in one process; name all or none");
+        bail!("the roles collector and api share one store and must run in one process; name both or none");
+    }
+    let is_split = settings.has(Role::Alarms) != (chosen != 0);
+    if is_split && settings.database.url.is_none() {
+        bail!("alarms in a process of their own need database.url, the same as that of the process with the api");
+    }
+    if is_split && settings.alarms.signing_secret.is_none() {
+        bail!("alarms in a process of their own need alarms.signing_secret, the same in all processes");
+    }
+    if is_split && chosen == 0 && settings.alarms.reader_url.is_none() {
+        bail!("alarms in a process of their own need alarms.reader_url, the process with the api");
     }
     if chosen == 0 && settings.has(Role::Agents) && settings.bus.url.is_none() {
         bail!("agents without a collector in the same process need bus.url to send their samples to");

@@ -41,7 +41,7 @@ const FLUSH_AFTER_MIN: Span = Span(Duration::from_millis(100));
 const HEAD_BYTES_MIN: u64 = 64 << 10;
 
 /// First segments of the other services' paths.
-const TAKEN_PATHS: [&str; 13] = [
+const TAKEN_PATHS: [&str; 14] = [
     "identity",
     "image",
     "compute",
@@ -50,6 +50,7 @@ const TAKEN_PATHS: [&str; 13] = [
     "event",
     "rating",
     "collector",
+    "watch",
     "prometheus",
     "healthcheck",
     "healthz",
@@ -249,9 +250,11 @@ pub(crate) struct AlarmSettings {
     pub(crate) interval: Span,
     pub(crate) lag: Span,
     pub(crate) lease: Span,
+    pub(crate) reader_url: Option<Url>,
     pub(crate) prometheus_url: Option<Url>,
     pub(crate) prometheus_project_label: String,
     pub(crate) webhook_allow: Vec<String>,
+    pub(crate) webhook_ca_file: Option<PathBuf>,
     pub(crate) webhook_timeout: Span,
     pub(crate) retry_first: Span,
     pub(crate) retry_max: Span,
@@ -439,9 +442,11 @@ impl Default for AlarmSettings {
             interval: Span::secs(1),
             lag: Span::secs(5),
             lease: Span::secs(15),
+            reader_url: None,
             prometheus_url: None,
             prometheus_project_label: "project".into(),
             webhook_allow: Vec::new(),
+            webhook_ca_file: None,
             webhook_timeout: Span::secs(15),
             retry_first: Span::secs(5),
             retry_max: Span::secs(7200),

@@ -6,5 +6,6 @@
 mod alarms;
 mod broker;
 mod database;
+mod evaluators;
 mod kill;
 mod ledger;

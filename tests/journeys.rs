@@ -3,5 +3,6 @@
 mod agent;
 mod embedded;
 mod real_parts;
+mod receivers;
 mod tenants;
 mod trusts;

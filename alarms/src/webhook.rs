@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use chrono::DateTime;
 use orzo_model::{SharedClock, Timestamp};
 use reqwest::{
-    Client, StatusCode,
+    Certificate, Client, StatusCode,
     dns::{Addrs, Name, Resolve, Resolving},
     header,
 };
@@ -65,9 +65,26 @@ impl Webhook {
         timeout: Duration,
         clock: SharedClock,
     ) -> Result<Self, reqwest::Error> {
-        Self::with_lookup(allowed, keys, connect_timeout, timeout, clock, Arc::new(SystemLookup))
+        Self::with_authorities(allowed, keys, connect_timeout, timeout, clock, b"")
     }
 
+    /// As [`Self::new`], and certificates of these authorities (PEM) are good for receivers, too: those of a private
+    /// cloud, beside the system's.
+    pub fn with_authorities(
+        allowed: AllowList,
+        keys: SigningKeys,
+        connect_timeout: Duration,
+        timeout: Duration,
+        clock: SharedClock,
+        authorities: &[u8],
+    ) -> Result<Self, reqwest::Error> {
+        let authorities = Certificate::from_pem_bundle(authorities)?;
+        let client = Client::builder().connect_timeout(connect_timeout).timeout(timeout);
+        let client = authorities.into_iter().fold(client, reqwest::ClientBuilder::add_root_certificate);
+        Self::of_client(client, allowed, keys, clock, Arc::new(SystemLookup))
+    }
+
+    #[cfg(test)]
     pub(crate) fn with_lookup(
         allowed: AllowList,
         keys: SigningKeys,
@@ -76,14 +93,23 @@ impl Webhook {
         clock: SharedClock,
         lookup: Arc<dyn Lookup>,
     ) -> Result<Self, reqwest::Error> {
+        let client = Client::builder().connect_timeout(connect_timeout).timeout(timeout);
+        Self::of_client(client, allowed, keys, clock, lookup)
+    }
+
+    fn of_client(
+        client: reqwest::ClientBuilder,
+        allowed: AllowList,
+        keys: SigningKeys,
+        clock: SharedClock,
+        lookup: Arc<dyn Lookup>,
+    ) -> Result<Self, reqwest::Error> {
         let allowed = Arc::new(allowed);
-        let client = Client::builder()
+        let client = client
             .dns_resolver(Arc::new(GuardedResolver { allowed: allowed.clone(), lookup }))
             .redirect(reqwest::redirect::Policy::none())
             // A proxy from the environment would resolve names behind our back.
             .no_proxy()
-            .connect_timeout(connect_timeout)
-            .timeout(timeout)
             .user_agent(concat!("orzo/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(Self { client, allowed, keys, clock })

@@ -3,7 +3,7 @@
 //! `/healthz`: the process answers. `/readyz`: every room can work, else 503 with the reasons. `/healthcheck`: 200, empty,
 //! as oslo.middleware answers. `/metrics`: Prometheus text, for callers on this machine and for operators.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use axum::{
@@ -13,6 +13,7 @@ use axum::{
     routing::get,
 };
 use http::{HeaderMap, StatusCode, header};
+use orzo_model::Rooms;
 use prometheus::{Encoder, TextEncoder};
 use serde::Serialize;
 use serde_json::json;
@@ -67,8 +68,29 @@ async fn healthz() -> Response {
     axum::Json(json!({"alive": true})).into_response()
 }
 
+/// The same for a process that has no other face: an evaluator alone. `/metrics` knows no operators there, since nobody
+/// checks credentials: it is for this machine, or for everyone.
+pub fn health_alone(rooms: Rooms, readiness: Arc<dyn Readiness>, access: MetricsAccess) -> Router {
+    let metrics = move |request: Request| async move {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+        match may_read(access, peer, request.headers()) {
+            true => counted(&rooms).into_response(),
+            false => StatusCode::FORBIDDEN.into_response(),
+        }
+    };
+    Router::new()
+        .route("/healthcheck", get(healthcheck))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(move || async move { told(readiness.as_ref()).await }))
+        .route("/metrics", get(metrics))
+}
+
 async fn readyz(State(api): State<SharedApi>) -> Response {
-    let rooms = api.readiness.rooms().await;
+    told(api.readiness.as_ref()).await
+}
+
+async fn told(readiness: &dyn Readiness) -> Response {
+    let rooms = readiness.rooms().await;
     let ready = rooms.iter().all(|room| room.ready);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(json!({"ready": ready, "rooms": rooms}))).into_response()
@@ -80,11 +102,13 @@ async fn metrics(State(api): State<SharedApi>, request: Request) -> Result<Respo
         let authenticate::Asker(caller) = authenticate::verify(request.headers(), None, &api).await?;
         policy::operator(&caller)?;
     }
+    counted(&api.rooms)
+}
+
+fn counted(rooms: &Rooms) -> Result<Response, Problem> {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
-    encoder
-        .encode(&api.rooms.registry().gather(), &mut text)
-        .map_err(|error| Problem::unavailable(error.to_string()))?;
+    encoder.encode(&rooms.registry().gather(), &mut text).map_err(|error| Problem::unavailable(error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response())
 }
 

@@ -33,11 +33,12 @@ mod prometheus;
 mod request;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod wire;
 
 pub use authenticate::{AuthenticationUnavailable, Authenticator, Credentials, TrustedHeader};
 pub use batches::BatchDoor;
-pub use health::{MetricsAccess, Readiness, RoomState};
+pub use health::{MetricsAccess, Readiness, RoomState, health_alone};
 pub use policy::{Policies, PolicyError};
 
 /// What an operator can set.
@@ -166,6 +167,8 @@ pub(crate) const PROMETHEUS_MOUNT: &str = "/prometheus";
 pub(crate) const INFLUX_MOUNT: &str = "/influxdb";
 /// Where the agents' door is mounted.
 pub(crate) const COLLECTOR_MOUNT: &str = "/collector";
+/// Where evaluators elsewhere ask.
+pub(crate) const WATCH_MOUNT: &str = "/watch";
 
 /// All routes, ready to be merged with other services' routers (it has no fallback of its own outside its mounts).
 ///
@@ -195,6 +198,7 @@ pub fn router(parts: ApiParts) -> Router {
         (ALARMING_MOUNT, "alarming", aodh::router()),
         (EVENT_MOUNT, "event", events::router()),
         (COLLECTOR_MOUNT, "collector", batches::router(api.batches.is_some())),
+        (WATCH_MOUNT, "watch", watch::router()),
     ];
     for (mount, name, routes) in faces {
         let routes = routes

@@ -19,6 +19,7 @@ mod house;
 mod ingest;
 mod limits;
 mod promql;
+mod watch;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

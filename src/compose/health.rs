@@ -12,7 +12,8 @@ use orzo_store::Store;
 pub(super) struct Health {
     pub(super) database: Database,
     pub(super) bus: Arc<dyn Bus>,
-    pub(super) store: Arc<Store>,
+    /// None in an evaluator alone.
+    pub(super) store: Option<Arc<Store>>,
 }
 
 #[async_trait]
@@ -20,8 +21,7 @@ impl Readiness for Health {
     async fn rooms(&self) -> Vec<RoomState> {
         let database = self.database.query("SELECT 1 AS one", &[]).await;
         let bus = self.bus.is_connected().await;
-        let closed = self.store.closed_because();
-        vec![
+        let mut rooms = vec![
             RoomState {
                 room: "database".into(),
                 ready: database.is_ok(),
@@ -32,11 +32,15 @@ impl Readiness for Health {
                 ready: bus,
                 reason: if bus { self.bus.kind().into() } else { format!("{}: not connected", self.bus.kind()) },
             },
-            RoomState {
+        ];
+        if let Some(store) = &self.store {
+            let closed = store.closed_because();
+            rooms.push(RoomState {
                 room: "store".into(),
                 ready: closed.is_none(),
                 reason: closed.unwrap_or_else(|| "open".into()),
-            },
-        ]
+            });
+        }
+        rooms
     }
 }

@@ -12,10 +12,6 @@ use orzo_agents::{
     polling::Polling,
     publish::{BusOutlet, Publisher},
 };
-use orzo_alarms::{
-    AlarmBook, AllowList, ArrivalBox, Deliverer, Evaluator, EvaluatorParts, EvaluatorSettings, InstantQueries,
-    Notifier, NotifierSettings, PoolMembers, Prometheus, QuotaDefaults, SigningKeys, Webhook,
-};
 use orzo_api::{ApiParts, ApiSettings, BatchDoor, MetricsAccess};
 use orzo_bus::{Records, batch, topic};
 use orzo_collector::{Collector, CollectorSettings, Limits, Quarantine};
@@ -27,34 +23,26 @@ use orzo_model::SampleSink;
 use orzo_query::{Engine, EngineSettings, IndexNumbers};
 use orzo_session::Session;
 use orzo_store::{Store, StoreSettings};
-use tokio::sync::Notify;
 
 use super::{
     Ground,
+    alarms::{AlarmLedger, Alarms},
     health::Health,
-    holder::Holder,
-    notices::{CloudServices, Topics},
     poison::QuarantinePoison,
     stages::Stages,
 };
-use crate::{
-    secrets,
-    settings::{CredentialChoice, Role, Settings},
-};
+use crate::settings::{CredentialChoice, Role, Settings};
 
-/// How long one connection attempt of a webhook may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the store is asked whether it is still open: the bound on how long a process without one lives.
 const STORE_LOOK: Duration = Duration::from_millis(500);
 /// How often the points of deleted metrics are removed.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
-/// How often old notices are removed, and trusts ended that no alarm uses any more.
-const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The rooms that this process has.
 pub(super) struct Telemetry {
     definitions: Arc<Definitions>,
     core: Option<Core>,
+    alarms: Option<Alarms>,
 }
 
 /// What stands on the store; all of it or nothing.
@@ -64,12 +52,7 @@ struct Core {
     engine: Arc<Engine>,
     collector: Arc<Collector>,
     quarantine: Arc<Quarantine>,
-    book: AlarmBook,
-    /// Kept as long as the alarms run.
-    _holder: Holder,
-    deliverer: Arc<Deliverer>,
-    session: Arc<Session>,
-    prometheus: Option<Arc<dyn InstantQueries>>,
+    ledger: AlarmLedger,
 }
 
 /// Opens what the roles need.
@@ -79,7 +62,12 @@ pub(super) async fn open(ground: &Ground, session: &Arc<Session>) -> anyhow::Res
         true => Some(open_core(ground, session, &definitions).await?),
         false => None,
     };
-    Ok(Telemetry { definitions, core })
+    let alarms = match (ground.settings.has(Role::Alarms), &core) {
+        (false, _) => None,
+        (true, Some(core)) => Some(Alarms::beside(ground, session, core.ledger.clone(), &core.engine)?),
+        (true, None) => Some(Alarms::alone(ground, session).await?),
+    };
+    Ok(Telemetry { definitions, core, alarms })
 }
 
 async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Definitions) -> anyhow::Result<Core> {
@@ -141,55 +129,28 @@ async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Defini
         rooms,
         clock.clone(),
     ));
-    let book = AlarmBook::open(database.clone(), clock.clone()).await.context("cannot open the alarm book")?;
-    let holder = Holder::take(&directory.join("alarms.holder"), &ground.host)?;
-    let quotas = QuotaDefaults { project: settings.alarms.project_quota, user: settings.alarms.user_quota };
-    let book = book.with_quotas(quotas).with_holder(holder.name());
-    let deliverer = open_deliverer(ground, session)?;
-    let prometheus = match &settings.alarms.prometheus_url {
-        Some(url) => {
-            let label = settings.alarms.prometheus_project_label.clone();
-            Some(Arc::new(Prometheus::new(url.clone(), label)?) as Arc<dyn InstantQueries>)
-        }
-        None => None,
-    };
-    Ok(Core {
-        store,
-        labels,
-        engine,
-        collector,
-        quarantine,
-        book,
-        _holder: holder,
-        deliverer,
-        session: session.clone(),
-        prometheus,
-    })
-}
-
-/// What tries to deliver a notice: the loop's tries and the test calls of the API go through the same.
-fn open_deliverer(ground: &Ground, session: &Arc<Session>) -> anyhow::Result<Arc<Deliverer>> {
-    let Ground { settings, clock, bus, .. } = ground;
-    let chosen = &settings.alarms;
-    let secret = match &chosen.signing_secret {
-        Some(secret) => secret.clone(),
-        None => secrets::kept(&settings.server.data_directory.join("webhook.secret"))?,
-    };
-    let webhook = Webhook::new(
-        AllowList::parse(&chosen.webhook_allow)?,
-        SigningKeys::new(secret, chosen.signing_secret_previous.clone()),
-        CONNECT_TIMEOUT,
-        chosen.webhook_timeout.0,
-        clock.clone(),
-    )?;
-    let cloud = Arc::new(CloudServices(session.clone()));
-    Ok(Deliverer::new(webhook, Some(cloud), Some(Arc::new(Topics(bus.clone()))), clock.clone()))
+    let ledger = AlarmLedger::open(ground, session).await?;
+    Ok(Core { store, labels, engine, collector, quarantine, ledger })
 }
 
 impl Telemetry {
     /// The API's routes; none without the store.
     pub(super) fn router(&self, ground: &Ground, session: &Arc<Session>) -> anyhow::Result<Router> {
-        let Some(core) = &self.core else { return Ok(Router::new()) };
+        let access = match ground.settings.server.metrics_public {
+            true => MetricsAccess::Everyone,
+            false => MetricsAccess::Loopback,
+        };
+        let readiness = Arc::new(Health {
+            database: ground.database.clone(),
+            bus: ground.bus.clone(),
+            store: self.core.as_ref().map(|core| core.store.clone()),
+        });
+        let Some(core) = &self.core else {
+            return Ok(match &self.alarms {
+                Some(_) => orzo_api::health_alone(ground.rooms.clone(), readiness, access),
+                None => Router::new(),
+            });
+        };
         let chosen = &ground.settings.metrics;
         if chosen.credentials == CredentialChoice::AnyPassword {
             tracing::warn!(
@@ -208,33 +169,29 @@ impl Telemetry {
             limit_max: chosen.limit_max,
             alarming_noauth: ground.settings.alarms.noauth,
             evaluation_metrics: ground.settings.alarms.evaluation_metrics,
-            metrics_access: match ground.settings.server.metrics_public {
-                true => MetricsAccess::Everyone,
-                false => MetricsAccess::Loopback,
-            },
+            metrics_access: access,
             ..ApiSettings::default()
         };
         let decode = |bytes: &[u8]| batch::decode(bytes).map_err(|error| error.to_string());
         Ok(orzo_api::router(ApiParts {
             engine: core.engine.clone(),
-            alarms: Some(core.book.clone()),
-            deliverer: Some(core.deliverer.clone()),
-            prometheus: core.prometheus.clone(),
+            alarms: Some(core.ledger.book.clone()),
+            deliverer: Some(core.ledger.deliverer.clone()),
+            prometheus: core.ledger.prometheus.clone(),
             session: session.clone(),
             rooms: ground.rooms.clone(),
             clock: ground.clock.clone(),
             settings,
-            readiness: Arc::new(Health {
-                database: ground.database.clone(),
-                bus: ground.bus.clone(),
-                store: core.store.clone(),
-            }),
+            readiness,
             batches: Some(BatchDoor { sink: core.collector.core(), decode }),
         }))
     }
 
     /// Starts the collector and the alarms.
     pub(super) fn start_sinks(&self, ground: &Ground, stages: &Stages) -> anyhow::Result<()> {
+        if let Some(alarms) = &self.alarms {
+            alarms.start(ground, stages);
+        }
         let Some(core) = &self.core else { return Ok(()) };
         let collector = core.collector.clone();
         let stop = stages.sinks.stop.clone();
@@ -259,7 +216,7 @@ impl Telemetry {
                 }
             }
         });
-        start_alarms(ground, stages, core)
+        Ok(())
     }
 
     /// Starts the agents and the listener.
@@ -369,76 +326,6 @@ impl Telemetry {
                 core.store.close().await.context("the store did not close well")
             }
             None => Ok(()),
-        }
-    }
-}
-
-fn start_alarms(ground: &Ground, stages: &Stages, core: &Core) -> anyhow::Result<()> {
-    let Ground { settings, clock, rooms, .. } = ground;
-    let chosen = &settings.alarms;
-    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    let wake = Arc::new(Notify::new());
-    let arrivals = Arc::new(ArrivalBox::default());
-    core.engine.listen(arrivals.clone());
-    let evaluator = Evaluator::new(
-        EvaluatorParts {
-            book: core.book.clone(),
-            reader: core.engine.clone(),
-            events: Some(core.engine.clone()),
-            prometheus: core.prometheus.clone(),
-            members: Some(Arc::new(Octavia(core.session.clone()))),
-            arrivals: Some(arrivals),
-            clock: clock.clone(),
-            room: rooms.room("alarms"),
-            notices: wake.clone(),
-        },
-        EvaluatorSettings {
-            interval_ms: millis(chosen.interval.0),
-            lag_ms: millis(chosen.lag.0),
-            lease_ms: millis(chosen.lease.0),
-        },
-    );
-    stages.readers.tasks.spawn(evaluator.run(stages.readers.stop.clone()));
-    let notifier_settings = NotifierSettings {
-        backoff_first_ms: millis(chosen.retry_first.0),
-        backoff_max_ms: millis(chosen.retry_max.0),
-        give_up_after_s: chosen.give_up_after.0.as_secs(),
-        ..NotifierSettings::default()
-    };
-    let notifier =
-        Notifier::new(core.book.clone(), core.deliverer.clone(), notifier_settings, rooms.room("notices"), wake);
-    stages.readers.tasks.spawn(notifier.clone().run(stages.readers.stop.clone()));
-    let (clock, stop) = (clock.clone(), stages.readers.stop.clone());
-    stages.readers.tasks.spawn(async move {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = clock.sleep(TIDY_INTERVAL) => {}
-            }
-            if let Err(error) = notifier.tidy().await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "old notices were not removed");
-            }
-            match notifier.end_trusts().await {
-                Ok(0) => {}
-                Ok(trusts) => tracing::info!(trusts, "trusts that no alarm uses any more are ended"),
-                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "unused trusts were not ended"),
-            }
-        }
-    });
-    Ok(())
-}
-
-/// Lists the members of a pool by this service's own session.
-struct Octavia(Arc<Session>);
-
-#[async_trait::async_trait]
-impl PoolMembers for Octavia {
-    async fn members(&self, pool_id: &str) -> Result<Vec<serde_json::Value>, String> {
-        let path = format!("v2/lbaas/pools/{pool_id}/members");
-        let mut answer = self.0.get("load-balancer", &path).await.map_err(|error| error.to_string())?;
-        match answer["members"].take() {
-            serde_json::Value::Array(members) => Ok(members),
-            _ => Err("the load balancing service gives an answer without members".to_owned()),
         }
     }
 }

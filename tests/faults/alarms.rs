@@ -28,6 +28,10 @@ use crate::support::{
 const KILLS_DEFAULT: usize = 8;
 /// `alarms.lag` in seconds: longer than a killed process is away, so that no window closes without its samples.
 const LAG: i64 = 12;
+/// The same for long runs, which meet every hiccup of a machine.
+const LONG_LAG: i64 = 30;
+/// More kills than this are a long run.
+const SHORT_KILLS_MAX: usize = 20;
 
 /// Everything as short as it goes, so that a kill meets all of it; a receiver's patience, too.
 pub const SETTINGS: &str = r#"
@@ -62,9 +66,10 @@ fn every_transition_happens_once_however_often_the_process_is_killed() {
     let directory = tempfile::tempdir().unwrap();
     let receivers: Vec<FaultyReceiver> = FAULTS.into_iter().map(FaultyReceiver::start).collect();
     let clock = SystemClock::new();
-    let mut orzo = Orzo::start(directory.path(), SETTINGS);
+    let lag = if kills > SHORT_KILLS_MAX { LONG_LAG } else { LAG };
+    let mut orzo = Orzo::start(directory.path(), &SETTINGS.replace("lag = \"12s\"", &format!("lag = \"{lag}s\"")));
     let token = orzo.token();
-    let mut plan = Plan::make(&orzo, &token, &receivers, LAG);
+    let mut plan = Plan::make(&orzo, &token, &receivers, lag);
     let mut killed_at = Vec::new();
     for kill in 0..kills {
         let stop = AtomicBool::new(false);

@@ -100,6 +100,17 @@ impl Orzo {
         }
     }
 
+    /// Any signal, by its name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
+        assert!(status.success(), "{name}");
+    }
+
+    /// How many lines of its log have this in them.
+    pub fn log_lines(&self, text: &str) -> usize {
+        std::fs::read_to_string(self.log()).unwrap_or_default().lines().filter(|line| line.contains(text)).count()
+    }
+
     /// SIGTERM; gives the exit code.
     pub fn stop(&mut self) -> Option<i32> {
         let mut child = self.child.take()?;

@@ -1,5 +1,7 @@
 //! Who asks, and how far they may look.
 
+use serde::{Deserialize, Serialize};
+
 /// A verified credential: made only by what verified it, never from a request header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -32,7 +34,8 @@ pub enum Standing {
 }
 
 /// How far a read may look. Enforced below the query, in the index and the scan.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// An operator: everything.
     All,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::{Batch, Measure, Scope, Timestamp};
 
@@ -57,7 +58,8 @@ pub trait SampleSink: Send + Sync {
 }
 
 /// Why a read has no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ReadError {
     /// The resource, metric or aggregate is not there (or not for this scope: they look the same).
     #[error("{what} does not exist")]

@@ -1,15 +1,21 @@
 //! Doors for rooms that watch what is written: alarms are judged by windows of many series, as soon as these close.
 //!
 //! `find_series` (once, within a scope) → `read_windows` (often, many at once); [`Arrivals`] says when again.
+//!
+//! [`wire`] is the same between two processes.
+
+pub mod wire;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::{Event, Measure, Point, ReadError, Scope, SeriesId, Timestamp};
 
 /// Which series a question is about, without times and methods.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Target {
     /// One metric of one resource.
     Resource {
@@ -68,7 +74,7 @@ pub trait Arrivals: Send + Sync {
 }
 
 /// An event with its place in the order in which events were committed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NumberedEvent {
     /// Grows with each event; without gaps for who reads in order.
     pub number: i64,
