@@ -49,6 +49,7 @@ pub(super) async fn compute(
         fill: fill(&parameters)?,
         beyond_policy: parameters.flag("beyond_policy")?,
         top: top(&parameters)?,
+        details,
         ..AggregatesQuery::default()
     };
     let body = body.unwrap_or(Value::Null);

@@ -34,6 +34,7 @@ use sqlx::{
 };
 
 pub use migrate::Migration;
+use value::Names;
 pub use value::{Row, Value};
 
 /// Connections at most; SQLite has one writer anyway, PostgreSQL's default limit is 100 for everyone.
@@ -42,6 +43,16 @@ const CONNECTIONS_MAX: u32 = 8;
 const WAIT_MAX: Duration = Duration::from_secs(15);
 /// A transaction that lost against another is tried again so often; each try waits a little longer.
 const CONFLICT_RETRIES: u32 = 8;
+/// Tries of a transaction beside others; the next ones are made alone.
+const ATTEMPTS_SHARED: u32 = 2;
+/// SQLite's page cache of the connection that writes, in KiB. As nobody else writes, it stays true from one
+/// transaction to the next; with SQLite's own 2 MiB, an index of a million random ids is read anew for each.
+const WRITER_CACHE_KIB: u32 = 48 * 1024;
+/// The page cache of each connection that reads. It is dropped after every write by another, so more is of no use.
+const READER_CACHE_KIB: u32 = 4 * 1024;
+/// Pages in SQLite's write-ahead journal after which they are put into the file: 32 MiB. Pages that many transactions
+/// touch are put there once; with SQLite's own 1000 pages, creating a million metrics writes them eight times as often.
+const JOURNAL_PAGES: u32 = 8000;
 
 /// A pool of connections. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -53,8 +64,10 @@ pub struct Database {
 
 #[derive(Clone, Debug)]
 enum Pool {
-    Sqlite { pool: SqlitePool, writer: Arc<tokio::sync::Mutex<()>> },
-    Postgres(PgPool),
+    /// `writing` has one connection, whose turn `writer` is; in memory it is the same as `pool`.
+    Sqlite { pool: SqlitePool, writing: SqlitePool, writer: Arc<tokio::sync::Mutex<()>> },
+    /// `turns`: transactions share it; one that has lost too often has it alone.
+    Postgres { pool: PgPool, turns: Arc<tokio::sync::RwLock<()>> },
 }
 
 /// Several statements that happen together or not at all. Dropped without `commit`: not at all.
@@ -66,7 +79,13 @@ pub struct Transaction<'a> {
 enum TransactionKind<'a> {
     // The guard is only held: while it lives, no other transaction writes.
     Sqlite(SqlxTransaction<'static, Sqlite>, #[allow(dead_code)] tokio::sync::MutexGuard<'a, ()>),
-    Postgres(SqlxTransaction<'static, Postgres>),
+    // The guard is only held: while it lives, who has lost too often waits, or everybody else does.
+    Postgres(SqlxTransaction<'static, Postgres>, #[allow(dead_code)] PostgresTurn<'a>),
+}
+
+enum PostgresTurn<'a> {
+    Shared(#[allow(dead_code)] tokio::sync::RwLockReadGuard<'a, ()>),
+    Alone(#[allow(dead_code)] tokio::sync::RwLockWriteGuard<'a, ()>),
 }
 
 /// What can go wrong with the database.
@@ -170,17 +189,21 @@ impl Database {
             // FULL: a commit is on disk when it returns, also with the write-ahead journal.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(WAIT_MAX);
-        let pool = SqlitePoolOptions::new()
-            // Each connection to :memory: is a database of its own.
-            .max_connections(if in_memory { 1 } else { CONNECTIONS_MAX })
-            .min_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .acquire_timeout(WAIT_MAX)
-            .connect_with(options)
-            .await?;
-        Ok(Self { pool: Pool::Sqlite { pool, writer: Default::default() }, asked: Arc::default() })
+            .busy_timeout(WAIT_MAX)
+            .pragma("wal_autocheckpoint", JOURNAL_PAGES.to_string());
+        let connect = |connections, cache_kib: u32| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .min_connections(1)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .acquire_timeout(WAIT_MAX)
+                .connect_with(options.clone().pragma("cache_size", format!("-{cache_kib}")))
+        };
+        // Each connection to :memory: is a database of its own.
+        let writing = connect(1, WRITER_CACHE_KIB).await?;
+        let pool = if in_memory { writing.clone() } else { connect(CONNECTIONS_MAX - 1, READER_CACHE_KIB).await? };
+        Ok(Self { pool: Pool::Sqlite { pool, writing, writer: Default::default() }, asked: Arc::default() })
     }
 
     /// Opens PostgreSQL with all tables in `schema` (made if missing), so that several installations, or tests, share
@@ -202,7 +225,7 @@ impl Database {
             .acquire_timeout(WAIT_MAX)
             .connect_with(options)
             .await?;
-        Ok(Self { pool: Pool::Postgres(pool), asked: Arc::default() })
+        Ok(Self { pool: Pool::Postgres { pool, turns: Arc::default() }, asked: Arc::default() })
     }
 
     /// Opens an SQLite file. A new one is for its owner only, and so are the files that SQLite puts beside it: the
@@ -217,7 +240,7 @@ impl Database {
     pub fn kind(&self) -> &'static str {
         match &self.pool {
             Pool::Sqlite { .. } => "sqlite",
-            Pool::Postgres(_) => "postgresql",
+            Pool::Postgres { .. } => "postgresql",
         }
     }
 
@@ -233,11 +256,11 @@ impl Database {
         match &self.pool {
             Pool::Sqlite { pool, .. } => {
                 let rows = bind_sqlite(sql, values).fetch_all(pool).await?;
-                rows.iter().map(row_of_sqlite).collect()
+                rows_of_sqlite(&rows)
             }
-            Pool::Postgres(pool) => {
+            Pool::Postgres { pool, .. } => {
                 let rows = bind_postgres(sql, values).fetch_all(pool).await?;
-                rows.iter().map(row_of_postgres).collect()
+                rows_of_postgres(&rows)
             }
         }
     }
@@ -259,14 +282,18 @@ impl Database {
         match &self.pool {
             Pool::Sqlite { pool, .. } => {
                 let mut rows = bind_sqlite(sql, values).fetch(pool);
+                let mut names = None;
                 while let Some(row) = rows.next().await {
-                    each(row_of_sqlite(&row?)?);
+                    let row = row?;
+                    each(row_of_sqlite(names.get_or_insert_with(|| names_of(row.columns())), &row)?);
                 }
             }
-            Pool::Postgres(pool) => {
+            Pool::Postgres { pool, .. } => {
                 let mut rows = bind_postgres(sql, values).fetch(pool);
+                let mut names = None;
                 while let Some(row) = rows.next().await {
-                    each(row_of_postgres(&row?)?);
+                    let row = row?;
+                    each(row_of_postgres(names.get_or_insert_with(|| names_of(row.columns())), &row)?);
                 }
             }
         }
@@ -278,11 +305,11 @@ impl Database {
         check_texts(values)?;
         self.count();
         match &self.pool {
-            Pool::Sqlite { pool, writer } => {
+            Pool::Sqlite { writing, writer, .. } => {
                 let _turn = writer.lock().await;
-                Ok(bind_sqlite(sql, values).execute(pool).await?.rows_affected())
+                Ok(bind_sqlite(sql, values).execute(writing).await?.rows_affected())
             }
-            Pool::Postgres(pool) => Ok(bind_postgres(sql, values).execute(pool).await?.rows_affected()),
+            Pool::Postgres { pool, .. } => Ok(bind_postgres(sql, values).execute(pool).await?.rows_affected()),
         }
     }
 
@@ -290,13 +317,23 @@ impl Database {
     /// in it stay true until the commit. PostgreSQL: `SERIALIZABLE`, for the same promise; it may end in
     /// [`DatabaseError::Conflict`], so prefer [`Self::transact`].
     pub async fn begin(&self) -> Result<Transaction<'_>, DatabaseError> {
+        self.begin_again(0).await
+    }
+
+    /// The same for a transaction that has lost `attempt` times. After the second time it waits until it is the only
+    /// one of this process, so that many that want the same at the same time all get through in the end.
+    pub async fn begin_again(&self, attempt: u32) -> Result<Transaction<'_>, DatabaseError> {
         let inner = match &self.pool {
-            Pool::Sqlite { pool, writer } => {
+            Pool::Sqlite { writing, writer, .. } => {
                 let turn = writer.lock().await;
-                TransactionKind::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?, turn)
+                TransactionKind::Sqlite(writing.begin_with("BEGIN IMMEDIATE").await?, turn)
             }
-            Pool::Postgres(pool) => {
-                TransactionKind::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await?)
+            Pool::Postgres { pool, turns } => {
+                let turn = match attempt {
+                    0..ATTEMPTS_SHARED => PostgresTurn::Shared(turns.read().await),
+                    _ => PostgresTurn::Alone(turns.write().await),
+                };
+                TransactionKind::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await?, turn)
             }
         };
         self.count();
@@ -316,7 +353,7 @@ impl Database {
     {
         let mut attempt = 0;
         loop {
-            let mut transaction = self.begin().await?;
+            let mut transaction = self.begin_again(attempt).await?;
             let outcome = match body(&mut transaction).await {
                 Ok(value) => transaction.commit().await.map(|()| value).map_err(E::from),
                 Err(error) => {
@@ -346,8 +383,11 @@ impl Database {
     /// Closes all connections.
     pub async fn close(&self) {
         match &self.pool {
-            Pool::Sqlite { pool, .. } => pool.close().await,
-            Pool::Postgres(pool) => pool.close().await,
+            Pool::Sqlite { pool, writing, .. } => {
+                writing.close().await;
+                pool.close().await;
+            }
+            Pool::Postgres { pool, .. } => pool.close().await,
         }
     }
 }
@@ -372,11 +412,11 @@ impl Transaction<'_> {
         match &mut self.inner {
             TransactionKind::Sqlite(transaction, _) => {
                 let rows = bind_sqlite(sql, values).fetch_all(&mut **transaction).await?;
-                rows.iter().map(row_of_sqlite).collect()
+                rows_of_sqlite(&rows)
             }
-            TransactionKind::Postgres(transaction) => {
+            TransactionKind::Postgres(transaction, _turn) => {
                 let rows = bind_postgres(sql, values).fetch_all(&mut **transaction).await?;
-                rows.iter().map(row_of_postgres).collect()
+                rows_of_postgres(&rows)
             }
         }
     }
@@ -394,7 +434,7 @@ impl Transaction<'_> {
             TransactionKind::Sqlite(transaction, _) => {
                 Ok(bind_sqlite(sql, values).execute(&mut **transaction).await?.rows_affected())
             }
-            TransactionKind::Postgres(transaction) => {
+            TransactionKind::Postgres(transaction, _turn) => {
                 Ok(bind_postgres(sql, values).execute(&mut **transaction).await?.rows_affected())
             }
         }
@@ -405,7 +445,7 @@ impl Transaction<'_> {
         self.count();
         match self.inner {
             TransactionKind::Sqlite(transaction, _turn) => transaction.commit().await?,
-            TransactionKind::Postgres(transaction) => transaction.commit().await?,
+            TransactionKind::Postgres(transaction, _turn) => transaction.commit().await?,
         }
         Ok(())
     }
@@ -418,7 +458,7 @@ impl Transaction<'_> {
     pub async fn rollback(self) {
         let outcome = match self.inner {
             TransactionKind::Sqlite(transaction, _turn) => transaction.rollback().await,
-            TransactionKind::Postgres(transaction) => transaction.rollback().await,
+            TransactionKind::Postgres(transaction, _turn) => transaction.rollback().await,
         };
         if let Err(error) = outcome {
             tracing::debug!(error = &error as &dyn std::error::Error, "rollback did not reach the database");
@@ -486,10 +526,20 @@ fn bind_postgres(sql: &str, values: &[Value]) -> Query<'static, Postgres, PgArgu
     query
 }
 
-fn row_of_sqlite(row: &SqliteRow) -> Result<Row, DatabaseError> {
+fn names_of<C: Column>(columns: &[C]) -> Names {
+    columns.iter().map(|column| column.name().into()).collect()
+}
+
+fn rows_of_sqlite(rows: &[SqliteRow]) -> Result<Vec<Row>, DatabaseError> {
+    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+    let names = names_of(first.columns());
+    rows.iter().map(|row| row_of_sqlite(&names, row)).collect()
+}
+
+fn row_of_sqlite(names: &Names, row: &SqliteRow) -> Result<Row, DatabaseError> {
     use sqlx::{TypeInfo, ValueRef};
     let mut cells = Vec::with_capacity(row.columns().len());
-    for (place, column) in row.columns().iter().enumerate() {
+    for place in 0..names.len() {
         let raw = row.try_get_raw(place)?;
         // The value's own type, not the column's: an expression such as count(*) has no declared type.
         let value = match raw.type_info().name() {
@@ -499,15 +549,21 @@ fn row_of_sqlite(row: &SqliteRow) -> Result<Row, DatabaseError> {
             "BLOB" | "BYTEA" => Value::Bytes(row.try_get_unchecked(place)?),
             _ => Value::Text(row.try_get_unchecked(place)?),
         };
-        cells.push((column.name().to_owned(), value));
+        cells.push(value);
     }
-    Ok(Row::new(cells))
+    Ok(Row::new(names.clone(), cells))
 }
 
-fn row_of_postgres(row: &PgRow) -> Result<Row, DatabaseError> {
+fn rows_of_postgres(rows: &[PgRow]) -> Result<Vec<Row>, DatabaseError> {
+    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+    let names = names_of(first.columns());
+    rows.iter().map(|row| row_of_postgres(&names, row)).collect()
+}
+
+fn row_of_postgres(names: &Names, row: &PgRow) -> Result<Row, DatabaseError> {
     use sqlx::{TypeInfo, ValueRef};
     let mut cells = Vec::with_capacity(row.columns().len());
-    for (place, column) in row.columns().iter().enumerate() {
+    for place in 0..names.len() {
         let raw = row.try_get_raw(place)?;
         let value = match raw.type_info().name() {
             _ if raw.is_null() => Value::Text(None),
@@ -518,9 +574,9 @@ fn row_of_postgres(row: &PgRow) -> Result<Row, DatabaseError> {
             "BYTEA" => Value::Bytes(row.try_get(place)?),
             _ => Value::Text(row.try_get(place)?),
         };
-        cells.push((column.name().to_owned(), value));
+        cells.push(value);
     }
-    Ok(Row::new(cells))
+    Ok(Row::new(names.clone(), cells))
 }
 
 #[cfg(test)]

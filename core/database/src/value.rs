@@ -1,5 +1,7 @@
 //! What goes into statements and comes out of rows.
 
+use std::sync::Arc;
+
 /// A parameter or a cell. `None` is NULL; on the way in its variant tells PostgreSQL the type of the NULL.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -37,15 +39,20 @@ value_from! {
     orzo_model::Timestamp => Int, |v| v.micros();
 }
 
+/// Names of an answer's columns, shared by its rows.
+pub(crate) type Names = Arc<[Box<str>]>;
+
 /// One row of an answer; cells by column name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    cells: Vec<(String, Value)>,
+    names: Names,
+    cells: Vec<Value>,
 }
 
 impl Row {
-    pub(crate) fn new(cells: Vec<(String, Value)>) -> Self {
-        Self { cells }
+    pub(crate) fn new(names: Names, cells: Vec<Value>) -> Self {
+        debug_assert_eq!(names.len(), cells.len(), "each cell has a name");
+        Self { names, cells }
     }
 
     /// Text of a cell; `None` for NULL. Numbers are written out.
@@ -104,8 +111,8 @@ impl Row {
     /// # Panics
     /// If the query has no such column: a mistake in our own SQL, found by the first test that runs it.
     fn cell(&self, column: &str) -> &Value {
-        match self.cells.iter().find(|(name, _)| name == column) {
-            Some((_, value)) => value,
+        match self.names.iter().position(|name| **name == *column) {
+            Some(place) => &self.cells[place],
             None => panic!("the query has no column `{column}`"),
         }
     }

@@ -2,6 +2,8 @@
 //! JSON → [`Filter`] → SQL condition. Three-valued as in SQL: a comparison with a missing value is neither true nor
 //! false, `!=` also finds what is missing, and only what is true is found.
 
+pub(crate) mod needed;
+
 use orzo_model::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
@@ -277,12 +279,12 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn column(&self, name: &str) -> Result<Column, IndexError> {
+    pub(crate) fn column(&self, name: &str) -> Result<Column, IndexError> {
         column(name, self.kind)
             .ok_or_else(|| IndexError::refused(format!("Resource type {} has no {name} attribute", self.kind.name)))
     }
 
-    /// Adds the condition of `filter` to `sql`, over the alias `r`.
+    /// Adds the condition of `filter` to `sql`, over the alias `r`, so that an index of attributes is used.
     pub(crate) fn push(&self, filter: &Filter, sql: &mut Sql) -> Result<(), IndexError> {
         self.push_needed(filter, sql)?;
         self.push_condition(filter, sql)
@@ -310,7 +312,8 @@ impl Context<'_> {
         }
     }
 
-    fn push_condition(&self, filter: &Filter, sql: &mut Sql) -> Result<(), IndexError> {
+    /// Adds the condition of `filter` to `sql`, over the alias `r`.
+    pub(crate) fn push_condition(&self, filter: &Filter, sql: &mut Sql) -> Result<(), IndexError> {
         match filter {
             Filter::Everything => sql.push("1 = 1"),
             Filter::And(parts) => return self.push_joined(parts, " AND ", sql),
@@ -387,7 +390,13 @@ impl Context<'_> {
     }
 
     /// Binds a value as the column's type.
-    fn bind(&self, attribute: &str, column: &Column, value: &Value, sql: &mut Sql) -> Result<String, IndexError> {
+    pub(crate) fn bind(
+        &self,
+        attribute: &str,
+        column: &Column,
+        value: &Value,
+        sql: &mut Sql,
+    ) -> Result<String, IndexError> {
         let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let wrong = || wrong_value(attribute, &shown);
         Ok(match column {

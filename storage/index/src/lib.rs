@@ -84,6 +84,8 @@ pub struct Index {
     metrics_known: repository::metrics::known::KnownMetrics,
     /// Deletions that this process knows of; what was remembered before the newest is not trusted any more.
     deletions_seen: AtomicU64,
+    /// Series numbers that were taken from the count and given to nobody yet.
+    series_left: Mutex<std::ops::Range<u64>>,
     /// Monotonic time of the last look at the database's count of deletions.
     deletions_read_at: Mutex<Option<std::time::Duration>>,
 }
@@ -102,6 +104,7 @@ impl Index {
             known,
             metrics_known,
             deletions_seen: AtomicU64::new(0),
+            series_left: Mutex::new(0..0),
             deletions_read_at: Mutex::new(None),
         };
         let (policies, types) = defaults::needed(&index).await?;

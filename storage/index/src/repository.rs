@@ -4,6 +4,7 @@ pub(crate) mod events;
 pub(crate) mod metrics;
 pub(crate) mod paging;
 pub(crate) mod policies;
+mod reach;
 pub(crate) mod resources;
 mod revisions;
 pub(crate) mod types;
@@ -13,7 +14,7 @@ pub(crate) use revisions::{attribute_rows, change_row, insert_rows};
 use orzo_database::Transaction;
 use orzo_model::Scope;
 
-use crate::{IndexError, sql::Sql};
+use crate::{Index, IndexError, sql::Sql};
 
 /// The value of a counter.
 pub(crate) async fn counter(transaction: &mut Transaction<'_>, name: &str) -> Result<u64, IndexError> {

@@ -81,4 +81,26 @@ CREATE INDEX index_events_by_project ON index_events (project_id, generated_at);
 INSERT INTO index_counters (name, next) VALUES ('events', 1);
 ",
     },
+    Migration {
+        // An order ends with the id, so that an index that ends with it gives pages without sorting.
+        name: "indexes for the orders of lists and for who sees what",
+        sql: "
+DROP INDEX index_attributes_by_text;
+DROP INDEX index_attributes_by_number;
+CREATE INDEX index_attributes_by_text ON index_attributes (name, revision, text, resource_id) WHERE text IS NOT NULL;
+CREATE INDEX index_attributes_by_number ON index_attributes (name, revision, number, resource_id)
+    WHERE number IS NOT NULL;
+DROP INDEX index_resources_by_project;
+DROP INDEX index_resources_by_creator;
+DROP INDEX index_resources_by_end;
+CREATE INDEX index_resources_by_project ON index_resources (project_id, id);
+CREATE INDEX index_resources_by_user ON index_resources (user_id, id);
+CREATE INDEX index_resources_by_creator ON index_resources (creator, id);
+CREATE INDEX index_resources_by_creating_project ON index_resources (created_by_project_id, id);
+CREATE INDEX index_resources_by_beginning ON index_resources (started_at, id);
+CREATE INDEX index_resources_by_end ON index_resources (ended_at, id);
+CREATE INDEX index_metrics_named ON index_metrics (name, id) WHERE status = 'active';
+CREATE INDEX index_metrics_by_creator ON index_metrics (created_by_project_id, created_by_user_id);
+",
+    },
 ];

@@ -2,6 +2,7 @@
 
 mod changing;
 mod events;
+mod plans;
 mod searching;
 mod sharing;
 

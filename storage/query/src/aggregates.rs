@@ -23,7 +23,7 @@ use crate::{
     read::{AggregatedMeasure, SeriesRead, method_of},
 };
 
-use found::{Named, group_of, no_metric};
+use found::{Named, group_of, names_of, no_metric};
 use grid::{aggregated, by_series, checked_width, common_widths, cut_to_overlap, fill_grid, grid_of};
 pub use older::{AggregationQuery, MetricGroup};
 pub use top::{Top, TopBy};
@@ -104,6 +104,8 @@ pub struct AggregatesQuery {
     pub beyond_policy: bool,
     /// Only the largest, or smallest, of several series or groups.
     pub top: Option<Top>,
+    /// Whether the answer says what it was made from; without, [`References`] of a search are empty.
+    pub details: bool,
 }
 
 impl Default for AggregatesQuery {
@@ -123,6 +125,7 @@ impl Default for AggregatesQuery {
             needed_overlap: None,
             beyond_policy: false,
             top: None,
+            details: true,
         }
     }
 }
@@ -194,7 +197,8 @@ impl Engine {
     /// The series of the metrics that a question with a search names.
     pub(crate) async fn series_named(&self, query: &AggregatesQuery) -> Result<Vec<SeriesId>, QueryError> {
         let search = query.search.as_ref().ok_or_else(|| QueryError::refused("a search is needed"))?;
-        let resources = self.found(query, search).await?;
+        let mut resources = self.found(query, search).await?;
+        self.index.fill_metrics(&mut resources, names_of(query).as_deref()).await?;
         let named = self.named(query, &[&resources]).await?;
         let series: Vec<SeriesId> = named.iter().flatten().map(|named| named.metric.series).collect();
         if series.is_empty() { Err(no_metric(query)) } else { Ok(series) }
@@ -203,7 +207,8 @@ impl Engine {
     /// The one series that a question with a search comes to.
     pub(crate) async fn aggregated(&self, query: &AggregatesQuery) -> Result<Vec<AggregatedMeasure>, QueryError> {
         let search = query.search.as_ref().ok_or_else(|| QueryError::refused("a search is needed"))?;
-        let resources = self.found(query, search).await?;
+        let mut resources = self.found(query, search).await?;
+        self.index.fill_metrics(&mut resources, names_of(query).as_deref()).await?;
         let mut named = self.named(query, &[resources.as_slice()]).await?;
         let named = named.pop().filter(|named| !named.is_empty()).ok_or_else(|| no_metric(query))?;
         let grids = self.evaluate(query, &[query.part(named)]).await?.pop().unwrap_or_default();
@@ -233,7 +238,8 @@ impl Engine {
     }
 
     async fn by_resources(&self, query: &AggregatesQuery, resources: Vec<Resource>) -> Result<Aggregated, QueryError> {
-        let mut answers = self.by_each(query, vec![resources]).await?;
+        let count = resources.len();
+        let mut answers = self.by_each(query, resources, vec![count]).await?;
         answers.pop().flatten().ok_or_else(|| no_metric(query))
     }
 
@@ -243,41 +249,44 @@ impl Engine {
         search: &Search,
     ) -> Result<Vec<(Map<String, Value>, Aggregated)>, QueryError> {
         let mut keys: Vec<Map<String, Value>> = Vec::new();
-        let mut groups: Vec<Vec<Resource>> = Vec::new();
-        for resource in self.found(query, search).await? {
-            let key = group_of(&resource, &query.groupby);
-            match groups.last_mut() {
-                Some(group) if keys.last() == Some(&key) => group.push(resource),
+        let mut counts: Vec<usize> = Vec::new();
+        let resources = self.found(query, search).await?;
+        for resource in &resources {
+            let key = group_of(resource, &query.groupby);
+            match counts.last_mut() {
+                Some(count) if keys.last() == Some(&key) => *count += 1,
                 _ => {
                     keys.push(key);
-                    groups.push(vec![resource]);
+                    counts.push(1);
                 }
             }
         }
-        let answers = self.by_each(query, groups).await?;
+        let answers = self.by_each(query, resources, counts).await?;
         // A group without such a metric is left out.
         let answers: Vec<_> = keys.into_iter().zip(answers).filter_map(|(key, answer)| Some((key, answer?))).collect();
         if answers.is_empty() { Err(no_metric(query)) } else { Ok(answers) }
     }
 
-    /// One answer for each group of resources; `None` where no metric is meant. Many small groups are read a few
-    /// thousand resources at a time, so that what is in memory at once does not grow with their number.
+    /// One answer for each group of resources, which stand one after the other, each `counts` long; `None` where no
+    /// metric is meant. Many small groups are read a few thousand resources at a time, so that what is in memory at once
+    /// does not grow with their number.
     async fn by_each(
         &self,
         query: &AggregatesQuery,
-        groups: Vec<Vec<Resource>>,
+        resources: Vec<Resource>,
+        counts: Vec<usize>,
     ) -> Result<Vec<Option<Aggregated>>, QueryError> {
-        let mut answers = Vec::with_capacity(groups.len());
-        let mut groups = groups.into_iter().peekable();
-        while groups.peek().is_some() {
+        let mut answers = Vec::with_capacity(counts.len());
+        let mut resources = resources.into_iter();
+        let mut counts = counts.into_iter().peekable();
+        while counts.peek().is_some() {
             let mut round = Vec::new();
             let mut count = 0;
-            while let Some(group) = groups.next_if(|group| round.is_empty() || count + group.len() <= RESOURCES_AT_ONCE)
-            {
-                count += group.len();
-                round.push(group);
+            while let Some(one) = counts.next_if(|one| round.is_empty() || count + one <= RESOURCES_AT_ONCE) {
+                count += one;
+                round.push(one);
             }
-            self.answer_round(query, round, &mut answers).await?;
+            self.answer_round(query, resources.by_ref().take(count).collect(), round, &mut answers).await?;
         }
         Ok(answers)
     }
@@ -285,16 +294,27 @@ impl Engine {
     async fn answer_round(
         &self,
         query: &AggregatesQuery,
-        groups: Vec<Vec<Resource>>,
+        mut resources: Vec<Resource>,
+        counts: Vec<usize>,
         answers: &mut Vec<Option<Aggregated>>,
     ) -> Result<(), QueryError> {
-        let lists: Vec<&[Resource]> = groups.iter().map(Vec::as_slice).collect();
+        let names = names_of(query).filter(|_| !query.details);
+        self.index.fill_metrics(&mut resources, names.as_deref()).await?;
+        let mut rest = resources.as_slice();
+        let mut lists: Vec<&[Resource]> = Vec::with_capacity(counts.len());
+        for &count in &counts {
+            let (list, after) = rest.split_at(count);
+            lists.push(list);
+            rest = after;
+        }
         let named = self.named(query, &lists).await?;
         let parts: Vec<Part> = named.into_iter().map(|named| query.part(named)).collect();
         let grids = self.evaluate(query, &parts).await?;
-        for ((resources, part), grids) in groups.into_iter().zip(parts).zip(grids) {
+        let mut resources = resources.into_iter();
+        for ((count, part), grids) in counts.into_iter().zip(parts).zip(grids) {
+            let group: Vec<Resource> = resources.by_ref().take(count).collect();
             let named = part.named;
-            answers.push((!named.is_empty()).then(|| answer_of(query, resources, &named, &grids)));
+            answers.push((!named.is_empty()).then(|| answer_of(query, group, &named, &grids)));
         }
         Ok(())
     }
@@ -353,7 +373,8 @@ fn answer_of(query: &AggregatesQuery, resources: Vec<Resource>, named: &[Named],
         ),
     };
     let used: HashSet<Uuid> = named.iter().filter_map(|named| named.metric.resource_id).collect();
-    let references = resources.into_iter().filter(|resource| used.contains(&resource.id)).collect();
+    let is_shown = |resource: &Resource| query.details && used.contains(&resource.id);
+    let references = resources.into_iter().filter(is_shown).collect();
     Aggregated { measures, references: References::Resources(references) }
 }
 

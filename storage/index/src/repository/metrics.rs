@@ -1,6 +1,7 @@
 //! Metrics: made, attached to resources, listed, marked deleted, and forgotten once their points are gone.
 
 pub(crate) mod known;
+pub(crate) mod listing;
 
 use std::sync::Arc;
 
@@ -10,11 +11,13 @@ use uuid::Uuid;
 
 use super::{
     advance, counter, insert_rows,
-    paging::{Page, Sort, SortKey, bad_page, push_after_marker, push_order},
+    paging::{Page, Sort, SortKey, bad_page, stretches},
     policies::PolicyChoice,
     push_scope,
     resources::{MetricSource, created_by_project, created_by_user},
 };
+use listing::{COLUMNS, JOINS, Listing};
+
 use crate::{
     ArchivePolicy, Index, IndexError,
     filter::Column,
@@ -40,11 +43,6 @@ pub(crate) const METRIC_COLUMNS: &[&str] = &[
     "archive_policy_name",
     "status",
 ];
-const SELECT: &str = "SELECT m.id, m.series, m.name AS metric_name, m.unit, m.creator, m.resource_id, \
-     r.project_id AS resource_project_id, p.name, p.back_window, p.definition, p.aggregation_methods \
-     FROM index_metrics m JOIN index_archive_policies p ON p.name = m.archive_policy_name \
-     LEFT JOIN index_resources r ON r.id = m.resource_id";
-
 /// A series under a name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
@@ -144,6 +142,7 @@ impl Index {
             reason: String::new(),
             detail: new.name.clone().unwrap_or_default().into(),
         };
+        let series = SeriesId(self.next_series(1).await?);
         transact!(self.database, |tx| {
             if let (Some(resource), Some(name)) = (new.resource_id, &new.name) {
                 let known = "SELECT id FROM index_resources WHERE id = $1";
@@ -156,7 +155,6 @@ impl Index {
             }
             let choice = PolicyChoice::read(tx).await?;
             let policy = choice.strict(new.archive_policy_name.as_deref(), new.name.as_deref())?;
-            let series = SeriesId(advance(tx, "series", 1).await?);
             let row = metric_row(
                 id,
                 series,
@@ -167,7 +165,8 @@ impl Index {
                 &policy,
             );
             insert_rows(tx, "index_metrics", METRIC_COLUMNS, vec![row]).await?;
-            let row = tx.query_one(&format!("{SELECT} WHERE m.id = $1"), &[id.to_string().into()]).await?;
+            let row =
+                tx.query_one(&format!("{COLUMNS} FROM {JOINS} WHERE m.id = $1"), &[id.to_string().into()]).await?;
             self.metric_of(&row.ok_or_else(|| no_metric(id))?)
         })
         .map_err(|error: IndexError| if error.is_constraint() { taken() } else { error })
@@ -202,8 +201,7 @@ impl Index {
 
     async fn find_metrics(&self, query: &MetricQuery, limit: usize) -> Result<Vec<Metric>, IndexError> {
         let keys = sort_keys(&query.page.sort)?;
-        let mut sql = Sql::new(SELECT);
-        push_conditions(query, &mut sql);
+        let mut after = None;
         if let Some(marker) = &query.page.marker {
             let invalid = || bad_page(&format!("Invalid marker: `{marker}'"));
             let id = Uuid::parse_str(marker).map_err(|_| invalid())?;
@@ -218,29 +216,45 @@ impl Index {
                 .push(&place);
             push_scope(&query.scope, "m", &mut found);
             let row = self.database.query_one(&found.text, &found.values).await?.ok_or_else(invalid)?;
-            let cells: Vec<Value> =
-                keys.iter().enumerate().map(|(place, key)| key.cell(&row, &format!("k{place}"))).collect();
-            push_after_marker(&keys, &cells, &mut sql);
+            let cells = keys.iter().enumerate().map(|(place, key)| key.cell(&row, &format!("k{place}")));
+            after = Some(cells.collect::<Vec<Value>>());
         }
-        push_order(&keys, &mut sql);
-        let place = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        sql.push(" LIMIT ").push(&place);
-        let rows = self.database.query(&sql.text, &sql.values).await?;
-        rows.iter().map(|row| self.metric_of(row)).collect()
+        let listing = Listing { query, keys, marker: after, is_sqlite: self.is_sqlite() };
+        if let Some(sql) = listing.named(limit) {
+            return self.read_metrics(sql).await;
+        }
+        if let Some(ids) = self.short_list(listing.needed()).await? {
+            return self.read_metrics(listing.among(ids, limit)).await;
+        }
+        let mut found = Vec::new();
+        let first = listing.marker.as_ref().map(|marker| &marker[0]);
+        for (stretch, at_marker) in stretches(&listing.keys[0], first) {
+            if found.len() < limit {
+                found.extend(self.read_metrics(listing.stretch(stretch, at_marker, limit - found.len())).await?);
+            }
+        }
+        Ok(found)
     }
 
-    /// Names that active metrics of resources have within a scope, each once.
+    async fn read_metrics(&self, sql: Sql) -> Result<Vec<Metric>, IndexError> {
+        self.database.query(&sql.text, &sql.values).await?.iter().map(|row| self.metric_of(row)).collect()
+    }
+
+    /// Names that active metrics of resources have within a scope, each once, in their order. Of many metrics the names
+    /// are few: each is found by one step through the index of names, from the one before.
     pub async fn metric_names(&self, scope: &Scope) -> Result<Vec<String>, IndexError> {
-        let mut sql = Sql::new(
-            "SELECT DISTINCT m.name AS metric_name FROM index_metrics m \
-             LEFT JOIN index_resources r ON r.id = m.resource_id \
-             WHERE m.status = 'active' AND m.resource_id IS NOT NULL AND m.name IS NOT NULL",
-        );
-        push_scope(scope, "m", &mut sql);
-        let place = sql.bind(NAMES_MAX);
-        sql.push(" ORDER BY m.name LIMIT ").push(&place);
+        let short = match listing::visible(scope) {
+            Some(visible) => self.short_list(vec![visible]).await?,
+            None => None,
+        };
+        let sql = match short {
+            Some(ids) => names_among(ids),
+            None => names_by_steps(scope),
+        };
         let rows = self.database.query(&sql.text, &sql.values).await?;
-        Ok(rows.iter().map(|row| row.string("metric_name")).collect())
+        let mut names: Vec<String> = rows.iter().filter_map(|row| row.text("metric_name")).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Marks a metric deleted. Its points are removed later ([`Index::deleted_metrics`]).
@@ -302,30 +316,36 @@ impl Index {
     }
 }
 
-fn push_conditions(query: &MetricQuery, sql: &mut Sql) {
-    sql.push(if query.deleted { " WHERE m.status = 'delete'" } else { " WHERE m.status = 'active'" });
-    push_scope(&query.scope, "m", sql);
-    for (column, value) in [
-        ("m.name", &query.name),
-        ("m.unit", &query.unit),
-        ("m.creator", &query.creator),
-        ("m.created_by_user_id", &query.user_id),
-        ("m.created_by_project_id", &query.project_id),
-        ("m.archive_policy_name", &query.archive_policy_name),
-    ] {
-        if let Some(value) = value {
-            let place = sql.bind(value.as_str());
-            sql.push(&format!(" AND {column} = {place}"));
-        }
-    }
-    for (column, ids) in [("m.id", &query.ids), ("m.resource_id", &query.resource_ids)] {
-        if let Some(ids) = ids {
-            sql.push(&format!(" AND {column} IN ")).push_list(ids.iter().map(Uuid::to_string));
-        }
-    }
+/// The names of the metrics with these ids.
+pub(crate) fn names_among(ids: Sql) -> Sql {
+    let text = format!(
+        "SELECT DISTINCT m.name AS metric_name FROM (SELECT DISTINCT x.id FROM ({}) x) s CROSS JOIN index_metrics m \
+         WHERE m.id = s.id AND m.status = 'active' AND m.resource_id IS NOT NULL AND m.name IS NOT NULL LIMIT {NAMES_MAX}",
+        ids.text
+    );
+    Sql { text, ..ids }
 }
 
-fn sort_keys(sort: &[Sort]) -> Result<Vec<SortKey>, IndexError> {
+/// All names that a scope sees: the first, and from each the next.
+pub(crate) fn names_by_steps(scope: &Scope) -> Sql {
+    let mut sql = Sql::new("WITH RECURSIVE n (name) AS (");
+    for after in ["", " AND m.name > n.name"] {
+        let is_first = after.is_empty();
+        sql.push(if is_first { "SELECT " } else { " UNION ALL SELECT " });
+        sql.push(
+            "(SELECT m.name FROM index_metrics m LEFT JOIN index_resources r ON r.id = m.resource_id \
+             WHERE m.status = 'active' AND m.name IS NOT NULL AND m.resource_id IS NOT NULL",
+        );
+        sql.push(after);
+        push_scope(scope, "m", &mut sql);
+        sql.push(" ORDER BY m.name LIMIT 1)");
+        sql.push(if is_first { "" } else { " FROM n WHERE n.name IS NOT NULL" });
+    }
+    sql.push(&format!(") SELECT n.name AS metric_name FROM n WHERE n.name IS NOT NULL LIMIT {NAMES_MAX}"));
+    sql
+}
+
+pub(crate) fn sort_keys(sort: &[Sort]) -> Result<Vec<SortKey>, IndexError> {
     let mut keys = Vec::new();
     for key in sort {
         let column = match key.key.as_str() {
@@ -393,20 +413,24 @@ async fn has_metric(tx: &mut Transaction<'_>, resource_id: Uuid, name: &str) -> 
     Ok(tx.query_one(sql, &[resource_id.to_string().into(), name.into()]).await?.is_some())
 }
 
-/// Makes or attaches metrics of a resource.
+/// How many of them are to be made.
+pub(crate) fn count_new(metrics: &[(String, MetricSource)]) -> u64 {
+    metrics.iter().filter(|(_, source)| matches!(source, MetricSource::New { .. })).count() as u64
+}
+
+/// Makes or attaches metrics of a resource. `series`: the first of [`count_new`] numbers for the new ones.
 pub(crate) async fn attach_metrics(
     tx: &mut Transaction<'_>,
     resource_id: Uuid,
     creator: &str,
     metrics: &[(String, MetricSource)],
+    mut series: u64,
 ) -> Result<(), IndexError> {
     if metrics.is_empty() {
         return Ok(());
     }
     let choice = PolicyChoice::read(tx).await?;
     let mut rows = Vec::new();
-    let created = metrics.iter().filter(|(_, source)| matches!(source, MetricSource::New { .. })).count();
-    let mut series = if created > 0 { advance(tx, "series", created as u64).await? } else { 0 };
     for (name, source) in metrics {
         check_names(Some(name), None)?;
         if has_metric(tx, resource_id, name).await? {

@@ -65,11 +65,15 @@ pub(crate) struct SortKey {
     pub(crate) column: Column,
     pub(crate) descending: bool,
     pub(crate) nulls_first: bool,
+    /// No row has it missing: then an index gives the order, and nothing has to be said of missing values.
+    pub(crate) always_there: bool,
 }
 
 impl SortKey {
     pub(crate) fn new(column: Column, sort: &Sort) -> Self {
-        Self { column, descending: sort.descending, nulls_first: sort.nulls_first.unwrap_or(sort.descending) }
+        let always_there = is_never_null(&column);
+        let nulls_first = sort.nulls_first.unwrap_or(sort.descending);
+        Self { column, descending: sort.descending, nulls_first, always_there }
     }
 
     pub(crate) fn expression(&self, sql: &mut Sql) -> String {
@@ -86,23 +90,45 @@ impl SortKey {
     }
 }
 
+/// A stretch of an order. An index gives the order of what is there, but the databases disagree on where missing values
+/// stand; so an order whose first key may be missing is read as two stretches, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stretch {
+    /// All rows: the first key is never missing.
+    Whole,
+    /// The rows that have the first key.
+    Present,
+    /// The rows that do not.
+    Missing,
+}
+
+/// The stretches from the marker on, in their order; with each whether the marker stands in it.
+pub(crate) fn stretches(first: &SortKey, marker: Option<&Value>) -> Vec<(Stretch, bool)> {
+    if first.always_there {
+        return vec![(Stretch::Whole, marker.is_some())];
+    }
+    let order = match first.nulls_first {
+        true => [Stretch::Missing, Stretch::Present],
+        false => [Stretch::Present, Stretch::Missing],
+    };
+    let at = marker.map(|value| if is_null(value) { Stretch::Missing } else { Stretch::Present });
+    match at {
+        Some(at) if at == order[1] => vec![(order[1], true)],
+        at => vec![(order[0], at.is_some()), (order[1], false)],
+    }
+}
+
 /// ` ORDER BY`, with missing values where the key wants them on both databases.
 pub(crate) fn push_order(keys: &[SortKey], sql: &mut Sql) {
-    sql.push(" ORDER BY ");
     for (place, key) in keys.iter().enumerate() {
-        if place > 0 {
-            sql.push(", ");
-        }
         let expression = key.expression(sql);
-        let (missing, present) = if key.nulls_first { (0, 1) } else { (1, 0) };
         let direction = if key.descending { "DESC" } else { "ASC" };
-        if is_never_null(&key.column) {
-            sql.push(&format!("{expression} {direction}"));
-        } else {
-            sql.push(&format!(
-                "CASE WHEN {expression} IS NULL THEN {missing} ELSE {present} END, {expression} {direction}"
-            ));
-        }
+        let missing = match (key.always_there, key.nulls_first) {
+            (true, _) => "",
+            (false, true) => " NULLS FIRST",
+            (false, false) => " NULLS LAST",
+        };
+        sql.push(if place == 0 { " ORDER BY " } else { ", " }).push(&format!("{expression} {direction}{missing}"));
     }
 }
 
@@ -110,14 +136,28 @@ pub(crate) fn push_order(keys: &[SortKey], sql: &mut Sql) {
 fn is_never_null(column: &Column) -> bool {
     matches!(
         column,
-        Column::Id | Column::Text("m.id") | Column::Time("r.revision_start" | "r.started_at" | "r.revision")
+        Column::Id
+            | Column::Text(
+                "m.id"
+                    | "m.creator"
+                    | "m.created_by_user_id"
+                    | "m.created_by_project_id"
+                    | "m.archive_policy_name"
+                    | "m.status"
+                    | "r.type"
+                    | "r.original_resource_id"
+                    | "r.creator"
+                    | "r.created_by_user_id"
+                    | "r.created_by_project_id"
+            )
+            | Column::Time("r.revision_start" | "r.started_at" | "r.revision")
     )
 }
 
 /// ` AND (...)`: strictly after the marker in the order of `keys`.
 pub(crate) fn push_after_marker(keys: &[SortKey], marker: &[Value], sql: &mut Sql) {
     // Says nothing new, but lets an index start at the marker instead of walking through all pages before it.
-    if let (Some(key), Some(value)) = (keys.first().filter(|key| is_never_null(&key.column)), marker.first()) {
+    if let (Some(key), Some(value)) = (keys.first().filter(|key| key.always_there), marker.first()) {
         let expression = key.expression(sql);
         let place = sql.bind(value.clone());
         sql.push(&format!(" AND {expression} {} {place}", if key.descending { "<=" } else { ">=" }));
@@ -143,7 +183,7 @@ pub(crate) fn push_after_marker(keys: &[SortKey], marker: &[Value], sql: &mut Sq
                 let place = sql.bind(value.clone());
                 let operator = if key.descending { "<" } else { ">" };
                 let after = format!("{expression} {operator} {place}");
-                if nulls_first { after } else { format!("({after} OR {expression} IS NULL)") }
+                if nulls_first || key.always_there { after } else { format!("({after} OR {expression} IS NULL)") }
             }
         };
         sql.push(&format!(" AND {condition})"));
@@ -153,4 +193,23 @@ pub(crate) fn push_after_marker(keys: &[SortKey], marker: &[Value], sql: &mut Sq
 
 fn is_null(value: &Value) -> bool {
     matches!(value, Value::Text(None) | Value::Int(None) | Value::Real(None) | Value::Bytes(None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_read_in_stretches_from_the_marker_on() {
+        let key = |text: &str, column| SortKey::new(column, &Sort::parse(text).expect("a key"));
+        let last = key("host", Column::Text("r.project_id"));
+        let first = key("host:desc", Column::Text("r.project_id"));
+        let (there, missing) = (Value::from("x"), Value::Text(None));
+        assert_eq!(stretches(&key("id", Column::Id), Some(&there)), [(Stretch::Whole, true)]);
+        assert_eq!(stretches(&last, None), [(Stretch::Present, false), (Stretch::Missing, false)]);
+        assert_eq!(stretches(&last, Some(&there)), [(Stretch::Present, true), (Stretch::Missing, false)]);
+        assert_eq!(stretches(&last, Some(&missing)), [(Stretch::Missing, true)]);
+        assert_eq!(stretches(&first, Some(&missing)), [(Stretch::Missing, true), (Stretch::Present, false)]);
+        assert_eq!(stretches(&first, Some(&there)), [(Stretch::Present, true)]);
+    }
 }

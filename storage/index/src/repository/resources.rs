@@ -2,7 +2,8 @@
 //! `resources/changes.rs`.
 
 mod changes;
-mod search;
+pub(crate) mod listing;
+pub(crate) mod search;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,8 +13,13 @@ use serde_json::Map;
 use uuid::Uuid;
 
 use super::{
-    attribute_rows, insert_rows, metrics::attach_metrics, paging::Page, policies::to_json, push_scope,
-    revisions::ATTRIBUTE_COLUMNS, types::type_of,
+    attribute_rows, insert_rows,
+    metrics::{attach_metrics, count_new},
+    paging::Page,
+    policies::to_json,
+    push_scope,
+    revisions::ATTRIBUTE_COLUMNS,
+    types::type_of,
 };
 use crate::{
     Filter, Index, IndexError, ResourceType,
@@ -162,6 +168,7 @@ impl Index {
     pub async fn create_resource(&self, new: &NewResource) -> Result<Resource, IndexError> {
         let id = resource_uuid(&new.id, &new.creator)?;
         let now = self.clock.now();
+        let series = self.next_series(count_new(&new.metrics)).await?;
         let made = transact!(self.database, |tx| {
             let kind = read_type(tx, &new.resource_type).await?;
             let exists = "SELECT id FROM index_resources WHERE id = $1";
@@ -170,7 +177,7 @@ impl Index {
             }
             let started_at = new.started_at.unwrap_or(now);
             check_lifespan(started_at, new.ended_at)?;
-            let resource = Resource {
+            let mut resource = Resource {
                 id,
                 resource_type: kind.name.clone(),
                 original_resource_id: new.id.clone(),
@@ -186,10 +193,9 @@ impl Index {
                 metrics: BTreeMap::new(),
             };
             insert_resources(tx, &[(&resource, &kind)]).await?;
-            attach_metrics(tx, id, &new.creator, &new.metrics).await?;
-            let mut resources = vec![resource];
-            fill_metrics(tx, &mut resources).await?;
-            Ok(resources.pop().expect("one was put in"))
+            attach_metrics(tx, id, &new.creator, &new.metrics, series).await?;
+            fill_own_metrics(tx, &mut resource).await?;
+            Ok(resource)
         })
         .map_err(|error: IndexError| match error {
             error if error.is_constraint() => IndexError::Exists { what: format!("Resource {id}") },
@@ -343,10 +349,10 @@ pub(crate) async fn insert_resources(
     insert_rows(tx, "index_attributes", ATTRIBUTE_COLUMNS, attributes).await
 }
 
-fn metrics_of(resources: &[Resource]) -> Sql {
+fn metrics_of(is_sqlite: bool, resources: &[Resource]) -> Sql {
     let mut sql =
         Sql::new("SELECT id, name, resource_id FROM index_metrics WHERE status = 'active' AND resource_id IN ");
-    sql.push_list(resources.iter().map(|resource| resource.id.to_string()));
+    sql.push_texts(is_sqlite, resources.iter().map(|resource| resource.id.to_string()));
     sql
 }
 
@@ -360,13 +366,12 @@ fn read_metrics(rows: &[Row], metrics: &mut HashMap<Uuid, BTreeMap<String, Uuid>
     }
 }
 
-async fn fill_metrics(tx: &mut Transaction<'_>, resources: &mut [Resource]) -> Result<(), IndexError> {
-    let sql = metrics_of(resources);
+/// Puts its active metrics into a resource.
+async fn fill_own_metrics(tx: &mut Transaction<'_>, resource: &mut Resource) -> Result<(), IndexError> {
+    let sql = "SELECT id, name, resource_id FROM index_metrics WHERE status = 'active' AND resource_id = $1";
     let mut metrics = HashMap::new();
-    read_metrics(&tx.query(&sql.text, &sql.values).await?, &mut metrics);
-    for resource in resources {
-        resource.metrics = metrics.remove(&resource.id).unwrap_or_default();
-    }
+    read_metrics(&tx.query(sql, &[resource.id.to_string().into()]).await?, &mut metrics);
+    resource.metrics = metrics.remove(&resource.id).unwrap_or_default();
     Ok(())
 }
 

@@ -108,3 +108,27 @@ async fn remembered_metrics_follow_every_change() {
         assert!(by_id(&Scope::All).await.is_none() && by_name(&Scope::All, "cpu").await.is_none());
     }
 }
+
+#[tokio::test]
+async fn many_resources_made_at_once_lose_none_to_conflicts() {
+    for f in fixtures().await {
+        let index = Arc::new(f.index);
+        let make = |n: usize| {
+            let index = index.clone();
+            tokio::spawn(async move {
+                for part in 0..5 {
+                    let mut new = new_resource(&format!("r{n}-{part}"), "instance", "u:p", json!({"host": "h"}));
+                    let source = MetricSource::New { archive_policy_name: None, unit: None };
+                    new.metrics = ["cpu", "memory", "disk"].map(|name| (name.to_owned(), source.clone())).into();
+                    index.create_resource(&new).await.expect("made");
+                }
+            })
+        };
+        for task in (0..12).map(make).collect::<Vec<_>>() {
+            task.await.expect("no panic");
+        }
+        let metrics = index.all_metrics(&MetricQuery::new(Scope::All), 1000).await.expect("metrics");
+        let series: std::collections::HashSet<_> = metrics.iter().map(|metric| metric.series).collect();
+        assert_eq!((metrics.len(), series.len()), (180, 180), "each has a number of its own on {}", f.database.kind());
+    }
+}

@@ -29,7 +29,7 @@ impl Named {
 }
 
 impl Engine {
-    /// The resources of a search, sorted by the attributes of `groupby`.
+    /// The resources of a search, sorted by the attributes of `groupby`; without their metrics.
     pub(super) async fn found(&self, query: &AggregatesQuery, search: &Search) -> Result<Vec<Resource>, QueryError> {
         self.found_revisions(query, search, search.filter.clone(), false).await
     }
@@ -54,7 +54,7 @@ impl Engine {
             history,
             page: Page { limit: None, marker: None, sort },
         };
-        let resources = self.index.all_resources(&wanted, self.settings.resources_max + 1).await?;
+        let resources = self.index.bare_resources(&wanted, self.settings.resources_max + 1).await?;
         if resources.len() > self.settings.resources_max {
             let reason = format!("more than {} resources; search for fewer", self.settings.resources_max);
             return Err(QueryError::refused(reason));
@@ -136,6 +136,17 @@ impl Engine {
     pub(super) fn too_many(&self) -> QueryError {
         QueryError::refused(format!("more than {} metrics; search for fewer resources", self.settings.metrics_max))
     }
+}
+
+/// The names that the operands mean; `None` if one has a wildcard.
+pub(super) fn names_of(query: &AggregatesQuery) -> Option<Vec<String>> {
+    let references = query.operation.references();
+    let is_plain = |name: &str| !name.contains(['*', '?', '[']);
+    let plain = references.iter().all(|reference| is_plain(&reference.name));
+    let mut names: Vec<String> = references.into_iter().filter(|_| plain).map(|one| one.name.clone()).collect();
+    names.sort_unstable();
+    names.dedup();
+    plain.then_some(names)
 }
 
 pub(super) fn no_metric(query: &AggregatesQuery) -> QueryError {

@@ -32,7 +32,8 @@ impl Engine {
         search: &Search,
     ) -> Result<Vec<(Map<String, Value>, Aggregated)>, QueryError> {
         let filter = period_filter(&search.filter, query.start, query.stop);
-        let found = self.found_revisions(query, search, filter, true).await?;
+        let mut found = self.found_revisions(query, search, filter, true).await?;
+        self.index.fill_metrics(&mut found, None).await?;
         let groups = grouped(windows(found, query.start, query.stop), &query.groupby);
         let revisions: Vec<&[Resource]> =
             groups.iter().flat_map(|(_, revisions)| revisions).map(|r| std::slice::from_ref(&r.resource)).collect();

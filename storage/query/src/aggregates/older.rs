@@ -60,7 +60,9 @@ impl Engine {
             ..AggregatesQuery::default()
         };
         let mut groups: Vec<(Map<String, Value>, Vec<uuid::Uuid>)> = Vec::new();
-        for resource in self.found(&query, search).await? {
+        let mut resources = self.found(&query, search).await?;
+        self.index.fill_metrics(&mut resources, Some(&[name.to_owned()])).await?;
+        for resource in resources {
             let key = group_of(&resource, groupby);
             if groups.last().is_none_or(|(last, _)| *last != key) {
                 groups.push((key, Vec::new()));

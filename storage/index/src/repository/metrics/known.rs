@@ -65,7 +65,11 @@ impl KnownMetrics {
     pub(crate) fn new(metrics_max: u64, resources_max: u64) -> Self {
         Self {
             by_id: Cache::new(metrics_max),
-            by_resource: Cache::new(resources_max),
+            // Counted in metrics: of resources with ten each, as many as the other cache has metrics.
+            by_resource: Cache::builder()
+                .max_capacity(metrics_max)
+                .weigher(|_, known: &Known<ByName>| u32::try_from(known.what.len()).unwrap_or(u32::MAX).max(1))
+                .build(),
             ended: Cache::new(resources_max),
             forgotten: AtomicU64::new(0),
             policies: Mutex::new(HashMap::new()),
@@ -228,5 +232,42 @@ impl Index {
         let metric = Arc::new(metric);
         self.metrics_known.by_id.insert(metric.id, Known { deletions, what: metric.clone() });
         metric
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_by_resource_are_bounded_by_their_number_not_by_that_of_resources() {
+        let known = KnownMetrics::new(100, 1000);
+        let policy = Arc::new(ArchivePolicy {
+            name: "p".into(),
+            back_window: 0,
+            definition: Vec::new(),
+            given_methods: Vec::new(),
+            aggregation_methods: Vec::new(),
+        });
+        let names = |resource: u128| -> ByName {
+            let metric = |n: u128| Metric {
+                id: Uuid::from_u128(resource * 100 + n),
+                series: orzo_model::SeriesId(0),
+                name: None,
+                unit: None,
+                creator: String::new(),
+                archive_policy: policy.clone(),
+                resource_id: None,
+                resource_project_id: None,
+            };
+            (0..10).map(|n| (format!("m{n}").into(), Arc::new(metric(n)))).collect()
+        };
+        for resource in 0..50 {
+            let what = Arc::new(names(resource));
+            known.by_resource.insert(Uuid::from_u128(resource), Known { deletions: 0, what });
+        }
+        known.by_resource.run_pending_tasks();
+        assert!(known.by_resource.weighted_size() <= 100, "{}", known.by_resource.weighted_size());
+        assert!(known.by_resource.entry_count() > 0);
     }
 }

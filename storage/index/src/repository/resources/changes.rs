@@ -7,14 +7,14 @@ use orzo_model::{Scope, Timestamp};
 use uuid::Uuid;
 
 use super::{
-    CURRENT, MetricSource, NAMED_AT_ONCE, Resource, ResourceChange, ResourceQuery, check_lifespan, fill_metrics,
+    CURRENT, MetricSource, NAMED_AT_ONCE, Resource, ResourceChange, ResourceQuery, check_lifespan, fill_own_metrics,
     is_same, read_resource, set_attribute,
 };
 use crate::{
     Index, IndexError,
     repository::{
         advance, change_row, counter,
-        metrics::{attach_metrics, detach_metrics},
+        metrics::{attach_metrics, count_new, detach_metrics},
     },
     sql::{Sql, transact},
 };
@@ -29,6 +29,7 @@ impl Index {
         change: &ResourceChange,
     ) -> Result<(Resource, bool), IndexError> {
         let now = self.clock.now();
+        let series = self.next_series(change.metrics.as_deref().map_or(0, count_new)).await?;
         let (resource, changed, detached) = transact!(self.database, |tx| {
             let (old, kind) = read_resource(tx, scope, resource_type, id).await?;
             let mut new = old.clone();
@@ -55,13 +56,12 @@ impl Index {
             let mut deletions = None;
             if let Some(metrics) = &change.metrics {
                 detach_metrics(tx, id).await?;
-                attach_metrics(tx, id, &old.creator, metrics).await?;
+                attach_metrics(tx, id, &old.creator, metrics, series).await?;
                 advance(tx, "deletions", 1).await?;
                 deletions = Some(counter(tx, "deletions").await?);
             }
-            let mut resources = vec![new];
-            fill_metrics(tx, &mut resources).await?;
-            Ok((resources.pop().expect("one was put in"), changed, deletions))
+            fill_own_metrics(tx, &mut new).await?;
+            Ok((new, changed, deletions))
         })?;
         if let Some(deletions) = detached {
             self.saw_deletions(deletions);
@@ -78,12 +78,12 @@ impl Index {
         creator: &str,
         metrics: &[(String, MetricSource)],
     ) -> Result<Resource, IndexError> {
+        let series = self.next_series(count_new(metrics)).await?;
         let resource = transact!(self.database, |tx| {
-            let (resource, _) = read_resource(tx, scope, "generic", id).await?;
-            attach_metrics(tx, id, creator, metrics).await?;
-            let mut resources = vec![resource];
-            fill_metrics(tx, &mut resources).await?;
-            Ok(resources.pop().expect("one was put in"))
+            let (mut resource, _) = read_resource(tx, scope, "generic", id).await?;
+            attach_metrics(tx, id, creator, metrics, series).await?;
+            fill_own_metrics(tx, &mut resource).await?;
+            Ok(resource)
         })
         .map_err(|error: IndexError| match (error, metrics.first()) {
             (error, Some((name, _))) if error.is_constraint() => IndexError::NamedMetricExists { name: name.clone() },

@@ -1,4 +1,4 @@
-//! Searching resources: conditions, pages and history, made into one SQL text.
+//! Searching resources: current ones by the statements of `listing.rs`, history by one of its own.
 
 use std::collections::HashMap;
 
@@ -6,12 +6,14 @@ use orzo_database::Value;
 use orzo_model::Scope;
 use uuid::Uuid;
 
-use super::{CURRENT, NAMED_AT_ONCE, RESOURCE_COLUMNS, Resource, metrics_of, read_metrics, resource_of, resource_uuid};
+use super::{
+    CURRENT, RESOURCE_COLUMNS, Resource, listing::Listing, metrics_of, read_metrics, resource_of, resource_uuid,
+};
 use crate::{
     Filter, Index, IndexError, ResourceType,
     filter::{Column, Context, column},
     repository::{
-        paging::{Page, Sort, SortKey, bad_page, push_after_marker, push_order},
+        paging::{Page, Sort, SortKey, bad_page, push_after_marker, push_order, stretches},
         push_scope,
     },
     sql::Sql,
@@ -24,6 +26,9 @@ const EVERY_REVISION: &str = "(SELECT id, type, original_resource_id, creator, c
      UNION ALL SELECT id, type, original_resource_id, creator, created_by_user_id, \
      created_by_project_id, project_id, user_id, started_at, ended_at, revision_start, attributes, \
      revision, revision_end FROM index_resource_history)";
+
+/// Resources whose metrics one statement reads.
+const FILLED_AT_ONCE: usize = 1000;
 
 /// A question about resources.
 #[derive(Clone, Debug)]
@@ -46,12 +51,12 @@ impl Index {
     /// One page of the resources that a search finds.
     pub async fn resources(&self, query: &ResourceQuery) -> Result<Vec<Resource>, IndexError> {
         let limit = query.page.limit.unwrap_or(usize::MAX).min(self.settings.page_max);
-        self.search(query, Some(limit)).await
+        self.search(query, limit).await
     }
 
     /// All resources that a search finds, at most `limit` of them; for aggregation over groups.
     pub async fn all_resources(&self, query: &ResourceQuery, limit: usize) -> Result<Vec<Resource>, IndexError> {
-        self.search(query, Some(limit)).await
+        self.search(query, limit).await
     }
 
     /// The revisions of one resource, oldest first unless the page says otherwise.
@@ -74,32 +79,84 @@ impl Index {
         .await
     }
 
-    async fn search(&self, query: &ResourceQuery, limit: Option<usize>) -> Result<Vec<Resource>, IndexError> {
+    /// The same without their metrics, for who needs few of them ([`Index::fill_metrics`]).
+    pub async fn bare_resources(&self, query: &ResourceQuery, limit: usize) -> Result<Vec<Resource>, IndexError> {
         let kind = self.resource_type(&query.resource_type).await?;
-        let source = if query.history { EVERY_REVISION } else { CURRENT };
-        let mut sql = Sql::new(format!("SELECT {RESOURCE_COLUMNS} FROM {source} r WHERE 1 = 1"));
-        self.push_conditions(query, &kind, &mut sql)?;
         let keys = sort_keys(&query.page.sort, &kind, query.history)?;
-        if let Some(marker) = &query.page.marker {
-            let row = self.marker_row(query, &kind, marker, &keys).await?;
-            push_after_marker(&keys, &row, &mut sql);
+        let marker = match &query.page.marker {
+            Some(marker) => Some(self.marker_row(query, &kind, marker, &keys).await?),
+            None => None,
+        };
+        if query.history {
+            return self.read(self.every_revision(query, &kind, &keys, marker.as_deref(), limit)?).await;
         }
-        push_order(&keys, &mut sql);
-        if let Some(limit) = limit {
-            let place = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
-            sql.push(" LIMIT ").push(&place);
+        let context = self.context(query, &kind);
+        let listing = Listing { query, kind: &kind, context, keys, marker };
+        if let Some(pinned) = listing.pinned()? {
+            return self.read(listing.along(&pinned, limit)?).await;
         }
-        let rows = self.database.query(&sql.text, &sql.values).await?;
-        let mut resources: Vec<Resource> = rows.iter().map(resource_of).collect::<Result<_, _>>()?;
+        if let Some(ids) = self.short_list(listing.needed()?).await? {
+            return self.read(listing.among(ids, limit)?).await;
+        }
+        let mut found = Vec::new();
+        let first = listing.marker.as_ref().map(|marker| &marker[0]);
+        for (stretch, at_marker) in stretches(&listing.keys[0], first) {
+            if found.len() < limit {
+                let sql = listing.stretch(stretch, at_marker, limit - found.len())?;
+                found.extend(self.read(sql).await?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Puts their active metrics into resources; of `names`, if they are given, only these.
+    pub async fn fill_metrics(&self, resources: &mut [Resource], names: Option<&[String]>) -> Result<(), IndexError> {
         let mut metrics = HashMap::new();
-        for chunk in resources.chunks(NAMED_AT_ONCE) {
-            let sql = metrics_of(chunk);
+        for chunk in resources.chunks(FILLED_AT_ONCE) {
+            let mut sql = metrics_of(self.is_sqlite(), chunk);
+            if let Some(names) = names {
+                sql.push(" AND name IN ").push_list(names.iter().map(String::as_str));
+            }
             read_metrics(&self.database.query(&sql.text, &sql.values).await?, &mut metrics);
         }
-        for resource in &mut resources {
+        for resource in resources {
+            // Several revisions of one resource may stand there.
             resource.metrics = metrics.get(&resource.id).cloned().unwrap_or_default();
         }
+        Ok(())
+    }
+
+    async fn search(&self, query: &ResourceQuery, limit: usize) -> Result<Vec<Resource>, IndexError> {
+        let mut resources = self.bare_resources(query, limit).await?;
+        self.fill_metrics(&mut resources, None).await?;
         Ok(resources)
+    }
+
+    async fn read(&self, sql: Sql) -> Result<Vec<Resource>, IndexError> {
+        self.database.query(&sql.text, &sql.values).await?.iter().map(resource_of).collect()
+    }
+
+    fn every_revision(
+        &self,
+        query: &ResourceQuery,
+        kind: &ResourceType,
+        keys: &[SortKey],
+        marker: Option<&[Value]>,
+        limit: usize,
+    ) -> Result<Sql, IndexError> {
+        let mut sql = Sql::new(format!("SELECT {RESOURCE_COLUMNS} FROM {EVERY_REVISION} r WHERE 1 = 1"));
+        self.push_conditions(query, kind, &mut sql)?;
+        if let Some(marker) = marker {
+            push_after_marker(keys, marker, &mut sql);
+        }
+        push_order(keys, &mut sql);
+        let place = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        sql.push(" LIMIT ").push(&place);
+        Ok(sql)
+    }
+
+    pub(crate) fn context<'a>(&self, query: &'a ResourceQuery, kind: &'a ResourceType) -> Context<'a> {
+        Context { kind, creator: query.creator.as_deref(), now: self.clock.now(), is_sqlite: self.is_sqlite() }
     }
 
     pub(super) fn push_conditions(
@@ -114,14 +171,8 @@ impl Index {
         }
         push_scope(&query.scope, "r", sql);
         if !query.filter.is_everything() {
-            let context = Context {
-                kind,
-                creator: query.creator.as_deref(),
-                now: self.clock.now(),
-                is_sqlite: self.database.kind() == "sqlite",
-            };
             sql.push(" AND (");
-            context.push(&query.filter, sql)?;
+            self.context(query, kind).push(&query.filter, sql)?;
             sql.push(")");
         }
         Ok(())
@@ -162,7 +213,7 @@ impl Index {
     }
 }
 
-fn sort_keys(sort: &[Sort], kind: &ResourceType, history: bool) -> Result<Vec<SortKey>, IndexError> {
+pub(crate) fn sort_keys(sort: &[Sort], kind: &ResourceType, history: bool) -> Result<Vec<SortKey>, IndexError> {
     let defaults = [Sort::ascending("revision_start"), Sort::ascending("started_at")];
     let sort = if sort.is_empty() { &defaults[..] } else { sort };
     let mut keys = Vec::new();
