@@ -40,6 +40,10 @@ enum Command {
     Store(commands::store::Arguments),
     /// Read measures from a running Orzo (or Gnocchi), as a table, CSV, JSON or a plot.
     Measures(commands::measures::Arguments),
+    /// Ask in PromQL, for a table, CSV, JSON or a plot.
+    Query(commands::query::Arguments),
+    /// The busiest guests, refreshed until stopped.
+    Top(commands::top::Arguments),
     /// Alarms and their notices, of a running Orzo (or Aodh).
     Alarm(commands::alarm::Arguments),
 }
@@ -57,6 +61,8 @@ fn main() -> ExitCode {
         Command::Meters(arguments) => commands::meters::run(arguments),
         Command::Store(arguments) => commands::store::run(arguments),
         Command::Measures(arguments) => commands::measures::run(arguments),
+        Command::Query(arguments) => commands::query::run(arguments),
+        Command::Top(arguments) => commands::top::run(arguments),
         Command::Alarm(arguments) => commands::alarm::run(arguments),
     };
     match outcome {

@@ -3,14 +3,13 @@
 use anyhow::{Context, bail};
 use orzo_session::{ServiceRequest, Session};
 use serde_json::{Value, json};
-use textplots::{Chart, Plot, Shape};
 use url::form_urlencoded;
 
-use super::output::{Format, Rows};
+use super::{
+    output::{Format, Rows},
+    plot,
+};
 use crate::client::Target;
-
-/// Width and height of a plot in dots; two by four dots are one character.
-const PLOT_DOTS: (u32, u32) = (160, 60);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -205,14 +204,14 @@ async fn try_rule(test: &Test) -> anyhow::Result<()> {
     }
     let timeline = post(&test.common, "v2/alarms/test", &body).await?;
     if test.plot {
-        plot(&timeline)?;
+        draw(&timeline)?;
     }
     let columns = ["timestamp", "previous", "current", "reason"];
     table(&columns, &timeline["transitions"])?.print(test.common.format)
 }
 
 /// The newest value of each window, and a bar below for the windows in which the alarm would have been on.
-fn plot(timeline: &Value) -> anyhow::Result<()> {
+fn draw(timeline: &Value) -> anyhow::Result<()> {
     let windows = timeline["windows"].as_array().context("the server's answer has no windows")?;
     let time = |window: &Value| -> anyhow::Result<orzo_model::Timestamp> {
         Ok(window["end"].as_str().context("a window has no end")?.parse()?)
@@ -228,10 +227,8 @@ fn plot(timeline: &Value) -> anyhow::Result<()> {
             line.push((time(window)?.since(start).as_secs_f32(), value as f32));
         }
     }
-    // A single point still needs a width to be drawn in.
-    let width = end.since(start).as_secs_f32().max(1.0);
-    Chart::new(PLOT_DOTS.0, PLOT_DOTS.1, 0.0, width).lineplot(&Shape::Lines(&line)).nice();
-    let columns = (PLOT_DOTS.0 / 2) as usize;
+    plot::chart(&line, end.since(start).as_secs_f32());
+    let columns = (plot::PLOT_DOTS.0 / 2) as usize;
     let bar: String = (0..columns)
         .map(|column| {
             let own = &windows[column * windows.len() / columns];

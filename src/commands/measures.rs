@@ -2,14 +2,13 @@
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use textplots::{Chart, Plot, Shape};
 use url::form_urlencoded;
 
-use super::output::{Format, Rows};
+use super::{
+    output::{Format, Rows},
+    plot,
+};
 use crate::client::Target;
-
-/// Width and height of a plot in dots; two by four dots are one character.
-const PLOT_DOTS: (u32, u32) = (160, 60);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -56,7 +55,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let measures = runtime.block_on(fetch(&show))?;
     if show.plot {
-        return plot(&show, &measures);
+        return draw(&show, &measures);
     }
     let rows = measures.iter().map(|(time, granularity, value)| vec![json!(time), json!(granularity), json!(value)]);
     Rows { columns: vec!["timestamp", "granularity", "value"], rows: rows.collect() }.print(show.format)
@@ -95,7 +94,7 @@ async fn fetch(show: &Show) -> anyhow::Result<Measures> {
 }
 
 /// Draws the finest granularity.
-fn plot(show: &Show, measures: &Measures) -> anyhow::Result<()> {
+fn draw(show: &Show, measures: &Measures) -> anyhow::Result<()> {
     let finest = measures.iter().map(|(_, granularity, _)| *granularity).fold(f64::INFINITY, f64::min);
     let points: Vec<(&str, f32)> = measures
         .iter()
@@ -111,10 +110,8 @@ fn plot(show: &Show, measures: &Measures) -> anyhow::Result<()> {
         .iter()
         .map(|(time, value)| Ok((time.parse::<orzo_model::Timestamp>()?.since(start).as_secs_f32(), *value)))
         .collect::<Result<_, orzo_model::TimeError>>()?;
-    // A single point still needs a width to be drawn in.
-    let width = line.last().map_or(1.0, |(x, _)| x.max(1.0));
     println!("{} of {} ({} per {finest} s)", show.metric, show.resource, show.aggregation);
-    Chart::new(PLOT_DOTS.0, PLOT_DOTS.1, 0.0, width).lineplot(&Shape::Lines(&line)).nice();
+    plot::chart(&line, line.last().map_or(0.0, |(x, _)| *x));
     println!("{first}  to  {last}");
     Ok(())
 }

@@ -111,7 +111,8 @@ pub(crate) fn message_of(body: &[u8]) -> String {
     let parsed: Option<Value> = serde_json::from_slice(body).ok();
     let message = parsed.as_ref().and_then(|value| {
         let inner = value.as_object()?.values().find_map(|inner| inner["message"].as_str());
-        inner.or_else(|| value["message"].as_str())
+        // The last is how Prometheus says it.
+        inner.or_else(|| value["message"].as_str()).or_else(|| value["error"].as_str())
     });
     let text = message.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned);
     text.chars().take(MESSAGE_CHARS_MAX).collect()
@@ -171,6 +172,7 @@ mod tests {
     fn a_refusals_words_are_found_in_every_services_shape() {
         assert_eq!(message_of(br#"{"error": {"code": 403, "message": "no"}}"#), "no");
         assert_eq!(message_of(br#"{"itemNotFound": {"message": "gone"}}"#), "gone");
+        assert_eq!(message_of(br#"{"status": "error", "error": "no such function"}"#), "no such function");
         assert_eq!(message_of(b"<html>"), "<html>");
     }
 }

@@ -15,6 +15,7 @@ const SERVICES: &[(&str, &str, &str)] = &[
     ("metering", "ceilometer", "/metering"),
     ("event", "panko", "/event"),
     ("rating", "cloudkitty", "/rating"),
+    ("prometheus", "prometheus", "/prometheus"),
 ];
 
 const INTERFACES: &[&str] = &["public", "internal", "admin"];
