@@ -8,6 +8,7 @@ pub(crate) mod output;
 pub(crate) mod plot;
 pub(crate) mod prometheus;
 pub(crate) mod query;
+pub(crate) mod rating;
 pub(crate) mod serve;
 pub(crate) mod store;
 pub(crate) mod top;

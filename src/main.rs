@@ -44,6 +44,8 @@ enum Command {
     Query(commands::query::Arguments),
     /// The busiest guests, refreshed until stopped.
     Top(commands::top::Arguments),
+    /// What usages cost under rules: CloudKitty's hashmap in exact decimals.
+    Rating(commands::rating::Arguments),
     /// Alarms and their notices, of a running Orzo (or Aodh).
     Alarm(commands::alarm::Arguments),
 }
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Measures(arguments) => commands::measures::run(arguments),
         Command::Query(arguments) => commands::query::run(arguments),
         Command::Top(arguments) => commands::top::run(arguments),
+        Command::Rating(arguments) => commands::rating::run(arguments),
         Command::Alarm(arguments) => commands::alarm::run(arguments),
     };
     match outcome {

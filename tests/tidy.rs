@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("orzo-promql", &[]),
     ("orzo-query", &["orzo-model", "orzo-definitions", "orzo-store", "orzo-index", "orzo-labels", "orzo-promql"]),
     ("orzo-alarms", &["orzo-model", "orzo-database"]),
+    ("orzo-rating", &[]),
     (
         "orzo-api",
         &[
@@ -68,6 +69,7 @@ const TOP: &[&str] = &[
     "collector",
     "storage",
     "alarms",
+    "rating",
     "api",
     "tests",
     "rustfmt.toml",
