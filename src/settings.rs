@@ -265,6 +265,7 @@ pub(crate) struct AlarmSettings {
     pub(crate) user_quota: i64,
     pub(crate) noauth: bool,
     pub(crate) evaluation_metrics: bool,
+    pub(crate) announcements: bool,
 }
 
 impl Default for ServerSettings {
@@ -457,6 +458,7 @@ impl Default for AlarmSettings {
             user_quota: -1,
             noauth: false,
             evaluation_metrics: false,
+            announcements: false,
         }
     }
 }
@@ -528,6 +530,9 @@ impl Settings {
         }
         if self.alarms.noauth && !self.server.listen.ip().is_loopback() {
             bail!("alarms.noauth believes whoever asks, so server.listen must be an address of this machine only");
+        }
+        if self.alarms.announcements && self.bus.url.is_none() {
+            bail!("alarms.announcements needs RabbitMQ (bus.url): nobody outside this process could hear them");
         }
         orzo_alarms::AllowList::parse(&self.alarms.webhook_allow).context("alarms.webhook_allow")?;
         Ok(())

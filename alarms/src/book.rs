@@ -4,6 +4,7 @@
 //! saw; of two changes at once one loses with [`BookError::Changed`] and nothing of it is kept. The history is in
 //! `book/history.rs`, the outbox in `book/notices.rs`.
 
+pub(crate) mod announcements;
 mod history;
 mod leases;
 mod notices;
@@ -25,6 +26,7 @@ use crate::{
     verdict::Judgement,
 };
 
+use announcements::Origin;
 use history::{Author, change, difference, write_change};
 pub use history::{Change, ChangeKind};
 pub(crate) use leases::{Lease, partition_of};
@@ -182,6 +184,8 @@ pub struct AlarmBook {
     evaluations: Evaluations,
     /// Under which name leases are held; a new one for each start if there is none.
     holder: Option<Arc<str>>,
+    /// Whether changes are announced on the bus.
+    announces: bool,
     /// Counts changes through the API in this process.
     changes: Arc<watch::Sender<u64>>,
     /// The changes themselves.
@@ -231,6 +235,7 @@ impl AlarmBook {
             quotas: QuotaDefaults::default(),
             evaluations: Evaluations::default(),
             holder: None,
+            announces: false,
             changes: Arc::new(watch::Sender::new(0)),
             told: broadcast::Sender::new(TOLD_MAX),
         })
@@ -283,9 +288,10 @@ impl AlarmBook {
         };
         let author = Author { user_id: Some(user_id), project_id: Some(project_id) };
         let change = change(&alarm, ChangeKind::Creation, alarm.to_json().to_string(), &author, now);
+        let announcement = self.announcement(&change, Origin::Api);
         let quotas = self.quotas;
         self.in_transaction(|tx| {
-            let (alarm, change) = (alarm.clone(), change.clone());
+            let (alarm, change, announcement) = (alarm.clone(), change.clone(), announcement.clone());
             Box::pin(async move {
                 quotas::check(tx, quotas, &alarm.user_id, &alarm.project_id).await?;
                 let places: Vec<_> = (1..=COLUMNS.len() + 1).map(|place| format!("${place}")).collect();
@@ -294,6 +300,7 @@ impl AlarmBook {
                 let mut values = values_of(&alarm);
                 values.push(now.into());
                 tx.execute(&sql, &values).await?;
+                announcements::write(tx, announcement.as_ref()).await?;
                 write_change(tx, &change).await
             })
         })
@@ -409,20 +416,39 @@ impl AlarmBook {
 
     /// Removes an alarm with its history. Notices that wait are still delivered: what they tell has happened.
     pub async fn delete(&self, scope: &Scope, alarm_id: &str) -> Result<(), BookError> {
-        self.get(scope, alarm_id).await?;
+        self.remove(scope, alarm_id, &Author { user_id: None, project_id: None }).await
+    }
+
+    /// The same, and tells who did it.
+    pub async fn delete_by(
+        &self,
+        scope: &Scope,
+        alarm_id: &str,
+        user_id: &str,
+        project_id: &str,
+    ) -> Result<(), BookError> {
+        self.remove(scope, alarm_id, &Author { user_id: Some(user_id), project_id: Some(project_id) }).await
+    }
+
+    async fn remove(&self, scope: &Scope, alarm_id: &str, author: &Author<'_>) -> Result<(), BookError> {
+        let alarm = self.get(scope, alarm_id).await?;
         self.evaluations.forget(alarm_id);
         let now = self.clock.now();
+        let detail = json!({"state": alarm.state}).to_string();
+        let change = change(&alarm, ChangeKind::Deletion, detail, author, now);
+        let announcement = self.announcement(&change, Origin::Api);
         self.in_transaction(|tx| {
-            let alarm_id = alarm_id.to_owned();
+            let (alarm_id, announcement) = (alarm_id.to_owned(), announcement.clone());
             Box::pin(async move {
                 tx.execute("DELETE FROM alarm_history WHERE alarm_id = $1", &[alarm_id.as_str().into()]).await?;
-                tx.execute("DELETE FROM alarms WHERE alarm_id = $1", &[alarm_id.as_str().into()]).await?;
+                let removed = tx.execute("DELETE FROM alarms WHERE alarm_id = $1", &[alarm_id.as_str().into()]).await?;
                 let sql = "INSERT INTO alarm_removals (alarm_id, removed_at) VALUES ($1, $2) \
                            ON CONFLICT (alarm_id) DO NOTHING";
                 tx.execute(sql, &[alarm_id.as_str().into(), now.into()]).await?;
                 let old = now.minus(REMOVALS_KEPT);
                 tx.execute("DELETE FROM alarm_removals WHERE removed_at < $1", &[old.into()]).await?;
-                Ok(())
+                // Of two that delete it at once, one has.
+                announcements::write(tx, announcement.as_ref().filter(|_| removed > 0)).await
             })
         })
         .await?;
@@ -490,7 +516,13 @@ impl AlarmBook {
     /// else's change, or whose partition has gone to another evaluator, leaves nothing, and the others are written.
     pub(crate) async fn write_transitions(&self, transitions: &[Transition]) -> Result<Vec<Written>, BookError> {
         let now = self.clock.now();
-        let prepared: Vec<Prepared> = transitions.iter().map(|transition| prepare(transition, now)).collect();
+        let prepare = |transition| {
+            let mut prepared = prepare(transition, now);
+            let announce = |change| self.announcement(change, Origin::Evaluator);
+            prepared.notices.extend(prepared.change.as_ref().and_then(announce));
+            prepared
+        };
+        let prepared: Vec<Prepared> = transitions.iter().map(prepare).collect();
         self.in_transaction(|tx| {
             let prepared = prepared.clone();
             Box::pin(async move {
@@ -519,13 +551,15 @@ impl AlarmBook {
         after.revision = before.revision + 1;
         let seen = before.revision;
         let now = self.clock.now();
+        let announcement = self.announcement(&change, Origin::Api);
         self.in_transaction(|tx| {
-            let (after, change) = (after.clone(), change.clone());
+            let (after, change, announcement) = (after.clone(), change.clone(), announcement.clone());
             Box::pin(async move {
                 if !set_row(tx, &after, seen, None).await? {
                     return Err(BookError::Changed { alarm_id: after.alarm_id });
                 }
                 touch(tx, &after.alarm_id, now).await?;
+                announcements::write(tx, announcement.as_ref()).await?;
                 write_change(tx, &change).await
             })
         })
@@ -619,4 +653,4 @@ fn is_visible(scope: &Scope, alarm: &Alarm) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

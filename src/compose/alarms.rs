@@ -58,6 +58,7 @@ impl AlarmLedger {
         let Ground { settings, clock, database, .. } = ground;
         let book = AlarmBook::open(database.clone(), clock.clone()).await.context("cannot open the alarm book")?;
         let quotas = QuotaDefaults { project: settings.alarms.project_quota, user: settings.alarms.user_quota };
+        let book = if settings.alarms.announcements { book.with_announcements() } else { book };
         let deliverer = open_deliverer(ground, session)?;
         let prometheus = match &settings.alarms.prometheus_url {
             Some(url) => {

@@ -15,6 +15,10 @@ const DELIVERIES_MAX: u32 = 200;
 /// Notices that wait for a consumer of a topic; more of them wait in the outbox.
 const WAITING_MAX: u32 = 100_000;
 
+/// The exchange and the queue of Aodh's notifications, as oslo.messaging declares them.
+const AODH_EXCHANGE: &str = "aodh";
+const NOTIFICATIONS: &str = "notifications.info";
+
 /// Trusts and the cloud's services.
 pub(super) struct CloudServices(pub(super) Arc<Session>);
 
@@ -79,7 +83,6 @@ impl TopicDoor for Topics {
             delivery_limit: DELIVERIES_MAX,
             length_max: WAITING_MAX,
         };
-        let unavailable = |error: orzo_bus::BusError| DoorError::Unavailable { reason: error.to_string() };
         self.0.declare(&queue).await.map_err(unavailable)?;
         let message = Message {
             exchange: ORZO_EXCHANGE.to_owned(),
@@ -91,4 +94,29 @@ impl TopicDoor for Topics {
         };
         self.0.publish(message).await.map_err(unavailable)
     }
+
+    async fn announce(&self, message_id: &str, body: &str) -> Result<(), DoorError> {
+        // Declared as every oslo.messaging service does that publishes: what nobody reads yet waits in the queue.
+        let queue = QueueSpec {
+            name: NOTIFICATIONS.to_owned(),
+            kind: QueueKind::OsloClassic,
+            bindings: vec![(AODH_EXCHANGE.to_owned(), NOTIFICATIONS.to_owned())],
+            delivery_limit: DELIVERIES_MAX,
+            length_max: WAITING_MAX,
+        };
+        self.0.declare(&queue).await.map_err(unavailable)?;
+        let message = Message {
+            exchange: AODH_EXCHANGE.to_owned(),
+            routing_key: NOTIFICATIONS.to_owned(),
+            message_id: message_id.to_owned(),
+            content_type: "application/json".to_owned(),
+            headers: BTreeMap::new(),
+            body: body.to_owned().into(),
+        };
+        self.0.publish(message).await.map_err(unavailable)
+    }
+}
+
+fn unavailable(error: orzo_bus::BusError) -> DoorError {
+    DoorError::Unavailable { reason: error.to_string() }
 }

@@ -99,6 +99,7 @@ pub(crate) const KEYS: &[Key] = &[
     set("alarms.user_quota", "-1", "Alarms that a user may have; -1: any number."),
     set("alarms.noauth", "false", "The alarm API believes X-User-Id, X-Project-Id and X-Roles (Aodh's noauth); only on a loopback address."),
     set("alarms.evaluation_metrics", "false", "Whether /v2/metrics tells how often each alarm was evaluated to which state."),
+    set("alarms.announcements", "false", "Whether changes of alarms are told to the exchange `aodh` of RabbitMQ, as Aodh does (alarm.creation, alarm.state_transition ...)."),
 ];
 
 /// The key that a person may have meant.

@@ -111,6 +111,50 @@ fn a_topic_is_read_from_the_broker() {
     assert!(told.iter().all(|(_, body)| body["alarm_id"] == alarm_id.as_str()), "{told:?}");
 }
 
+#[test]
+fn changes_of_an_alarm_are_announced_on_the_exchange_of_aodh() {
+    let Ok(broker) = std::env::var("ORZO_TEST_AMQP") else {
+        eprintln!("announcements: there is no broker here; run tests/run for it");
+        return;
+    };
+    runtime();
+    // A queue of this test's own: whoever else listens on a shared broker takes nothing away.
+    let queue = QueueSpec {
+        name: format!("announced.{}", uuid::Uuid::new_v4().simple()),
+        kind: QueueKind::OsloClassic,
+        bindings: vec![("aodh".to_owned(), "notifications.info".to_owned())],
+        delivery_limit: 200,
+        length_max: 100_000,
+    };
+    let bus = runtime().block_on(async { RabbitBus::connect(&broker, "a listener", SystemClock::shared()).unwrap() });
+    let mut messages = runtime().block_on(bus.subscribe(&queue, 1)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let settings = SETTINGS.replace("[alarms]\n", "[alarms]\nannouncements = true\n");
+    let orzo = Orzo::start(directory.path(), &format!("{settings}[bus]\nurl = \"{broker}\"\n"));
+    let token = orzo.token();
+    let (alarm_id, project_id) = make_alarm(&orzo, &token, "log://");
+    post_event(&orzo, &token, &project_id, "receivers.up");
+    let mut next = |event_type: &str| loop {
+        let delivery = runtime().block_on(async {
+            let next = tokio::time::timeout(LIMIT, messages.next()).await.expect("an announcement in time");
+            next.expect("the bus is open")
+        });
+        let outer: Value = serde_json::from_slice(&delivery.message.body).unwrap();
+        let inner: Value = serde_json::from_str(outer["oslo.message"].as_str().unwrap()).unwrap();
+        runtime().block_on(delivery.receipt.ack()).unwrap();
+        if inner["payload"]["alarm_id"] == alarm_id.as_str() {
+            assert_eq!(inner["event_type"], event_type, "{inner}");
+            return inner["payload"].clone();
+        }
+    };
+    assert_eq!(next("alarm.creation")["detail"]["name"], "a real receiver");
+    let turned = next("alarm.state_transition");
+    assert!(turned["detail"].as_str().unwrap().contains(r#""state":"alarm""#), "{turned}");
+    orzo.request("DELETE", &format!("/alarming/v2/alarms/{alarm_id}"), &token, None, 204);
+    assert_eq!(next("alarm.deletion")["detail"]["state"], "alarm");
+    runtime().block_on(bus.close());
+}
+
 /// Ends with the test.
 struct Running(Child);
 

@@ -9,7 +9,7 @@ use orzo_model::{Scope, Timestamp};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{AlarmBook, BookError, PAGE_MAX, rows::notice_of};
+use super::{AlarmBook, BookError, PAGE_MAX, announcements, rows::notice_of};
 use crate::{
     alarm::Alarm,
     notify::{
@@ -537,6 +537,9 @@ impl Notice {
 
 /// The name under which an action's receiver is known.
 pub(super) fn receiver_of(action: &str) -> String {
+    if action == announcements::ACTION {
+        return "announcements".to_owned();
+    }
     Action::parse(action).map_or_else(|_| "unreadable".to_owned(), |action| action.receiver())
 }
 

@@ -16,7 +16,7 @@ use super::{
     outcome::{Failure, Outcome},
 };
 use crate::{
-    book::Notice,
+    book::{Notice, announcements},
     webhook::{Letter, Webhook},
 };
 
@@ -51,6 +51,12 @@ impl Deliverer {
 
     /// One try. The tokens it needs are asked for now and are not kept.
     pub async fn deliver(&self, notice: &Notice) -> Outcome {
+        if notice.action == announcements::ACTION {
+            return match &self.topics {
+                None => no_topics(),
+                Some(door) => outcome_of(door.announce(&notice.notice_id, &notice.body).await),
+            };
+        }
         let action = match Action::parse(&notice.action) {
             Ok(action) => action,
             Err(error) => return Outcome::hopeless(Failure::NotServed, error),
@@ -79,7 +85,7 @@ impl Deliverer {
                 Err(outcome) => outcome,
             },
             Action::Topic(topic) => match &self.topics {
-                None => Outcome::hopeless(Failure::NotServed, "there is no message bus for topics here"),
+                None => no_topics(),
                 Some(door) => outcome_of(door.publish(&topic, &notice.notice_id, &notice.body).await),
             },
         }
@@ -122,6 +128,10 @@ impl Deliverer {
 
 fn letter<'a>(notice: &'a Notice, body: &'a str, token: Option<&'a SecretString>) -> Letter<'a> {
     Letter { id: &notice.notice_id, project_id: &notice.project_id, body, token }
+}
+
+fn no_topics() -> Outcome {
+    Outcome::hopeless(Failure::NotServed, "there is no message bus for topics here")
 }
 
 fn outcome_of(result: Result<(), DoorError>) -> Outcome {

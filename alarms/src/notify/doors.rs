@@ -57,4 +57,6 @@ pub struct CloudRequest<'a> {
 pub trait TopicDoor: Send + Sync {
     /// Publishes a message to a topic; `Ok` means that the bus has it.
     async fn publish(&self, topic: &str, message_id: &str, body: &str) -> Result<(), DoorError>;
+    /// Publishes a notification as Aodh does, to its exchange, for whoever listens to the cloud's notifications.
+    async fn announce(&self, message_id: &str, body: &str) -> Result<(), DoorError>;
 }

@@ -162,7 +162,8 @@ pub(super) async fn delete(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     may_change(&api, &who, &id).await?;
-    book(&api)?.delete(&who.0.scope(), &id).await.map_err(problem_of)?;
+    let (user, project) = (who.0.user_id.as_str(), who.0.project_id.as_deref().unwrap_or_default());
+    book(&api)?.delete_by(&who.0.scope(), &id, user, project).await.map_err(problem_of)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

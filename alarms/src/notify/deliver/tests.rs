@@ -62,6 +62,11 @@ impl TopicDoor for Topics {
         self.0.lock().push((topic.to_owned(), message_id.to_owned(), body.to_owned()));
         Ok(())
     }
+
+    async fn announce(&self, message_id: &str, body: &str) -> Result<(), DoorError> {
+        self.0.lock().push(("aodh".to_owned(), message_id.to_owned(), body.to_owned()));
+        Ok(())
+    }
 }
 
 fn notice(action: &str) -> Notice {
@@ -171,6 +176,8 @@ async fn topics_logs_and_what_nobody_serves() {
     let published = topics.0.lock().clone();
     assert_eq!((published[0].0.as_str(), published[0].1.as_str()), ("pager", "n-1"));
     assert_eq!(published[0].2, notice("x").body);
+    assert_eq!(deliver(&cloud, &topics, announcements::ACTION).await, Outcome::Delivered);
+    assert_eq!(topics.0.lock()[1].0, "aodh");
     assert_eq!(deliver(&cloud, &topics, "log://").await, Outcome::Delivered);
     let odd = deliver(&cloud, &topics, "ftp://h/").await;
     assert!(matches!(odd, Outcome::Hopeless { failure: Failure::NotServed, .. }));
