@@ -83,7 +83,8 @@ pub(crate) fn router() -> Router<SharedApi> {
         .route("/v1/batch/resources/metrics/measures", post(batch::by_resource))
         .route("/v1/aggregates", post(aggregates::compute))
         .route("/v1/aggregation/metric", get(aggregation::over_metrics).post(aggregation::over_metrics_of_body))
-        // Gnocchi knows the path, but no method of it.
+        // Gnocchi knows the paths, but no method of them.
+        .route("/v1/aggregation", get(crate::front::no_method))
         .route("/v1/aggregation/resource/{type}/metric", get(crate::front::no_method))
         .route("/v1/aggregation/resource/{type}/metric/{name}", post(aggregation::over_resources))
         .route("/v1/influxdb/ping", get(influxdb::ping))

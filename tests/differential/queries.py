@@ -15,7 +15,7 @@ def window(random, world):
     for name, odds in (("start", 0.35), ("stop", 0.35)):
         if random.random() < odds:
             at = world.shape.start + random.randint(-5, 70) * world.shape.interval + random.choice([0, 0, 0, 1000000, 500000])
-            parameters.append((name, spell_time(random, random.choice(["number", "plain", "zulu", "offset", "space", "text"]), at)))
+            parameters.append((name, spell_time(random, random.choice(["number", "plain", "zulu", "offset", "space", "text", "east", "west"]), at)))
     if not parameters and random.random() < 0.04:
         parameters.append((random.choice(["start", "stop"]), random.choice(["now", "-1 day", "-10 minutes", "1h", "2024-02", "2024-03-01", "2024-02-29T12"])))
     return parameters
@@ -32,17 +32,26 @@ def known_method(random, policy):
     return random.choice(policy.methods) if random.random() < 0.95 else random.choice(METHODS)
 
 
+def resampled(random, policy, parameters):
+    """With `resample`, which needs a granularity. Gnocchi reads only the blocks of 3600 buckets that start and stop lie
+    in: they are asked for only where no resampled bucket lies across the end of a block."""
+    calendar, width, exact = random.random() < 0.4, random.choice([60, 120, 300, 420, 3600, 7200, 86400, 604800]), random.choice(policy.granularities)
+    if random.random() < 0.95:
+        parameters = [(key, value) for key, value in parameters if key != "granularity"] + [("granularity", exact)]
+    if calendar or dict(parameters).get("granularity") != exact or exact * 3600 % width:
+        parameters = [(key, value) for key, value in parameters if key not in ("start", "stop")]
+    return parameters + [("resample", random.choice(["Y", "H", "Q", "M", "W"]) if calendar else spell_timespan(random, width))]
+
+
 def measures(random, world):
     metric = random.choice(world.metrics)
     parameters = window(random, world) + granularity(random, metric.policy, 0.5)
     aggregation = known_method(random, metric.policy)
     if aggregation != "mean" or random.random() < 0.3:
         parameters.append(("aggregation", aggregation))
-    if random.random() < 0.25:
-        parameters.append(("resample", random.choice(["Y", "H", "Q", "M", "W"]) if random.random() < 0.4
-                           else spell_timespan(random, random.choice([60, 120, 300, 420, 3600, 7200, 86400, 604800]))))
-        if random.random() < 0.95 and not any(key == "granularity" for key, _ in parameters):
-            parameters.append(("granularity", random.choice(metric.policy.granularities)))
+    # Of rates Gnocchi makes rates again (see intended.md).
+    if random.random() < 0.25 and not aggregation.startswith("rate:"):
+        parameters = resampled(random, metric.policy, parameters)
     if random.random() < 0.05:
         parameters.append(("refresh", random.choice(["true", "False", "1", "0", "t", "no"])))
     return Step("measures", "GET", metric.path(random) + "/measures", parameters, user=world.user)
@@ -144,7 +153,7 @@ def aggregates_by_search(random, world):
         search = world.searches.within(type_name, world.searches.tree(random, random.choice([0, 0, 1])))
     parameters = window(random, world) + granularity(random, policy, 0.8) + overlap(random)
     if grouped:
-        parameters += [("groupby", attribute) for attribute in random.sample(world.searches.groupable(), random.choice([1, 1, 2]))]
+        parameters += [("groupby", attribute) for attribute in random.sample(world.searches.groupable(), random.choice([1, 1, 2, 3]))]
     if random.random() < 0.1:
         parameters.append(("details", "true"))
     if random.random() < 0.05:
@@ -169,7 +178,7 @@ def aggregates_over_history(random, world):
     if random.random() < 0.3:
         parameters.append(("fill", random.choice(["null", 0, "ffill"])))
     operations = ["aggregate", random.choice(REAGGREGATIONS), ["metric", random.choice(world.metric_names + ["*"]), known_method(random, policy)]]
-    search = world.searches.tree(random, random.choice([0, 0, 1])) if random.random() < 0.6 else {}
+    search = world.searches.tree(random, random.choice([0, 0, 1]), common=True) if random.random() < 0.6 else {}
     body = {"operations": operations, "resource_type": world.searches.name, "search": search}
     return Step("aggregates over history", "POST", "/v1/aggregates", parameters, body, user=world.user, tolerance=3e-3)
 
@@ -179,11 +188,12 @@ def aggregation(random, world):
     chosen = metrics_alike(random, world, random.choice([1, 2, 2, 3]))
     policy = chosen[0].policy
     parameters = window(random, world) + granularity(random, policy) + overlap(random)
-    parameters.append(("aggregation", known_method(random, policy)))
+    within = known_method(random, policy)
+    parameters.append(("aggregation", within))
     if random.random() < 0.7:
         parameters.append(("reaggregation", random.choice(REAGGREGATIONS)))
-    if random.random() < 0.2:
-        parameters.append(("resample", random.choice([60, 300, 420, 3600, "2h", 86400])))
+    if random.random() < 0.2 and not within.startswith("rate:"):
+        parameters = resampled(random, policy, parameters)
     references = [metric.placeholder() for metric in dict.fromkeys(chosen)]
     if random.random() < 0.5:
         return Step("aggregation", "GET", "/v1/aggregation/metric", [("metric", name) for name in references] + parameters, user=world.user)
@@ -221,6 +231,12 @@ def by_value(random, world):
     metric = random.choice(world.metrics)
     parameters = [("metric_id", metric.placeholder())] + window(random, world)
     parameters.append(("aggregation", known_method(random, metric.policy)))
-    if random.random() < 0.7:
-        parameters += [("granularity", spell_timespan(random, chosen)) for chosen in random.sample(metric.policy.granularities, 1)]
+    alike = [other for other in world.metrics if other.policy is metric.policy and other is not metric]
+    several = bool(alike) and random.random() < 0.3
+    if several:
+        parameters.append(("metric_id", random.choice(alike).placeholder()))
+    if several or random.random() < 0.7:
+        # Of several metrics Gnocchi takes the granularities of the first.
+        count = random.choice([1, 1, len(metric.policy.granularities)])
+        parameters += [("granularity", spell_timespan(random, chosen)) for chosen in random.sample(metric.policy.granularities, count)]
     return Step("search by value", "POST", "/v1/search/metric", parameters, value_tree(random, 2), user=world.user)

@@ -75,8 +75,9 @@ def spell_time(random, form, at):
     if form == "text":
         return str(seconds) if micros == 0 else repr(at / 1e6)
     moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).replace(microsecond=micros)
+    moment += datetime.timedelta(hours={"east": 2, "west": -7}.get(form, 0))
     text = moment.strftime("%Y-%m-%dT%H:%M:%S") + (f".{micros:06d}".rstrip("0") if micros else "")
-    return text.replace("T", " ") if form == "space" else text + {"zulu": "Z", "offset": "+00:00", "plain": ""}[form]
+    return text.replace("T", " ") if form == "space" else text + {"zulu": "Z", "offset": "+00:00", "plain": "", "east": "+02:00", "west": "-0700"}[form]
 
 
 def value(random, style, number):
@@ -106,7 +107,7 @@ class Shape:
         finest = min(granularities)
         self.start = (BASE + random.choice([0, 0, 7 * finest, 13, 43210, 2 * 86400])) * 1000000
         self.interval = max(1, int(random.choice([finest, finest, finest // 2, finest / 3, finest * 2, 60])) ) * 1000000
-        self.form = random.choice(["number", "text", "plain", "zulu", "offset", "space"])
+        self.form = random.choice(["number", "text", "plain", "zulu", "offset", "space", "east", "west"])
         self.counts = [0, 1, 2, 5, 20, 40, 40, 60]
 
     @classmethod

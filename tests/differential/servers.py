@@ -1,6 +1,7 @@
 """Starts the two servers on free ports and empty directories, sends steps to them, and stops them."""
 
 import base64
+import collections
 import http.client
 import json
 import os
@@ -35,6 +36,7 @@ class Server:
         self.name, self.port, self.prefix, self.process = name, port, prefix, process
         # Of the PostgreSQL behind it, if it has one.
         self.database_port = None
+        self.directory = None
 
     def connect(self):
         return Caller(self)
@@ -46,6 +48,20 @@ class Server:
                 self.process.wait(30)
             except subprocess.TimeoutExpired:
                 self.process.kill()
+
+    def failures(self):
+        """Of a Gnocchi, from its log: how often each request (method and address) was ended by an exception, so that uWSGI
+        had nothing to answer with; and how often each exception did it (about: its processes write in turn)."""
+        requests, exceptions, last = collections.Counter(), collections.Counter(), "?"
+        line = re.compile(r"\] ([A-Z]+) (\S+) => generated 0 bytes in \d+ msecs \(HTTP/1\.1 500\)")
+        for text in open(os.path.join(self.directory, "api.log"), errors="replace"):
+            match = line.search(text)
+            if match:
+                requests[match[1], match[2]] += 1
+                exceptions[last] += 1
+            elif re.match(r"[A-Za-z_.]+(Error|Exception|Type|Metric|Exists|Invalid)\b", text):
+                last = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d+", "#", text.strip())[:80]
+        return requests, exceptions
 
     def processes(self):
         """The ids of all processes of this server."""
@@ -91,7 +107,7 @@ def start_gnocchi(directory, metricd=False):
     command = [str(HERE / "gnocchi"), "run", str(directory), str(port), str(database)] + ([] if metricd else ["--without-metricd"])
     process = subprocess.Popen(command, env=environment)
     server = Server("Gnocchi", port, "", process)
-    server.database_port = database
+    server.database_port, server.directory = database, directory
     wait(process, lambda: os.path.exists(os.path.join(directory, "ready")))
     return server
 
@@ -143,7 +159,7 @@ class Caller:
         if payload is not None:
             payload = payload.encode()
             headers["Content-Type"] = "application/json-patch+json" if step.path.startswith("/v1/resource_type/") else "application/json"
-        headers.update(step.headers)
+        headers.update({name: self.names.fill(value) for name, value in step.headers.items()})
         for attempt in (1, 2):
             try:
                 if self.connection is None:
@@ -158,6 +174,9 @@ class Caller:
                     self.close()
                 answer = Answer(response.status, {key.lower(): value for key, value in response.getheaders()}, text)
                 break
+            except TimeoutError:
+                self.close()
+                return Answer(0, {}, "no answer in time")
             except (OSError, http.client.HTTPException):
                 self.close()
                 # A kept connection may have been closed by the server while it was idle.

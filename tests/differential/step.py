@@ -33,13 +33,15 @@ class Step:
     tolerance: float = 1e-9
     # The key under which the id in the answer is remembered.
     learns: str | None = None
+    # The key under which the answer's ETag is remembered.
+    tags: str | None = None
 
     def copy(self, **changes):
         return dataclasses.replace(copy.deepcopy(self), **changes)
 
     def target(self, names):
         query = urllib.parse.urlencode([(key, names.fill(str(value))) for key, value in self.parameters])
-        return names.fill(self.path, quote=True) + ("?" + query if query else "")
+        return urllib.parse.quote(names.fill(self.path), safe="/@:*") + ("?" + query if query else "")
 
     def payload(self, names):
         if self.raw is not None:
@@ -64,13 +66,12 @@ class Names:
 
     def learn(self, key, value):
         self.ids[key] = value
-        self.known[value] = "{m:" + key + "}"
+        self.known.setdefault(value, "{m:" + key + "}")
 
-    def fill(self, text, quote=False):
+    def fill(self, text):
         def one(match):
             # A metric that could not be made: an id that no server knows.
-            value = self.ids.get(match[1], "00000000-0000-4000-8000-000000000000")
-            return urllib.parse.quote(value) if quote else value
+            return self.ids.get(match[1], "00000000-0000-4000-8000-000000000000")
 
         return re.sub(r"\{m:([^}]*)\}", one, text)
 
@@ -87,7 +88,9 @@ class Names:
         return value
 
     def learn_from(self, step, answer):
-        """Metrics' ids stand in the answer of their creation, and in every resource's `metrics`."""
+        """Metrics' ids stand in the answer of their creation, in every resource's `metrics` and in its list of them."""
+        if step.tags and "etag" in answer.headers:
+            self.ids[step.tags] = answer.headers["etag"]
         if answer.status >= 300 or not isinstance(answer.body, (dict, list)):
             return
         if step.learns and isinstance(answer.body, dict) and "id" in answer.body:
@@ -97,3 +100,7 @@ class Names:
                 for name, value in resource["metrics"].items():
                     if value not in self.known:
                         self.learn(f"{resource.get('original_resource_id')}/{name}", value)
+                    else:
+                        self.ids.setdefault(f"{resource.get('original_resource_id')}/{name}", value)
+            elif isinstance(resource, dict) and resource.get("resource_id") and "id" in resource and resource["id"] not in self.known:
+                self.learn(f"{resource['resource_id']} {resource.get('name')}", resource["id"])

@@ -82,6 +82,7 @@ async fn aggregate_metrics(
     }
     let metrics: Vec<Arc<Metric>> = found.into_iter().flatten().collect();
     let measures = api.engine.aggregation(&metrics, &question(api, parameters)?).await?;
+    parameters.flag("refresh")?;
     Ok(tree(&rows(&measures, not_finite)))
 }
 
@@ -107,11 +108,14 @@ pub(super) async fn over_resources(
     let question = question(&api, &parameters)?;
     if groupby.is_empty() {
         let metrics: Vec<Arc<Metric>> = groups.into_iter().flat_map(|(_, metrics)| metrics).collect();
-        return Ok(tree(&rows(&api.engine.aggregation(&metrics, &question).await?, not_finite)));
+        let measures = api.engine.aggregation(&metrics, &question).await?;
+        parameters.flag("refresh")?;
+        return Ok(tree(&rows(&measures, not_finite)));
     }
     let mut parts = Vec::with_capacity(groups.len());
     for (group, metrics) in groups {
         let measures: Vec<AggregatedMeasure> = api.engine.aggregation(&metrics, &question).await?;
+        parameters.flag("refresh")?;
         parts.push(group_of(group, rows(&measures, not_finite)));
     }
     Ok(tree(&Tree::List(parts)))
@@ -119,7 +123,6 @@ pub(super) async fn over_resources(
 
 fn question(api: &SharedApi, parameters: &Parameters) -> Result<AggregationQuery, Problem> {
     let now = api.clock.now();
-    parameters.flag("refresh")?;
     Ok(AggregationQuery {
         needed_overlap: parameters.number("needed_overlap")?.unwrap_or(OVERLAP_DEFAULT),
         start: parameters.time("start", now)?,

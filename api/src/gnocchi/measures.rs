@@ -80,19 +80,20 @@ async fn answer(
     parameters: &Parameters,
     not_finite: NotFinite,
 ) -> Result<Response, Problem> {
-    let resample = resample(parameters)?;
-    // Nothing waits to be computed, so a refresh has nothing to do; but the word must be one that Gnocchi knows.
-    parameters.flag("refresh")?;
     let now = api.clock.now();
+    // In the order in which Gnocchi finds what is wrong.
     let query = MeasuresQuery {
-        aggregation: parameters.get("aggregation").unwrap_or("mean").to_owned(),
-        granularity: parameters.span("granularity")?,
+        resample: resample(parameters)?,
         start: parameters.time("start", now)?,
         stop: parameters.time("stop", now)?,
-        resample,
+        granularity: parameters.span("granularity")?,
+        aggregation: parameters.get("aggregation").unwrap_or("mean").to_owned(),
         beyond_policy: parameters.flag("beyond_policy")?,
     };
-    Ok(tree(&rows(&api.engine.measures(metric, &query).await?, not_finite)))
+    let measures = api.engine.measures(metric, &query).await?;
+    // Nothing waits to be computed, so a refresh has nothing to do; but the word must be one that Gnocchi knows.
+    parameters.flag("refresh")?;
+    Ok(tree(&rows(&measures, not_finite)))
 }
 
 /// The parameter `resample`: a timespan, or a letter of a calendar part. It needs a granularity.

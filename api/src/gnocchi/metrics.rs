@@ -93,6 +93,8 @@ pub(super) async fn create(
         archive_policy_name: fields.text_or_null("archive_policy_name")?.flatten().map(str::to_owned),
     };
     if let Some(resource) = fields.text_or_null("resource_id")?.flatten() {
+        resource_uuid(resource, &new.creator)
+            .map_err(|error| fields.value_problem(&error.to_string(), "resource_id"))?;
         let (resource, _) = read(&api, &caller, Action::SearchResource, "generic", resource).await?;
         api.allow(Action::UpdateResource, &caller, Target::Resource(&resource))?;
         new.resource_id = Some(resource.id);

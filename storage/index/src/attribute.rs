@@ -117,7 +117,10 @@ impl ResourceType {
                 AttributeKind::Number { min: Some(min), max: Some(max) } => min <= max,
                 _ => true,
             };
-            if !valid || !limits {
+            if !valid {
+                return Err(IndexError::refused(format!("Invalid input: Resource attribute name {name} is invalid")));
+            }
+            if !limits {
                 let reason = format!("not a valid value @ data['attributes']['{name}']");
                 return Err(IndexError::invalid_input(reason, &["attributes", name]));
             }

@@ -44,6 +44,8 @@ pub enum Comparison {
 pub enum Filter {
     /// `{}`: everything.
     Everything,
+    /// `{}` inside another: nothing can be made of it, which is told when nothing before it is wrong.
+    Empty,
     /// `{"=": {"attribute": value}}`
     Compare {
         /// How.
@@ -104,24 +106,10 @@ impl Filter {
     /// Reads the JSON form.
     pub fn parse(json: &Value) -> Result<Self, IndexError> {
         let mut terms = 0;
-        let filter = parse(json, &[], 0, &mut terms)?;
-        // `{}` is everything as a whole search only; Gnocchi's executor says this of one inside another.
-        if filter.parts().iter().any(Self::has_empty_part) {
-            return Err(IndexError::refused("Unable to parse this query"));
+        match parse(json, &[], 0, &mut terms)? {
+            Self::Empty => Ok(Self::Everything),
+            filter => Ok(filter),
         }
-        Ok(filter)
-    }
-
-    fn parts(&self) -> &[Self] {
-        match self {
-            Self::And(parts) | Self::Or(parts) => parts,
-            Self::Not(inner) => std::slice::from_ref(inner),
-            _ => &[],
-        }
-    }
-
-    fn has_empty_part(&self) -> bool {
-        self.is_everything() || self.parts().iter().any(Self::has_empty_part)
     }
 
     /// `attribute = value`, the commonest search.
@@ -158,7 +146,7 @@ fn parse(json: &Value, path: &[&str], depth: usize, terms: &mut usize) -> Result
     let words = if below_a_key { "expected a dictionary for dictionary value" } else { "expected a dictionary" };
     let object = json.as_object().ok_or_else(|| invalid(words, path))?;
     let mut entries = object.iter();
-    let Some((name, inner)) = entries.next() else { return Ok(Filter::Everything) };
+    let Some((name, inner)) = entries.next() else { return Ok(Filter::Empty) };
     if entries.next().is_some() {
         return Err(invalid("only one operator is allowed in each dictionary", path));
     }
@@ -296,11 +284,11 @@ impl Context<'_> {
         match filter {
             Filter::And(parts) => parts.iter().try_for_each(|part| self.push_needed(part, sql)),
             Filter::Compare { comparison: Comparison::Equal, attribute, value } if !value.is_null() => {
-                let column = self.column(attribute)?;
-                if let Column::Attribute(name, kind) = &column {
+                // What is wrong is told by the condition itself, in its place among others.
+                if let Ok(column @ Column::Attribute(name, kind)) = &self.column(attribute) {
                     let cell = if kind.is_text() { "text" } else { "number" };
                     let name = sql.bind(name.as_str());
-                    let place = self.bind(attribute, &column, value, sql)?;
+                    let Ok(place) = self.bind(attribute, column, value, sql) else { return Ok(()) };
                     sql.push(&format!(
                         "r.id IN (SELECT i.resource_id FROM index_attributes i WHERE i.name = {name} \
                          AND i.{cell} = {place}) AND "
@@ -316,6 +304,7 @@ impl Context<'_> {
     pub(crate) fn push_condition(&self, filter: &Filter, sql: &mut Sql) -> Result<(), IndexError> {
         match filter {
             Filter::Everything => sql.push("1 = 1"),
+            Filter::Empty => return Err(IndexError::refused("Unable to parse this query")),
             Filter::And(parts) => return self.push_joined(parts, " AND ", sql),
             Filter::Or(parts) => return self.push_joined(parts, " OR ", sql),
             Filter::Not(inner) => {
@@ -512,12 +501,24 @@ mod tests {
         }
     }
 
+    /// It was told before an attribute that is not there and stands before it.
     #[test]
-    fn an_empty_search_inside_another_is_refused() {
-        for bad in [json!({"and": [{}]}), json!({"not": {}}), json!({"or": [{"=": {"a": 1}}, {"not": {"and": [{}]}}]})]
-        {
-            let error = Filter::parse(&bad).expect_err("an empty part");
-            assert_eq!(error.to_string(), "Unable to parse this query", "{bad}");
+    fn an_empty_search_inside_another_is_refused_in_its_place() {
+        let kind = ResourceType { name: "generic".into(), attributes: std::collections::BTreeMap::new() };
+        let context = Context { kind: &kind, creator: None, now: Timestamp::EPOCH, is_sqlite: true };
+        let empty = "Unable to parse this query";
+        let unknown = "Resource type generic has no a attribute";
+        for (search, expected) in [
+            (json!({"and": [{}]}), empty),
+            (json!({"not": {}}), empty),
+            (json!({"or": [{"=": {"user_id": "u"}}, {"not": {"and": [{}]}}]}), empty),
+            (json!({"and": [{"=": {"a": 1}}, {}]}), unknown),
+            (json!({"and": [{}, {"=": {"a": 1}}]}), empty),
+            (json!({"and": [{"or": [{}]}, {"=": {"a": 1}}]}), empty),
+        ] {
+            let filter = Filter::parse(&search).expect("the schema holds");
+            let error = context.push(&filter, &mut Sql::new("")).expect_err("refused");
+            assert_eq!(error.to_string(), expected, "{search}");
         }
     }
 

@@ -319,12 +319,21 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads the metrics of all parts and evaluates the operations of each at each granularity, coarsest first.
+    /// Reads the metrics of all parts and evaluates the operations of each at each granularity, coarsest first. Of
+    /// several parts with different faults, the first one's is told.
     async fn evaluate(&self, query: &AggregatesQuery, parts: &[Part]) -> Result<Vec<Vec<Grid>>, QueryError> {
         let mut reads = Vec::new();
         let mut widths = Vec::with_capacity(parts.len());
+        let mut wrong = None;
         for part in parts {
-            widths.push(reads_of(query, part, &mut reads)?);
+            match reads_of(query, part, &mut reads) {
+                Ok(of_part) => widths.push(of_part),
+                Err(error) => {
+                    // Those before it may have faults that are found only in what is read.
+                    wrong = Some(error);
+                    break;
+                }
+            }
         }
         let mut read = self.read_series(reads).await?.into_iter();
         let mut answers = Vec::with_capacity(parts.len());
@@ -346,7 +355,10 @@ impl Engine {
             }
             answers.push(grids);
         }
-        Ok(answers)
+        match wrong {
+            Some(error) => Err(error),
+            None => Ok(answers),
+        }
     }
 }
 

@@ -171,12 +171,14 @@ impl Index {
         let series = self.next_series(count_new(&new.metrics)).await?;
         let made = transact!(self.database, |tx| {
             let kind = read_type(tx, &new.resource_type).await?;
+            // What is wrong with the question is said before what is there.
+            let attributes = kind.check_attributes(&new.attributes, false)?;
+            let started_at = new.started_at.unwrap_or(now);
+            check_lifespan(started_at, new.ended_at)?;
             let exists = "SELECT id FROM index_resources WHERE id = $1";
             if tx.query_one(exists, &[id.to_string().into()]).await?.is_some() {
                 return Err(IndexError::Exists { what: format!("Resource {id}") });
             }
-            let started_at = new.started_at.unwrap_or(now);
-            check_lifespan(started_at, new.ended_at)?;
             let mut resource = Resource {
                 id,
                 resource_type: kind.name.clone(),
@@ -189,7 +191,7 @@ impl Index {
                 revision_start: now,
                 revision_end: None,
                 revision: -1,
-                attributes: kind.check_attributes(&new.attributes, false)?,
+                attributes,
                 metrics: BTreeMap::new(),
             };
             insert_resources(tx, &[(&resource, &kind)]).await?;

@@ -41,6 +41,22 @@ async fn a_revision_is_made_only_by_a_real_change() {
     }
 }
 
+/// 409 was told of a body that could not have been taken anyway.
+#[tokio::test]
+async fn what_is_wrong_with_a_resource_is_told_before_that_it_exists() {
+    for f in fixtures().await {
+        let good = new_resource("vm-1", "instance", "u:p", json!({"host": "a", "created_at": "2026-01-01"}));
+        f.index.create_resource(&good).await.expect("made");
+        let unknown = new_resource("vm-1", "instance", "u:p", json!({"no_such": 1}));
+        let ends_before = NewResource { ended_at: Some(Timestamp::EPOCH), ..good.clone() };
+        for (new, expected) in [(unknown, "extra keys not allowed"), (ends_before, "Start timestamp cannot be after")] {
+            let error = f.index.create_resource(&new).await.expect_err("refused").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(matches!(f.index.create_resource(&good).await, Err(IndexError::Exists { .. })));
+    }
+}
+
 #[tokio::test]
 async fn samples_change_attributes_with_a_revision_and_wake_what_has_ended() {
     for f in fixtures().await {

@@ -125,23 +125,36 @@ fn windows(mut found: Vec<Resource>, start: Option<Timestamp>, stop: Option<Time
     revisions
 }
 
-/// Groups in the order of their values, as texts.
+/// Groups in the order of their values as texts, as Python writes them: what is null, false, zero or empty comes first
+/// and is alike; of groups alike, the one comes first whose revision does.
 fn grouped(revisions: Vec<Revision>, groupby: &[String]) -> Vec<(Map<String, Value>, Vec<Revision>)> {
     let text = |group: &Map<String, Value>| -> Vec<String> {
-        let texts = groupby.iter().map(|name| match group.get(name) {
-            None | Some(Value::Null) => String::new(),
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-        });
-        texts.collect()
+        groupby.iter().map(|name| group.get(name).map(text_of).unwrap_or_default()).collect()
     };
     type Group = (Map<String, Value>, Vec<Revision>);
-    let mut groups: BTreeMap<Vec<String>, Group> = BTreeMap::new();
+    let mut groups: BTreeMap<Vec<String>, Vec<Group>> = BTreeMap::new();
     for revision in revisions {
         let group = group_of(&revision.resource, groupby);
-        groups.entry(text(&group)).or_insert_with(|| (group, Vec::new())).1.push(revision);
+        let alike = groups.entry(text(&group)).or_default();
+        match alike.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, revisions)) => revisions.push(revision),
+            None => alike.push((group, vec![revision])),
+        }
     }
-    groups.into_values().collect()
+    groups.into_values().flatten().collect()
+}
+
+/// What Python's `str(value or "")` says.
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Bool(true) => "True".to_owned(),
+        Value::Number(number) => match number.as_f64() {
+            Some(number) if number != 0.0 => format!("{number:?}"),
+            _ => String::new(),
+        },
+        _ => String::new(),
+    }
 }
 
 /// The fraction of a bucket that lies within a window.
@@ -154,7 +167,43 @@ fn covered(bucket: Timestamp, width: Duration, start: Option<Timestamp>, stop: O
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    fn revision(id: u128, attribute: Value) -> Revision {
+        let resource = Resource {
+            id: Uuid::from_u128(id),
+            resource_type: "vm".into(),
+            original_resource_id: format!("vm-{id}"),
+            creator: "u:p".into(),
+            project_id: None,
+            user_id: None,
+            started_at: Timestamp::EPOCH,
+            ended_at: None,
+            revision_start: Timestamp::EPOCH,
+            revision_end: None,
+            revision: -1,
+            attributes: Map::from_iter([("a".to_owned(), attribute)]),
+            metrics: BTreeMap::new(),
+        };
+        Revision { resource, start: None, stop: None }
+    }
+
+    /// Gnocchi sorts by `str(value or '')`: false, zero and the empty text were sorted after or merged with null.
+    #[test]
+    fn groups_of_a_history_come_in_the_order_of_pythons_texts_and_none_is_merged() {
+        for (values, expected) in [
+            (vec![json!(true), json!(false), Value::Null], vec![json!(false), Value::Null, json!(true)]),
+            (vec![json!("b"), Value::Null, json!(""), Value::Null], vec![Value::Null, json!(""), json!("b")]),
+            (vec![json!(2.5), json!(100), json!(0), json!(-3)], vec![json!(0), json!(-3), json!(100), json!(2.5)]),
+        ] {
+            let revisions = values.into_iter().zip(1..).map(|(value, id)| revision(id, value)).collect();
+            let groups = grouped(revisions, &["a".to_owned()]);
+            let found: Vec<Value> = groups.into_iter().map(|(group, _)| group["a"].clone()).collect();
+            assert_eq!(found, expected);
+        }
+    }
 
     #[test]
     fn a_bucket_counts_for_the_fraction_that_a_revision_covers() {

@@ -92,11 +92,7 @@ impl Engine {
         if metrics.len() > self.settings.metrics_max {
             return Err(self.too_many());
         }
-        if let Some(width) = query.granularity
-            && let Some(metric) = metrics.iter().find(|metric| metric.archive_policy.item(width).is_none())
-        {
-            return Err(no_granularity(metric, &query.aggregation, width));
-        }
+        check_policies(metrics, query)?;
         match metrics {
             [] => Ok(Vec::new()),
             [metric] => {
@@ -119,10 +115,6 @@ impl Engine {
         metrics: &[Arc<Metric>],
         query: &AggregationQuery,
     ) -> Result<Vec<AggregatedMeasure>, QueryError> {
-        if let Some(metric) = metrics.iter().find(|metric| method_of(metric, &query.aggregation, false).is_none()) {
-            let width = metric.archive_policy.definition.first().map_or(Duration::ZERO, |item| item.granularity());
-            return Err(no_granularity(metric, &query.aggregation, width));
-        }
         let name = query.reaggregation.as_ref().unwrap_or(&query.aggregation);
         let over = Reaggregation::parse(name).ok_or_else(|| {
             QueryError::invalid(
@@ -151,5 +143,34 @@ impl Engine {
         let part = Part { named: named.collect(), start: query.start, stop: query.stop };
         let grids = self.evaluate(&question, &[part]).await?.pop().unwrap_or_default();
         Ok(aggregated(&grids, question.fill()))
+    }
+}
+
+/// Whether all policies have a granularity in common, or the one asked for, and, if there are several, the method. Of
+/// what a metric lacks, Gnocchi names the first.
+fn check_policies(metrics: &[Arc<Metric>], query: &AggregationQuery) -> Result<(), QueryError> {
+    let Some(first) = metrics.first() else { return Ok(()) };
+    let lacks = |metric: &Metric, width: Duration| metric.archive_policy.item(width).is_none();
+    match query.granularity {
+        Some(width) => {
+            if let Some(metric) = metrics.iter().find(|metric| lacks(metric, width)) {
+                return Err(no_granularity(metric, &query.aggregation, width));
+            }
+        }
+        None => {
+            let mut widths = first.archive_policy.definition.iter().map(|item| item.granularity());
+            if widths.all(|width| metrics.iter().any(|metric| lacks(metric, width))) {
+                let detail: Vec<Value> = metrics.iter().map(|metric| json!([metric.id, query.aggregation])).collect();
+                return Err(QueryError::cannot_aggregate("No granularity match", json!(detail)));
+            }
+        }
+    }
+    let mut several = metrics.iter().filter(|_| metrics.len() > 1);
+    match several.find(|metric| method_of(metric, &query.aggregation, false).is_none()) {
+        Some(metric) => {
+            let width = metric.archive_policy.definition.first().map_or(Duration::ZERO, |item| item.granularity());
+            Err(no_granularity(metric, &query.aggregation, width))
+        }
+        None => Ok(()),
     }
 }

@@ -7,19 +7,19 @@ use crate::QueryError;
 /// Longest text; a URL or a body field, written by hand or by Grafana.
 const CHARACTERS_MAX: usize = 65_536;
 
-fn invalid(reason: impl Into<String>, text: &str) -> QueryError {
+fn invalid(what: &str, text: &str) -> QueryError {
     let shown: String = text.chars().take(200).collect();
-    QueryError::invalid("Invalid operations", reason, json!(shown))
+    QueryError::invalid("Invalid operations", "Fail to parse the operations string", json!(format!("{what}: {shown}")))
 }
 
 pub(super) fn parse(text: &str, depth_max: usize) -> Result<Value, QueryError> {
     if text.len() > CHARACTERS_MAX {
-        return Err(invalid("Fail to parse the operations string: it is too long", text));
+        return Err(invalid("it is too long", text));
     }
     let mut open: Vec<Vec<Value>> = Vec::new();
     let mut done: Option<Value> = None;
     let mut rest = text.chars().peekable();
-    let wrong = |what: &str| invalid(format!("Fail to parse the operations string: {what}"), text);
+    let wrong = |what: &str| invalid(what, text);
     while let Some(c) = rest.next() {
         if c.is_whitespace() {
             continue;

@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Shows each predicate of intended.py a difference that it is for, and others that it must not hide. `run` does so first.
+
+    tests/differential/intended_test.py
+"""
+
+import copy
+import pathlib
+import sys
+import unittest
+
+import intended
+from compare import Answer
+from step import Step
+
+
+def answer(body, status=200, **headers):
+    return Answer(status, headers, "", body)
+
+
+def refused(cause, status=400, **more):
+    body = {"code": status, "title": "", "description": dict(more, cause=cause) if more else cause}
+    return Answer(status, {}, str(body), body)
+
+
+def asked(method, path, parameters=(), body=None, **more):
+    return Step("made up", method, path, list(parameters), body, **more)
+
+
+def no_question(step):
+    raise AssertionError(f"asked {step.show()}")
+
+
+BROKEN = Answer(0, {}, "no answer")
+REFUSED = refused("Metrics cannot be aggregated", reason="No overlap", detail=[])
+
+
+class Predicates(unittest.TestCase):
+    def means(self, name, step, theirs, ours, ask=no_question):
+        self.assertTrue(intended.INTENDED[name](step, theirs, ours, ask), f"{name} does not know {step.show()}")
+        # A server that stops is never meant.
+        for failed in (BROKEN, refused("", 500), refused("", 503)):
+            self.assertFalse(intended.INTENDED[name](step, theirs, failed, ask), f"{name} hides {failed.show()}")
+
+    def faults(self, name, step, theirs, ours, ask=no_question):
+        self.assertFalse(intended.INTENDED[name](step, theirs, ours, ask), f"{name} hides {step.show()}: {ours.show()}")
+
+    def test_every_predicate_is_told_of(self):
+        text = pathlib.Path(intended.__file__).with_suffix(".md").read_text()
+        for name in intended.INTENDED:
+            self.assertIn(f"| `{name}` |", text)
+            self.assertTrue(hasattr(self, "test_" + name.replace("-", "_")), name)
+
+    def test_gnocchi_fails(self):
+        step = asked("POST", "/v1/aggregates", body={"operations": ["metric", "x", "mean"]})
+        self.means("gnocchi-fails", step, BROKEN, answer({"measures": {}}))
+        self.means("gnocchi-fails", step, BROKEN, REFUSED)
+        self.faults("gnocchi-fails", step, Answer(0, {}, "no answer in time"), answer({"measures": {}}))
+        self.faults("gnocchi-fails", step, BROKEN, refused("something that Orzo never said", reason=""))
+        self.faults("gnocchi-fails", step, BROKEN, refused("", 403))
+        self.faults("gnocchi-fails", step, answer({"measures": {}}), REFUSED)
+
+    def test_details_keep_order(self):
+        step = asked("POST", "/v1/search/resource/t", [("details", "true"), ("sort", "n")], {})
+        rows = [{"id": "a", "n": 1}, {"id": "b", "n": 2}]
+
+        def ask(other):
+            self.assertEqual(other.parameters, [("sort", "n")])
+            return answer(rows), answer(rows)
+
+        self.means("details-keep-order", step, answer(rows[::-1]), answer(rows), ask)
+        self.faults("details-keep-order", step, answer(rows), answer(rows[::-1]), ask)
+        self.faults("details-keep-order", step, answer(rows[::-1]), answer([rows[0], {"id": "b", "n": 3}]), ask)
+        self.faults("details-keep-order", step, answer(rows[::-1]), answer(rows[:1]), ask)
+        self.faults("details-keep-order", step, answer(rows[::-1], link="</x>"), answer(rows), ask)
+        self.faults("details-keep-order", step, answer(rows), answer(rows, etag="x"), ask)
+        self.faults("details-keep-order", step.copy(parameters=[("sort", "n")]), answer(rows[::-1]), answer(rows), ask)
+
+    def test_link_without_body(self):
+        step = asked("POST", "/v1/search/resource/t", [("limit", 1)], {"=": {"a": 1}})
+        theirs = answer([{"id": "a"}], link='</v1/search/resource/t?%3D=a&limit=1&marker=a>; rel="next"')
+        self.means("link-without-body", step, theirs, answer([{"id": "a"}], link='</v1/search/resource/t?limit=1&marker=a>; rel="next"'))
+        self.faults("link-without-body", step, theirs, answer([{"id": "a"}], link='</v1/search/resource/t?limit=1&marker=b>; rel="next"'))
+        self.faults("link-without-body", step, theirs, answer([{"id": "b"}], link='</v1/search/resource/t?limit=1&marker=a>; rel="next"'))
+        self.faults("link-without-body", step, theirs, answer([{"id": "a"}]))
+
+    def test_history_loses_no_resource(self):
+        step = asked("POST", "/v1/aggregates", [("use_history", "true"), ("groupby", "project_id")], {"resource_type": "t", "search": {}, "operations": []})
+
+        def group(key, *values):
+            return {"group": key, "measures": {"measures": {"aggregated": [["t1", 60.0, value] for value in values]}}}
+
+        alone = [group({"project_id": "p1", "original_resource_id": "a"}, 1.0), group({"project_id": "p1", "original_resource_id": "b"}, 2.0),
+                 group({"project_id": "p2", "original_resource_id": "c"}, 5.0)]
+        members = [{"id": "a", "project_id": "p1"}, {"id": "b", "project_id": "p1"}, {"id": "c", "project_id": "p2"}]
+
+        def ask(other):
+            rows = members if other.path == "/v1/search/resource/t" else alone
+            return answer(rows), answer(copy.deepcopy(rows))
+
+        one, two = {"project_id": "p1"}, {"project_id": "p2"}
+        right = answer([group(one, 3.0), group(two, 5.0)])
+        self.means("history-loses-no-resource", step, answer([group(one, 1.0), group(two, 5.0)]), right, ask)
+        self.means("history-loses-no-resource", step, answer([group(two, 5.0)]), right, ask)
+        self.faults("history-loses-no-resource", step, answer([group(one, 1.0), group(two, 4.0)]), right, ask)
+        self.faults("history-loses-no-resource", step, answer([group(one, 1.0)]), right, ask)
+        self.faults("history-loses-no-resource", step, answer([group(one, 3.0), group(two, 5.0)]), answer([group(one, 1.0), group(two, 5.0)]), ask)
+        self.faults("history-loses-no-resource", step, answer([group(one, 1.0), group(two, 5.0)]), answer([group(two, 5.0), group(one, 3.5)]), ask)
+        self.faults("history-loses-no-resource", step, answer([group(two, 5.0), group(one, 1.0)]), right, ask)
+        by_id = step.copy(parameters=step.parameters + [("groupby", "id")])
+        self.faults("history-loses-no-resource", by_id, answer([group(one, 1.0)]), right, ask)
+
+    def test_unknown_resources_first(self):
+        step = asked("POST", "/v1/batch/resources/metrics/measures", [("create_metrics", "true")], {"vm": {"cpu": []}})
+        theirs = refused("No archive policy name specified and no archive policy rule found matching the metric name cpu")
+        self.means("unknown-resources-first", step, theirs, refused("Unknown resources", detail=[{"original_resource_id": "vm"}]))
+        self.faults("unknown-resources-first", step, theirs, refused("Unknown resources", detail=[{"original_resource_id": "another"}]))
+        self.faults("unknown-resources-first", step, theirs, refused("Unknown metrics"))
+        self.faults("unknown-resources-first", step, refused("Unknown metrics"), refused("Unknown resources", detail=[{"original_resource_id": "vm"}]))
+
+    def test_reaggregation_refused_at_once(self):
+        step = asked("GET", "/v1/aggregation/metric", [("aggregation", "last")])
+        ours = refused("Argument value error", detail="reaggregation", reason="Metrics cannot be aggregated by 'last'")
+        self.means("reaggregation-refused-at-once", step, BROKEN, ours)
+        self.means("reaggregation-refused-at-once", step, answer([]), ours)
+        self.faults("reaggregation-refused-at-once", step, answer([]), REFUSED)
+        self.faults("reaggregation-refused-at-once", asked("GET", "/v1/aggregation/metric", [("aggregation", "mean")]), answer([]),
+                    refused("Argument value error", detail="reaggregation", reason="Metrics cannot be aggregated by 'mean'"))
+
+    def test_aggregation_named(self):
+        step = asked("POST", "/v1/search/metric", [("metric_id", "{m:a}"), ("aggregation", "last")], {"=": 1})
+        theirs = refused("Metric does not exist", detail={"metric": {"id": "{m:a}"}})
+        self.means("aggregation-named", step, theirs, refused("Aggregation does not exist", detail={"metric": "{m:a}", "aggregation_method": "last"}))
+        self.faults("aggregation-named", step, theirs, refused("Aggregation does not exist", detail={"metric": "{m:b}", "aggregation_method": "last"}))
+        self.faults("aggregation-named", step, theirs, refused("Aggregation does not exist", detail={"metric": "{m:a}", "aggregation_method": "max"}))
+        self.faults("aggregation-named", step, answer({}), refused("Aggregation does not exist", detail={"metric": "{m:a}", "aggregation_method": "last"}))
+
+    def test_answered_once(self):
+        step = asked("POST", "/v1/aggregates", [], {"operations": ["metric", ["*", "mean"], ["c*", "mean"]], "resource_type": "t", "search": {}})
+        once = [["t1", 60.0, 1.0], ["t2", 60.0, 2.0]]
+        theirs = answer({"measures": {"r": {"cpu": {"mean": once + once}}}})
+        self.means("answered-once", step, theirs, answer({"measures": {"r": {"cpu": {"mean": once}}}}))
+        self.faults("answered-once", step, theirs, answer({"measures": {"r": {"cpu": {"mean": once[:1]}}}}))
+        self.faults("answered-once", step, theirs, answer({"measures": {"r": {"cpu": {"mean": [["t1", 60.0, 1.0], ["t2", 60.0, 3.0]]}}}}))
+        self.faults("answered-once", asked("POST", "/v1/aggregates", [], {"operations": step.body["operations"]}), theirs,
+                    answer({"measures": {"r": {"cpu": {"mean": once}}}}))
+
+    def test_no_measures_no_values(self):
+        step = asked("POST", "/v1/search/metric", [("metric_id", "{m:a}")], {"=": 1})
+        theirs = refused("Metric does not exist", detail={"metric": {"id": "{m:a}"}})
+        self.means("no-measures-no-values", step, theirs, answer({"{m:a}": []}), lambda _: (answer([]), answer([])))
+        full = answer([["t1", 60.0, 1.0]])
+        self.faults("no-measures-no-values", step, theirs, answer({"{m:a}": []}), lambda _: (full, full))
+        self.faults("no-measures-no-values", step, theirs, answer({"{m:a}": []}), lambda _: (full, answer([])))
+        self.faults("no-measures-no-values", step, theirs, answer({"{m:a}": [["t1", 60.0, 1.0]]}), lambda _: (answer([]), answer([])))
+        self.faults("no-measures-no-values", step, theirs, answer({}), lambda _: (answer([]), answer([])))
+
+    def test_lifespan_by_its_name(self):
+        step = asked("PATCH", "/v1/resource/t/a", body={"ended_at": "2020-01-01"})
+        ours = refused("Start timestamp cannot be after end timestamp")
+        self.means("lifespan-by-its-name", step, refused("Value 2020-01-01 for attribute ended_at is invalid"), ours)
+        self.faults("lifespan-by-its-name", step, answer({}), ours)
+        self.faults("lifespan-by-its-name", asked("PATCH", "/v1/resource/t/a", body={"a": 1}), refused("x"), ours)
+
+
+if __name__ == "__main__":
+    if "--quiet" in sys.argv:
+        sys.argv.remove("--quiet")
+        result = unittest.TextTestRunner(verbosity=0, stream=open("/dev/null", "w")).run(unittest.defaultTestLoader.loadTestsFromTestCase(Predicates))
+        for _, text in result.failures + result.errors:
+            print(text, file=sys.stderr)
+        sys.exit(not result.wasSuccessful())
+    unittest.main()
