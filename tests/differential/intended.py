@@ -62,6 +62,37 @@ def details_keep_order(step, theirs, ours, ask):
     return names(plain[0].body) == names(plain[1].body) == names(ours.body)
 
 
+def pages_lose_nothing(step, theirs, ours, ask):
+    """After a marker, Gnocchi loses or repeats rows where a sort key has no value: it compares the marker's row without
+    those keys. Orzo's page must be what follows the marker in the whole list."""
+    marker, limit = own("marker", step), own("limit", step)
+    keys = [sort.partition(":")[0] for sort in own("sort", step)]
+    if not marker or not keys or theirs.status != 200 or ours.status != 200:
+        return False
+
+    def whole(step):
+        parameters = [(key, value) for key, value in step.parameters if key not in ("marker", "limit", "details", "attrs")]
+        lists = [answer.body for answer in ask(step.copy(parameters=parameters)) if answer.status == 200]
+        rows = [[row.get("id") for row in rows] for rows in lists]
+        return lists[1] if len(lists) == 2 and rows[0] == rows[1] else None
+
+    found = whole(step)
+    # The marker need not be found by the search itself.
+    every = whole(Step(step.kind, "POST", step.path.replace("/v1/resource/", "/v1/search/resource/"), step.parameters if not own("filter", step)
+                       else [(key, value) for key, value in step.parameters if key != "filter"],
+                       {"like": {"original_resource_id": f"t{step.user[1:]}-%"}}, user=step.user)) if "/resource/" in step.path else found
+    if found is None or every is None:
+        return False
+    order = [row["id"] for row in every]
+    if marker[0] not in order or not any(row.get(key) is None for row in every for key in keys):
+        return False
+    after = set(order[order.index(marker[0]) + 1:])
+    expected = [row["id"] for row in found if row["id"] in after][: int(limit[0]) if limit else None]
+    shown = own("details", step) or own("attrs", step)
+    known = {row["id"]: row for row in found}
+    return [row.get("id") for row in ours.body] == expected and (shown or unlike([known[id] for id in expected], ours.body, 1e-9, 0.0) is None)
+
+
 def link_without_body(step, theirs, ours, ask):
     """Gnocchi's link to the next page repeats the keys of the JSON body as parameters."""
     if "link" not in theirs.headers or "link" not in ours.headers or not isinstance(step.body, dict):
@@ -139,6 +170,17 @@ def aggregation_named(step, theirs, ours, ask):
             and detail.get("metric") in own("metric_id", step) and detail.get("aggregation_method") in own("aggregation", step))
 
 
+def open_names_read_everything(step, theirs, ours, ask):
+    """Where no password is checked, Orzo shows by id what lists show anyway; Gnocchi forbids it, or does not find a string
+    id of another's."""
+    text = step.path.rsplit("/", 1)[-1]
+    if step.method != "GET" or step.user != "somebody-else" or theirs.status not in (403, 404) or ours.status != 200 or not isinstance(ours.body, dict) \
+            or theirs.status == 404 and ours.body.get("original_resource_id") != text or not ours.body.get("creator"):
+        return False
+    maker = ask(step.copy(user=ours.body["creator"]))
+    return difference(step, *maker) is None and difference(step, maker[1], ours) is None
+
+
 def lifespan_by_its_name(step, theirs, ours, ask):
     """An end before the start: Orzo says what is wrong, whatever else is; Gnocchi names a Python date, or another fault."""
     return (step.method in ("POST", "PATCH") and step.path.startswith("/v1/resource/") and isinstance(step.body, dict) and "ended_at" in step.body
@@ -175,6 +217,7 @@ def no_measures_no_values(step, theirs, ours, ask):
 
 
 INTENDED = {
+    "open-names-read-everything": open_names_read_everything,
     "lifespan-by-its-name": lifespan_by_its_name,
     "aggregation-named": aggregation_named,
     "unknown-resources-first": unknown_resources_first,
@@ -182,6 +225,7 @@ INTENDED = {
     "gnocchi-fails": gnocchi_fails,
     "details-keep-order": details_keep_order,
     "link-without-body": link_without_body,
+    "pages-lose-nothing": pages_lose_nothing,
     "answered-once": answered_once,
     "no-measures-no-values": no_measures_no_values,
     "history-loses-no-resource": history_loses_no_resource,

@@ -84,6 +84,22 @@ class Predicates(unittest.TestCase):
         self.faults("link-without-body", step, theirs, answer([{"id": "b"}], link='</v1/search/resource/t?limit=1&marker=a>; rel="next"'))
         self.faults("link-without-body", step, theirs, answer([{"id": "a"}]))
 
+    def test_pages_lose_nothing(self):
+        step = asked("GET", "/v1/resource/t1", [("sort", "n"), ("marker", "b"), ("limit", 2)], user="u1")
+        rows = [{"id": "a", "n": 1}, {"id": "b", "n": 2}, {"id": "c", "n": 3}, {"id": "d", "n": None}, {"id": "e", "n": None}]
+
+        def ask(other):
+            self.assertEqual(other.parameters, [("sort", "n")])
+            return answer(rows), answer(rows)
+
+        self.means("pages-lose-nothing", step, answer(rows[2:3]), answer(rows[2:4]), ask)
+        self.faults("pages-lose-nothing", step, answer(rows[2:4]), answer(rows[2:3]), ask)
+        self.faults("pages-lose-nothing", step, answer(rows[2:3]), answer(rows[3:5]), ask)
+        self.faults("pages-lose-nothing", step, answer(rows[2:3]), answer(rows[2:4][::-1]), ask)
+        self.faults("pages-lose-nothing", step, answer(rows[2:3]), answer(rows[2:4]), lambda _: (answer(rows), answer(rows[::-1])))
+        self.faults("pages-lose-nothing", step, answer(rows[2:3]), answer(rows[2:4]), lambda _: (answer(rows[:3]), answer(rows[:3])))
+        self.faults("pages-lose-nothing", step.copy(parameters=[("sort", "n"), ("limit", 2)]), answer(rows[:1]), answer(rows[:2]), ask)
+
     def test_history_loses_no_resource(self):
         step = asked("POST", "/v1/aggregates", [("use_history", "true"), ("groupby", "project_id")], {"resource_type": "t", "search": {}, "operations": []})
 
@@ -154,6 +170,21 @@ class Predicates(unittest.TestCase):
         self.faults("no-measures-no-values", step, theirs, answer({"{m:a}": []}), lambda _: (full, answer([])))
         self.faults("no-measures-no-values", step, theirs, answer({"{m:a}": [["t1", 60.0, 1.0]]}), lambda _: (answer([]), answer([])))
         self.faults("no-measures-no-values", step, theirs, answer({}), lambda _: (answer([]), answer([])))
+
+    def test_open_names_read_everything(self):
+        step = asked("GET", "/v1/resource/generic/vm-1", user="somebody-else")
+        row = {"original_resource_id": "vm-1", "creator": "u1"}
+
+        def ask(other):
+            self.assertEqual(other.user, "u1")
+            return answer(row), answer(dict(row))
+
+        self.means("open-names-read-everything", step, refused("", 404), answer(row), ask)
+        self.means("open-names-read-everything", asked("GET", "/v1/metric/x", user="somebody-else"), refused("", 403), answer(row), ask)
+        self.faults("open-names-read-everything", step, refused("", 404), answer(dict(row, original_resource_id="vm-2")), ask)
+        self.faults("open-names-read-everything", step, refused("", 403), answer(dict(row, more=1)), ask)
+        self.faults("open-names-read-everything", step.copy(method="PATCH"), refused("", 403), answer(row), ask)
+        self.faults("open-names-read-everything", step.copy(user="u2"), refused("", 403), answer(row), ask)
 
     def test_lifespan_by_its_name(self):
         step = asked("PATCH", "/v1/resource/t/a", body={"ended_at": "2020-01-01"})

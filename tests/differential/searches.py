@@ -177,7 +177,7 @@ def change(random, world):
     if form < 0.6:
         body = {attribute: world.searches.value(random, world.searches.attributes[attribute])}
     elif form < 0.7:
-        body = {"ended_at": random.choice(["2030-01-01T00:00:00", "2020-01-01", None])}
+        body = {"ended_at": random.choice(["2030-01-01T00:00:00", "2020-01-01", "2031-05-05T05:05:05.5Z"])}
     elif form < 0.8:
         body = {"project_id": random.choice(["p1", "p2", None])}
     elif form < 0.9:

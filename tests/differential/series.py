@@ -6,6 +6,8 @@ GRANULARITIES = [1, 5, 7, 10, 60, 90, 300, 600, 3600, 7200, 86400]
 METHODS = ["mean", "sum", "last", "max", "min", "std", "median", "first", "count"]
 # 2024-02-28, so that a leap day, month ends and week boundaries are near.
 BASE = 1709078400
+# Seconds.
+LONGER_THAN_ANY_SERIES = 400 * 86400
 
 
 def spell_timespan(random, seconds):
@@ -65,6 +67,12 @@ class Policy:
         else:
             self.methods = sorted({method(random) for _ in range(random.randint(1, 7))} | ({"mean"} if random.random() < 0.8 else set()))
             self.body["aggregation_methods"] = list(self.methods)
+        if "std" in self.methods or "rate:std" in self.methods:
+            # One point has no deviation, so Gnocchi counts the timespan back from an earlier bucket (see intended.md).
+            for granularity, entry in zip(self.granularities, definition):
+                if set(entry) != {"granularity"}:
+                    entry.clear()
+                    entry.update(granularity=spell_timespan(random, granularity), points=LONGER_THAN_ANY_SERIES // granularity)
 
 
 def spell_time(random, form, at):

@@ -61,7 +61,7 @@ def candidates(step):
 def smallest(step, differs):
     """`differs(step)` asks both servers; the result differs in the same way as `step` does."""
     asked, changed = 0, True
-    if step.changes or step.kind == "mistake":
+    if step.changes or step.kind.startswith(("mistake", "story")):
         return step
     while changed and asked < ASKED_MAX:
         changed = False

@@ -54,6 +54,8 @@ class Step:
             text += "?" + "&".join(f"{key}={value}" for key, value in self.parameters)
         if self.raw is not None or self.body is not None:
             text += "\n    " + (self.raw if self.raw is not None else json.dumps(self.body, ensure_ascii=False))
+        if self.headers:
+            text += f"\n    {self.headers}"
         return text + (f"\n    as {self.user}" if self.user != "admin" else "")
 
 

@@ -131,13 +131,14 @@ def metrics(random, world, number):
     yield ask("GET", f"/v1/resource/generic/{resource.id}/metric/{name}", user=world.user)
     yield ask("GET", metric + "/measures", [], [("aggregation", policy.methods[0])], user=world.user)
     yield ask("GET", "/v1/metric", parameters=[("name", name)], user=world.user)
-    yield ask("DELETE", random.choice([metric, f"/v1/resource/generic/{resource.id}/metric/{name}"]), user=random.choice([world.user, "admin"]))
+    # A string id of another's resource is found by Orzo only (see intended.md).
+    yield random.choice([ask("DELETE", f"/v1/resource/generic/{resource.id}/metric/{name}", user=world.user), ask("DELETE", metric, user=random.choice([world.user, "admin"]))])
     yield ask("GET", metric, user=world.user)
     yield ask("DELETE", metric, user=world.user)
     yield ask("GET", metric + "/measures", user=world.user)
     yield ask("POST", metric + "/measures", [{"timestamp": 1709078400, "value": 1}], user=world.user)
     yield ask("GET", f"/v1/resource/generic/{resource.id}", user=world.user)
-    yield ask("GET", "/v1/metric", parameters=[("name", name), ("status", random.choice(["active", "delete"]))], user=world.user)
+    yield ask("GET", "/v1/metric", parameters=[("name", name), ("status", "active")], user=world.user)
 
 
 def attached(random, world, number):
@@ -158,7 +159,6 @@ def attached(random, world, number):
     yield ask("GET", path + "/history", user=user)
     yield ask("GET", "/v1/metric/{m:" + resource + "/a}", user=user)
     yield ask("PATCH", path, {}, user=user)
-    yield ask("PATCH", path, {"user_id": "u9"}, user="somebody-else")
     yield ask("DELETE", path, user=user)
     yield ask("GET", path, user=user)
     yield ask("GET", "/v1/metric/{m:" + resource + "/a}", user=user)

@@ -86,7 +86,7 @@ impl<'a> Fields<'a> {
         Ok(text)
     }
 
-    /// A whole number of at least `least`, if the key is there.
+    /// A whole number of at least `least`, if the key is there; a text may say it.
     pub(super) fn whole(&self, name: &str, least: u64) -> Result<Option<u64>, Problem> {
         match self.get(name) {
             None => Ok(None),
@@ -94,6 +94,11 @@ impl<'a> Fields<'a> {
             Some(Value::Number(number)) => match number.as_u64().filter(|n| *n >= least) {
                 Some(number) => Ok(Some(number)),
                 None => Err(self.value_problem(&format!("value must be at least {least}"), name)),
+            },
+            Some(Value::String(text)) => match text.trim().parse::<u64>() {
+                Ok(number) if number >= least => Ok(Some(number)),
+                Ok(_) => Err(self.value_problem(&format!("value must be at least {least}"), name)),
+                Err(_) => Err(self.value_problem("expected int", name)),
             },
             Some(_) => Err(self.value_problem("expected int", name)),
         }

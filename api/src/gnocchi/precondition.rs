@@ -1,7 +1,7 @@
 //! `If-Match` and its relatives on resources. Pure.
 
 use chrono::DateTime;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use orzo_model::Timestamp;
 use sha1::{Digest, Sha1};
 use uuid::Uuid;
@@ -25,28 +25,34 @@ pub(super) fn check(headers: &HeaderMap, id: Uuid, revision_start: Timestamp, re
     let changed_s = revision_start.secs();
     let failed = || Problem::new(StatusCode::PRECONDITION_FAILED, "");
     let same = || if reads { Problem::new(StatusCode::NOT_MODIFIED, "") } else { failed() };
-    if tags(headers, header::IF_MATCH).is_some_and(|tags| !matches(&tags, &tag)) {
-        return Err(failed());
+    // A time counts only where the tag of its kind is not given; changes need the very same revision, a weak tag is no
+    // proof of it.
+    match headers.get(header::IF_MATCH) {
+        Some(given) if !names(given, &tag, false) => return Err(failed()),
+        Some(_) => {}
+        None if time(headers, header::IF_UNMODIFIED_SINCE).is_some_and(|limit_s| changed_s > limit_s) => {
+            return Err(failed());
+        }
+        None => {}
     }
-    if time(headers, header::IF_UNMODIFIED_SINCE).is_some_and(|limit_s| changed_s > limit_s) {
-        return Err(failed());
+    match headers.get(header::IF_NONE_MATCH) {
+        Some(given) if names(given, &tag, true) => Err(same()),
+        None if reads && time(headers, header::IF_MODIFIED_SINCE).is_some_and(|limit_s| changed_s <= limit_s) => {
+            Err(same())
+        }
+        _ => Ok(()),
     }
-    if tags(headers, header::IF_NONE_MATCH).is_some_and(|tags| matches(&tags, &tag)) {
-        return Err(same());
-    }
-    if time(headers, header::IF_MODIFIED_SINCE).is_some_and(|limit_s| changed_s <= limit_s) {
-        return Err(same());
-    }
-    Ok(())
 }
 
-fn tags(headers: &HeaderMap, name: header::HeaderName) -> Option<Vec<String>> {
-    let text = headers.get(name)?.to_str().ok()?;
-    Some(text.split(',').map(|tag| tag.trim().to_owned()).collect())
-}
-
-fn matches(tags: &[String], tag: &str) -> bool {
-    tags.iter().any(|given| given == "*" || given.trim_matches('"') == tag.trim_matches('"'))
+/// Whether a list of tags names this one.
+fn names(given: &HeaderValue, tag: &str, weakly: bool) -> bool {
+    given.to_str().is_ok_and(|text| {
+        text.trim() == "*"
+            || text.split(',').map(str::trim).any(|one| match one.strip_prefix("W/") {
+                Some(weak) => weakly && weak.trim_matches('"') == tag.trim_matches('"'),
+                None => one.trim_matches('"') == tag.trim_matches('"'),
+            })
+    })
 }
 
 fn time(headers: &HeaderMap, name: header::HeaderName) -> Option<i64> {
@@ -81,6 +87,12 @@ mod tests {
         assert_eq!(status(header::IF_NONE_MATCH, "*", true), 304);
         assert_eq!(status(header::IF_NONE_MATCH, &tag, false), 412);
         assert_eq!(status(header::IF_NONE_MATCH, "\"other\"", true), 200);
+        // A weak tag is enough to leave the body out, and not enough to change something.
+        assert_eq!(status(header::IF_NONE_MATCH, &format!("W/{tag}"), true), 304);
+        assert_eq!(status(header::IF_NONE_MATCH, &format!("\"another\", W/{tag}"), false), 412);
+        assert_eq!(status(header::IF_MATCH, &format!("W/{tag}"), false), 412);
+        assert_eq!(status(header::IF_MATCH, &format!("\"another\", {tag}"), false), 200);
+        assert_eq!(status(header::IF_MODIFIED_SINCE, "Thu, 01 Jan 1970 00:16:40 GMT", false), 200);
         assert_eq!(status(header::IF_MODIFIED_SINCE, "Thu, 01 Jan 1970 00:16:40 GMT", true), 304);
         assert_eq!(status(header::IF_MODIFIED_SINCE, "Thu, 01 Jan 1970 00:16:39 GMT", true), 200);
         assert_eq!(status(header::IF_UNMODIFIED_SINCE, "Thu, 01 Jan 1970 00:16:39 GMT", false), 412);

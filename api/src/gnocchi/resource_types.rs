@@ -132,6 +132,9 @@ fn change_of(body: &Value, old: &ResourceType) -> Result<Change, Problem> {
     for (index, operation) in operations.iter().enumerate() {
         let fields = Fields::at(operation, vec![index.to_string()])?;
         fields.only(&["op", "path", "value"])?;
+        if fields.get("op").is_none() {
+            return Err(Problem::bad("Operation does not contain 'op' member"));
+        }
         let op = fields.required_text("op")?;
         let path = fields.required_text("path")?;
         let name = path
@@ -144,10 +147,17 @@ fn change_of(body: &Value, old: &ResourceType) -> Result<Change, Problem> {
         match op {
             "add" => {
                 let value = Fields::at(fields.required("value")?, fields.path_of("value"))?;
-                let attribute = attribute_of(&value, true)?;
+                // What the type would become is checked as a whole, and told as one sentence.
+                let attribute = attribute_of(&value, true)
+                    .map_err(|problem| Problem::bad(format!("Invalid input: {}", said(&problem.description))))?;
                 let fill =
                     value.get("options").and_then(|options| options.get("fill")).filter(|f| !f.is_null()).cloned();
-                if attribute.required && fill.is_none() && !old.has(&name) {
+                // What is there already stays as it is; what changes must say what resources get. A change to another
+                // type is refused by the index, whatever else it lacks.
+                let is_same_type = |old: &Attribute| {
+                    std::mem::discriminant(&old.kind) == std::mem::discriminant(&attribute.kind) && *old != attribute
+                };
+                if attribute.required && fill.is_none() && old.attributes.get(&name).is_none_or(is_same_type) {
                     return Err(Problem::bad(format!(
                         "Invalid input: Option 'fill' of resource attribute {name} is invalid: must not be empty if \
                          required=True"
@@ -167,6 +177,11 @@ fn change_of(body: &Value, old: &ResourceType) -> Result<Change, Problem> {
     Ok(change)
 }
 
+/// The reason of a problem.
+fn said(description: &Value) -> &str {
+    description["reason"].as_str().or(description.as_str()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,7 +196,7 @@ mod tests {
         let change = change_of(
             &json!([
                 {"op": "add", "path": "/attributes/a", "value": {"type": "string", "required": true, "options": {"fill": "x"}}},
-                {"op": "add", "path": "/attributes/old", "value": {"type": "string", "max_length": 9}},
+                {"op": "add", "path": "/attributes/old", "value": {"type": "string", "max_length": 9, "required": false}},
                 {"op": "add", "path": "/attributes/gone", "value": {"type": "bool", "required": false}},
                 {"op": "remove", "path": "/attributes/gone"},
             ]),
@@ -197,6 +212,18 @@ mod tests {
         );
     }
 
+    /// A change to another type was refused for the value that it does not say, as if there were a remedy.
+    #[test]
+    fn another_type_is_not_refused_for_lack_of_a_value() {
+        let longer = json!([{"op": "add", "path": "/attributes/old", "value": {"type": "string", "min_length": 1}}]);
+        assert!(
+            change_of(&longer, &kind()).is_err(),
+            "required, changed, and no value for the resources that are there"
+        );
+        let number = json!([{"op": "add", "path": "/attributes/old", "value": {"type": "number", "required": true}}]);
+        assert!(change_of(&number, &kind()).is_ok(), "which the index refuses by its name");
+    }
+
     #[test]
     fn patches_that_mean_nothing_are_refused() {
         for body in [
@@ -208,6 +235,9 @@ mod tests {
             json!([{"op": "add", "path": "/attributes/a", "value": {"type": "bool", "min": 1, "required": false}}]),
             json!([{"op": "add", "path": "/attributes/a", "value": {"type": "what"}}]),
             json!([{"op": "remove", "path": "/attributes/a"}]),
+            json!([{}]),
+            // What changes and is required says what resources get.
+            json!([{"op": "add", "path": "/attributes/old", "value": {"type": "string", "max_length": 9}}]),
             json!([{"op": "remove", "path": "/attributes/old"}, {"op": "remove", "path": "/attributes/old"}]),
         ] {
             assert!(change_of(&body, &kind()).is_err(), "{body}");

@@ -110,11 +110,11 @@ pub(super) async fn update(
         attributes: attributes(&fields),
         metrics: metrics(&fields, "metrics")?,
     };
-    let has_metrics = change.metrics.is_some();
+    let is_tagged = change.metrics.is_some() || fields.iter().next().is_none();
     let (resource, changed) = api.index().update_resource(&scope, &kind, old.id, &change).await?;
     let shown = Shown::of_type(&api, &kind, false).await?;
     let response = ok(shown.resource(&resource));
-    Ok(if changed || has_metrics { with_tags(response, &resource) } else { response })
+    Ok(if changed || is_tagged { with_tags(response, &resource) } else { response })
 }
 
 pub(super) async fn delete(

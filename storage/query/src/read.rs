@@ -39,7 +39,7 @@ pub struct AggregatedMeasure {
 /// A question about one metric.
 #[derive(Clone, Debug, Default)]
 pub struct MeasuresQuery {
-    /// Aggregation method; empty: `mean`.
+    /// Aggregation method.
     pub aggregation: String,
     /// Only this one; `None`: all of the archive policy.
     pub granularity: Option<Duration>,
@@ -68,7 +68,7 @@ pub(crate) struct SeriesRead {
 impl Engine {
     /// Aggregated measures of one metric, which the caller got from the index within a scope.
     pub async fn measures(&self, metric: &Metric, query: &MeasuresQuery) -> Result<Vec<AggregatedMeasure>, QueryError> {
-        let aggregation = if query.aggregation.is_empty() { "mean" } else { &query.aggregation };
+        let aggregation = query.aggregation.as_str();
         if query.resample.is_some() && query.granularity.is_none() {
             return Err(QueryError::refused("A granularity must be specified to resample"));
         }
@@ -104,7 +104,7 @@ impl Engine {
         granularities: Option<&[Duration]>,
         query: &MeasuresQuery,
     ) -> Result<Vec<Vec<AggregatedMeasure>>, QueryError> {
-        let aggregation = if query.aggregation.is_empty() { "mean" } else { &query.aggregation };
+        let aggregation = query.aggregation.as_str();
         let mut reads = Vec::with_capacity(metrics.len());
         for metric in metrics {
             let unknown = |width: Duration| {

@@ -56,7 +56,8 @@ impl Engine {
         let query = AggregatesQuery {
             scope: scope.clone(),
             creator: Some(creator.to_owned()),
-            groupby: groupby.to_vec(),
+            // Without groups resources come by their ids, and so do their metrics.
+            groupby: if groupby.is_empty() { vec!["id".to_owned()] } else { groupby.to_vec() },
             ..AggregatesQuery::default()
         };
         let mut groups: Vec<(Map<String, Value>, Vec<uuid::Uuid>)> = Vec::new();

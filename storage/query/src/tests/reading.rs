@@ -7,8 +7,8 @@ use orzo_model::{GroupRead, MeasureReader, ReadError, ResourceRead, SampleSink, 
 
 use super::*;
 use crate::{
-    AggregatesAnswer, AggregatesQuery, Fill, MeasuredSeries, MeasuresQuery, PostedMeasures, References, Search, Top,
-    TopBy, operations::Operation,
+    AggregatesAnswer, AggregatesQuery, Fill, MeasuredSeries, MeasuresQuery, PostedMeasures, QueryError, References,
+    Search, Top, TopBy, operations::Operation,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -45,6 +45,8 @@ async fn one_metric_at_all_its_granularities() {
     assert_eq!(read(asked("mean")).await, [(0, 60, 3.0), (60, 60, 9.0), (120, 60, 2.0), (120, 1, 2.0)]);
     // A bucket of one point has no deviation.
     assert_eq!(read(asked("std")).await, [(0, 60, 2.0)]);
+    // No name is no name of a method: once it meant the mean.
+    assert!(matches!(f.engine.measures(&metric, &asked("")).await, Err(QueryError::Missing { .. })));
     // Rates are over successive points, across buckets.
     assert_eq!(read(asked("rate:mean")).await, [(0, 60, 2.0), (60, 60, 4.0), (120, 60, -7.0), (120, 1, -7.0)]);
     let from = |start, stop| MeasuresQuery {
