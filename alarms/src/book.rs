@@ -74,6 +74,10 @@ const MIGRATIONS: &[Migration] = &[
           INSERT INTO alarm_partitions (partition) VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11),
             (12), (13), (14), (15);\n",
     },
+    Migration {
+        name: "event alarms that were changed",
+        sql: "CREATE INDEX alarms_touched_events ON alarms (touched_at) WHERE type = 'event';\n",
+    },
 ];
 
 /// Aodh shows as much without a limit; a page of more is not read by anyone.

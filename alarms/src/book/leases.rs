@@ -184,6 +184,13 @@ impl AlarmBook {
         Ok((changed.collect(), removed.iter().map(|row| row.string("alarm_id")).collect()))
     }
 
+    /// The same of event alarms; deleted ones are not told, they can be written no more.
+    pub(crate) async fn event_alarms_changed_since(&self, since: Timestamp) -> Result<Vec<(String, i64)>, BookError> {
+        let sql = "SELECT alarm_id, revision FROM alarms WHERE type = 'event' AND touched_at >= $1";
+        let rows = self.database.query(sql, &[since.into()]).await?;
+        Ok(rows.iter().map(|row| (row.string("alarm_id"), row.int("revision").unwrap_or(i64::MAX))).collect())
+    }
+
     /// Alarms by their ids; those that are not there, or cannot be read, are left out (the latter are told).
     pub(crate) async fn alarms(&self, ids: &[String]) -> Result<Vec<Alarm>, BookError> {
         let mut alarms = Vec::new();

@@ -69,12 +69,19 @@ impl Evaluator {
 
     async fn adopt(&self, state: &mut State, lease: Lease, until: Timestamp) -> Result<(), BookError> {
         let mut lease = lease;
-        if lease.events_until == 0
-            && let Some(events) = &self.parts.events
-        {
-            // Nobody has followed events for this partition yet: they count from now on.
-            lease.events_until = match events.newest_event().await {
-                Ok(number) if lease.evaluated_until == Timestamp::EPOCH => number,
+        let partition = lease.partition;
+        // Asked before the alarms are read: what comes later is after this number.
+        let newest = match &self.parts.events {
+            Some(events) if lease.events_until == 0 => events.newest_event().await,
+            _ => Ok(0),
+        };
+        let alarms = self.parts.book.partition(partition).await?;
+        if lease.events_until == 0 {
+            // Nobody has followed events for this partition yet. They count from now on; from the alarm on if there is
+            // one that waits for them, and then all are looked at.
+            let is_waited_for = alarms.iter().any(|alarm| matches!(alarm.rule, Rule::Event(_)));
+            lease.events_until = match newest {
+                Ok(number) if lease.evaluated_until == Timestamp::EPOCH && !is_waited_for => number,
                 Ok(_) => 0,
                 Err(error) => {
                     tracing::debug!(%error, "events are followed later");
@@ -82,8 +89,6 @@ impl Evaluator {
                 }
             };
         }
-        let partition = lease.partition;
-        let alarms = self.parts.book.partition(partition).await?;
         let mark = lease.evaluated_until;
         state.events_after = Some(state.events_after.map_or(lease.events_until, |after| after.min(lease.events_until)));
         state.leases.insert(partition, Held { lease, until });
@@ -159,16 +164,23 @@ impl Evaluator {
                 state.alarms.leave(key, &mut state.windows);
             }
         }
-        let is_new = |(id, revision): &(String, i64)| {
-            let known = state.alarms.key(id).and_then(|key| state.alarms.get(key));
-            state.leases.contains_key(&partition_of(id)) && known.is_none_or(|known| known.alarm.revision < *revision)
-        };
-        let wanted: Vec<String> = changed.into_iter().filter(is_new).map(|(id, _)| id).collect();
+        let wanted = unknown(state, changed);
         for alarm in self.parts.book.alarms(&wanted).await? {
             self.take_over(state, alarm);
         }
         if is_due {
             state.followed_at = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Takes over event alarms that other processes have changed: events that came after such a change are judged by it.
+    async fn follow_event_alarms(&self, state: &mut State) -> Result<(), BookError> {
+        let since = self.parts.clock.now().minus(FOLLOW_OVERLAP);
+        let changed = self.parts.book.event_alarms_changed_since(since).await?;
+        let wanted = unknown(state, changed);
+        for alarm in self.parts.book.alarms(&wanted).await? {
+            self.take_over(state, alarm);
         }
         Ok(())
     }
@@ -263,6 +275,10 @@ impl Evaluator {
                 }
             };
             let count = events.len();
+            if count > 0 {
+                // After the events were read: an alarm that was made before one of them is there by now.
+                self.follow_event_alarms(state).await?;
+            }
             let mut writings: Vec<Writing> = Vec::new();
             for numbered in events {
                 let Some(project) = others::project_of(&numbered.event) else {
@@ -316,6 +332,15 @@ impl Evaluator {
             }
         }
     }
+}
+
+/// Which of these are ours and not known in this revision.
+fn unknown(state: &State, changed: Vec<(String, i64)>) -> Vec<String> {
+    let is_new = |(id, revision): &(String, i64)| {
+        let known = state.alarms.key(id).and_then(|key| state.alarms.get(key));
+        state.leases.contains_key(&partition_of(id)) && known.is_none_or(|known| known.alarm.revision < *revision)
+    };
+    changed.into_iter().filter(is_new).map(|(id, _)| id).collect()
 }
 
 /// Forgets a partition that somebody else has, or may have.

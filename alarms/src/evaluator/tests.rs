@@ -1,6 +1,7 @@
 //! The evaluator by scripts (`tests/scripts`), each of which is also seen failing: with every expectation made wrong, and
 //! with an evaluator that never looks.
 
+mod apart;
 mod bench;
 mod dry;
 mod script;
