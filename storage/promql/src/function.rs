@@ -1,6 +1,6 @@
 //! Functions of values, series and labels, and the list of all that are known.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, f64::consts::LN_2};
 
 use regex::Regex;
 
@@ -46,14 +46,14 @@ pub(crate) fn number(name: &str) -> Option<fn(f64) -> f64> {
     Some(match name {
         "abs" => f64::abs,
         "acos" => f64::acos,
-        "acosh" => f64::acosh,
+        "acosh" => |value| if value > LARGE { value.ln() + LN_2 } else { value.acosh() },
         "asin" => f64::asin,
-        "asinh" => f64::asinh,
+        "asinh" => |value| if value.abs() > LARGE { (value.abs().ln() + LN_2).copysign(value) } else { value.asinh() },
         "atan" => f64::atan,
         "atanh" => f64::atanh,
         "ceil" => f64::ceil,
         "cos" => f64::cos,
-        "cosh" => f64::cosh,
+        "cosh" => |value| if value.abs() > FAR_OUT { value.abs().exp() * 0.5 } else { value.cosh() },
         "deg" => |value| value * 180.0 / std::f64::consts::PI,
         "exp" => f64::exp,
         "floor" => f64::floor,
@@ -72,7 +72,7 @@ pub(crate) fn number(name: &str) -> Option<fn(f64) -> f64> {
             }
         },
         "sin" => f64::sin,
-        "sinh" => f64::sinh,
+        "sinh" => |value| if value.abs() > FAR_OUT { (value.abs().exp() * 0.5).copysign(value) } else { value.sinh() },
         "sqrt" => f64::sqrt,
         "tan" => f64::tan,
         "tanh" => f64::tanh,
@@ -144,6 +144,12 @@ fn check_name(name: &str, function: &str) -> Result<(), QueryError> {
     }
 }
 
+/// Beyond this the square under the root of an inverse hyperbolic function is all of it, and overflows at last.
+const LARGE: f64 = 268_435_456.0;
+/// Beyond this the smaller exponential of a hyperbolic function is less than the last digit of the other; taking half of the
+/// other overflows where Prometheus' does.
+const FAR_OUT: f64 = 21.0;
+
 /// `absent` and `absent_over_time`: one where no series has a value, with the labels that the selector demands.
 pub(crate) fn absent(columns: &[Column], labels: Labels, count: usize) -> Vec<Series> {
     let mut column = Column(vec![1.0; count]);
@@ -158,15 +164,24 @@ pub(crate) fn absent(columns: &[Column], labels: Labels, count: usize) -> Vec<Se
     }
 }
 
-/// Labels that equality matchers demand, each named only once.
+/// Labels that equality matchers demand: of several matchers of a label the last says, unless equality came before.
 pub(crate) fn demanded(groups: &[crate::MatcherGroup]) -> Labels {
     let [group] = groups else { return Labels::default() };
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    for matcher in group {
-        *counts.entry(&matcher.name).or_default() += 1;
+    let mut demanded: HashMap<&str, Option<&str>> = HashMap::new();
+    // Prometheus puts the matchers that take series away behind the others before it looks for labels.
+    let is_last = |matcher: &&crate::Matcher| match &matcher.operator {
+        crate::Operator::NotEqual => !matcher.value.is_empty(),
+        crate::Operator::MatchesNot(regex) => !regex.is_match(""),
+        _ => false,
+    };
+    let (last, first): (Vec<_>, Vec<_>) = group.iter().filter(|matcher| matcher.name != NAME).partition(is_last);
+    for matcher in first.into_iter().chain(last) {
+        let is_equal = matches!(matcher.operator, crate::Operator::Equal);
+        match demanded.get_mut(matcher.name.as_str()) {
+            Some(value) => *value = None,
+            None if is_equal => drop(demanded.insert(&matcher.name, Some(&matcher.value))),
+            None => {}
+        }
     }
-    let demanded = group.iter().filter(|matcher| {
-        matches!(matcher.operator, crate::Operator::Equal) && matcher.name != NAME && counts[matcher.name.as_str()] == 1
-    });
-    Labels::new(demanded.map(|matcher| (matcher.name.as_str(), matcher.value.as_str())))
+    Labels::new(demanded.into_iter().filter_map(|(name, value)| Some((name, value?))))
 }

@@ -50,6 +50,8 @@ fn each(
         let mut buckets = histograms.remove(&labels).unwrap_or_default();
         buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut column = Column::absent(count);
+        // Prometheus drops the name of what it has judged once, and later notes are without it.
+        let mut name = labels.get(NAME);
         let mut present: Vec<Bucket> = Vec::with_capacity(buckets.len());
         for at in 0..count {
             present.clear();
@@ -60,7 +62,8 @@ fn each(
                 }
             }
             if !present.is_empty() {
-                column.0[at] = judge(&mut merged(&present), at, labels.get(NAME));
+                column.0[at] = judge(&mut merged(&present), at, name);
+                name = "";
             }
         }
         if !column.is_empty() {
@@ -147,12 +150,13 @@ fn quantile_of(q: f64, buckets: &mut [(f64, f64)], name: &str, notes: &Notes) ->
     if buckets[last].0 != f64::INFINITY {
         return f64::NAN;
     }
-    if force_monotonic(buckets) {
-        notes.forced_monotonic(name);
-    }
+    let is_forced = force_monotonic(buckets);
     let observations = buckets[last].1;
     if last == 0 || observations == 0.0 {
         return f64::NAN;
+    }
+    if is_forced {
+        notes.forced_monotonic(name);
     }
     let mut rank = q * observations;
     let at = buckets[..last].iter().position(|bucket| bucket.1 >= rank).unwrap_or(last);

@@ -34,10 +34,10 @@ impl Notes {
         }
     }
 
-    /// The greatest and least quantile of all times, and whether any is NaN: of a parameter one note suffices.
+    /// The greatest and least quantile of all times: of a parameter one note suffices. A NaN is neither, and hides both.
     pub(crate) fn check_quantiles(&self, quantiles: &[f64]) {
         if quantiles.iter().any(|q| q.is_nan()) {
-            self.check_quantile(f64::NAN);
+            return self.check_quantile(f64::NAN);
         }
         let (least, greatest) = extremes(quantiles);
         self.check_quantile(least.min(0.0));
@@ -131,7 +131,8 @@ mod tests {
             notes.check_counter(&format!("metric_{}", at % 15));
             notes.check_counter("requests_total");
         }
-        notes.check_quantiles(&[0.5, f64::NAN, 3.0, 2.0, -1e-7]);
+        notes.check_quantiles(&[0.5, 3.0, 2.0, -1e-7]);
+        notes.check_quantiles(&[5.0, f64::NAN]);
         notes.check_ratios(&[2.0, -0.5]);
         let (warnings, infos) = notes.into_texts();
         assert_eq!(infos.len(), NOTES_MAX + 1);

@@ -15,6 +15,7 @@ use crate::{
     aggregate::{Aggregate, Aggregation},
     binary::{Binary, BinaryOperator, SetOperator},
     function,
+    labels::NAME,
     matching::{Cardinality, Matching},
     source::{Matcher, MatcherGroup, Operator, Selection},
 };
@@ -153,7 +154,63 @@ pub fn formatted(text: &str) -> Result<String, QueryError> {
 
 /// A query as a tree, in the form of Prometheus' `parse_query`.
 pub fn tree(text: &str) -> Result<serde_json::Value, QueryError> {
-    serde_json::to_value(checked(text)?).map_err(|error| QueryError::Execution(error.to_string()))
+    let mut tree = serde_json::to_value(checked(text)?).map_err(|error| QueryError::Execution(error.to_string()))?;
+    as_prometheus(&mut tree);
+    Ok(tree)
+}
+
+/// The parser's tree in Prometheus' form: a name is a matcher too, and labels of a matching stand beside its kind. As deep
+/// as the text, which is bounded.
+fn as_prometheus(node: &mut serde_json::Value) {
+    use serde_json::{Value, json};
+    match node {
+        Value::Array(nodes) => nodes.iter_mut().for_each(as_prometheus),
+        Value::Object(fields) => {
+            fields.values_mut().for_each(as_prometheus);
+            if let Some(Value::Object(function)) = fields.get_mut("func") {
+                function.remove("experimental");
+            }
+            if let Some(Value::Object(matching)) = fields.get_mut("matching") {
+                matching.remove("fillValues");
+                let of_kind = match matching.get("card") {
+                    Some(Value::Object(kinds)) => {
+                        kinds.iter().next().map(|(kind, labels)| (kind.clone(), labels.clone()))
+                    }
+                    _ => None,
+                };
+                if let Some((kind, labels)) = of_kind {
+                    matching.insert("card".to_owned(), kind.into());
+                    matching.insert("include".to_owned(), labels);
+                }
+            }
+            if fields.get("step").is_some_and(Value::is_null) {
+                fields.insert("step".to_owned(), 0.into());
+            }
+            let is_number = |side: &str| fields.get(side).is_some_and(is_number);
+            if fields.contains_key("matching") && (is_number("lhs") || is_number("rhs")) {
+                fields.insert("matching".to_owned(), Value::Null);
+            }
+            let name = fields.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+            if let Some(Value::Array(matchers)) = fields.get_mut("matchers")
+                && !name.is_empty()
+                && !matchers.iter().any(|matcher| matcher["name"] == NAME)
+            {
+                matchers.push(json!({"name": NAME, "type": "=", "value": name}));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether a node of a tree is one number at each time, not series.
+fn is_number(node: &serde_json::Value) -> bool {
+    match node["type"].as_str() {
+        Some("numberLiteral") => true,
+        Some("call") => node["func"]["returnType"] == "scalar",
+        Some("parenExpr" | "unaryExpr") => is_number(&node["expr"]),
+        Some("binaryExpr") => is_number(&node["lhs"]) && is_number(&node["rhs"]),
+        _ => false,
+    }
 }
 
 fn checked(text: &str) -> Result<Expr, QueryError> {

@@ -79,8 +79,11 @@ fn extrapolated(window: &RangeWindow<'_>, is_counter: bool, is_rate: bool) -> Op
     }
     let mut change = values[count - 1] - values[0];
     if is_counter {
-        // A counter that goes back has started again from zero.
-        change += values.windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[0]).sum::<f64>();
+        // A counter that goes back has started again from zero. Added one by one, as Prometheus does: near the largest
+        // number another order overflows elsewhere.
+        for pair in values.windows(2).filter(|pair| pair[1] < pair[0]) {
+            change += pair[0];
+        }
     }
     let sampled = seconds(times[count - 1] - times[0]);
     let mut to_start = seconds(times[0] - window.start);

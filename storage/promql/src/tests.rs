@@ -260,6 +260,10 @@ async fn functions_of_values_labels_and_time() {
     assert_eq!(at(&world, 10, "scalar(load)").await, "NaN");
     assert_eq!(at(&world, 10, "scalar(load{host=\"b\"})").await, "20");
     assert_eq!(at(&world, 10, "absent(load{host=\"z\",zone=~\".*\"})").await, "{host=\"z\"} 1");
+    assert_eq!(at(&world, 10, "absent(load{host=~\"z\",host=\"y\"})").await, "{host=\"y\"} 1");
+    assert_eq!(at(&world, 10, "absent(load{host!=\"y\",host=\"z\"})").await, "{} 1");
+    assert_eq!(at(&world, 10, "absent(load{host=\"z\",host=~\"z\"})").await, "{} 1");
+    assert_eq!(at(&world, 10, "absent(load{host=\"z\",host=\"y\"})").await, "{} 1");
     assert_eq!(at(&world, 10, "absent(load)").await, "");
     assert_eq!(at(&world, 10, "absent_over_time(nothing{a=\"b\"}[1m])").await, "{a=\"b\"} 1");
     assert_eq!(
@@ -436,6 +440,9 @@ async fn fractions_and_quantiles_of_odd_buckets() {
     assert_eq!(at(&world, 0, "histogram_fraction(-1, 3, took_bucket)").await, "{} -0.25");
     assert_eq!(at(&world, 0, "histogram_quantile(0.6, took_bucket)").await, "{} 3");
     assert_eq!(at(&world, 0, "histogram_quantile(-1, none_bucket)").await, "{} -Inf");
+    assert_eq!(at(&world, 0, "cosh(vector(710))").await, "{} +Inf");
+    assert_eq!(at(&world, 0, "sinh(vector(-710))").await, "{} -Inf");
+    assert_eq!(at(&world, 0, "acosh(vector(1.7e308))").await, "{} 710.4199840737881");
     let window = Window { start_ms: 0, end_ms: 0, step_ms: 0 };
     let plan = Plan::new("histogram_quantile(0.6, took_bucket)", window, &Limits::default()).expect("a plan");
     let answer = run(&plan, &world, &Limits::default(), Arc::new(AtomicBool::new(false))).await.expect("an answer");
@@ -445,6 +452,8 @@ async fn fractions_and_quantiles_of_odd_buckets() {
           \"took_bucket\""]
     );
     assert!(answer.infos[0].contains("needed to be fixed for monotonicity"), "{:?}", answer.infos);
+    let name_of = |answer: &crate::Answer| answer.infos[0].rsplit(' ').next().map(str::to_owned);
+    assert_eq!(name_of(&answer), Some("\"took_bucket\"".to_owned()));
 }
 
 /// The series that Prometheus 3.5 chooses: those whose labels' hash lies below the ratio.
@@ -455,4 +464,19 @@ fn labels_have_the_hash_that_prometheus_gives_them() {
     assert!((0.0..1.0).contains(&own));
     // The hash of nothing is that of XXH64.
     assert_eq!(Labels::default().hash(), 0xef46_db37_51d8_e999);
+}
+
+/// Names are matchers, labels of a matching stand beside its kind, and nothing newer than Prometheus 3.5 is told.
+#[test]
+fn a_tree_has_the_form_of_prometheus() {
+    let tree = crate::tree("a == bool (1)").expect("a tree");
+    assert!(tree["matching"].is_null(), "nothing is matched with a number: {tree}");
+    assert_eq!(crate::tree("a[1h:]").expect("a tree")["step"], 0);
+    let tree = crate::tree("rate(a[5m]) * on(job) group_left(version) {__name__=\"b\"}").expect("a tree");
+    let matching = serde_json::json!({"card": "many-to-one", "include": ["version"], "labels": ["job"], "on": true});
+    assert_eq!(tree["matching"], matching);
+    let name = |of: &str| serde_json::json!([{"name": "__name__", "type": "=", "value": of}]);
+    assert_eq!(tree["lhs"]["args"][0]["matchers"], name("a"));
+    assert_eq!(tree["rhs"]["matchers"], name("b"));
+    assert!(tree["lhs"]["func"].get("experimental").is_none());
 }

@@ -92,7 +92,10 @@ class Grammar:
     def aggregation(self, depth):
         roll = self.chance.random()
         if roll < 0.08:
-            return f"{self.chance.choice(BLIND)}({self.choice_among(self.vector(depth - 1))})"
+            chosen = self.choice_among(self.vector(depth - 1))
+            # Which series `limitk` takes is the storage's to say: only their number is sure.
+            blind = self.chance.choice(["count", "group"] if chosen.startswith("limitk") else BLIND)
+            return f"{blind}({chosen})"
         inner = self.vector(depth - 1)
         if roll < 0.16:
             return f"quantile{self.grouping()}({self.chance.choice(QUANTILES)}, {inner})"

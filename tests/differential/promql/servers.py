@@ -149,6 +149,9 @@ class Question:
     def with_text(self, text):
         return Question(self.world, text, self.start, self.end, self.step)
 
+    def at_its_start(self, text):
+        return Question(self.world, text, self.start)
+
     def line(self):
         """As seeds.txt keeps it."""
         return json.dumps([self.world, self.text, self.start, self.end, self.step], ensure_ascii=False)
