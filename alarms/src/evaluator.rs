@@ -151,6 +151,12 @@ impl State {
     }
 }
 
+/// What a tick has done.
+struct Done {
+    judged: usize,
+    is_more_due: bool,
+}
+
 /// A partition held.
 struct Held {
     lease: Lease,
@@ -170,8 +176,12 @@ impl Evaluator {
         let interval = Duration::from_millis(self.settings.interval_ms.max(10));
         let mut changes = self.parts.book.changes();
         while !stop.is_cancelled() {
-            if let Err(error) = self.tick().await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "alarms were not evaluated");
+            match self.tick_for_a_while().await {
+                Ok(done) if done.is_more_due => continue,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "alarms were not evaluated");
+                }
             }
             let arrived = async {
                 match &self.parts.arrivals {
@@ -197,8 +207,12 @@ impl Evaluator {
         }
     }
 
-    /// Judges everything that can be judged by now; returns how many alarms were.
+    /// Judges everything that can be judged by now, or as much as the leases leave time for; returns how many alarms were.
     pub async fn tick(&self) -> Result<usize, BookError> {
+        self.tick_for_a_while().await.map(|done| done.judged)
+    }
+
+    async fn tick_for_a_while(&self) -> Result<Done, BookError> {
         let mut state = self.state.lock().await;
         let state = &mut *state;
         self.renew(state).await?;
@@ -215,7 +229,13 @@ impl Evaluator {
                 due = self.due(state);
             }
             if due.is_empty() {
-                return Ok(total);
+                return Ok(Done { judged: total, is_more_due: false });
+            }
+            if total > 0 && self.is_renewal_due(state) {
+                // Whoever is behind, and falls further behind while it works, keeps its leases, hears of changes and of
+                // events, and can be stopped.
+                state.hurried.extend(due);
+                return Ok(Done { judged: total, is_more_due: true });
             }
             total += due.len();
             let count = due.len() as u64;

@@ -123,7 +123,7 @@ fn aodhclient_works() {
                 "--repeat-actions",
                 "True",
                 "--time-constraint",
-                "name=day;start='0 9 * * *';duration=3600;timezone=Europe/Berlin",
+                "name=day;start='0 9 29 2 *';duration=3600;timezone=Europe/Berlin",
             ],
         ]
         .concat(),

@@ -83,6 +83,7 @@ fn of_two_evaluators_one_may_be_stopped_at_any_moment() {
         let id = std::fs::read_to_string(victim.data().join("alarms.holder")).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| while !is_over.load(Ordering::Relaxed) && plan.post(&[&store], &token) {});
+            let _over = Over(&is_over);
             std::thread::sleep(wait);
             wait_for("both to have a share", TAKE_OVER_LIMIT, || (partitions(&book, id.trim()) > 0).then_some(()));
             if stop % 4 == 3 {
@@ -93,7 +94,6 @@ fn of_two_evaluators_one_may_be_stopped_at_any_moment() {
             }
             interruptions.push(clock.now());
             wait_for("the other to take over", TAKE_OVER_LIMIT, || (partitions(&book, id.trim()) == 0).then_some(()));
-            is_over.store(true, Ordering::Relaxed);
         });
         interruptions.push(clock.now());
         if stop % 4 == 3 {
@@ -114,6 +114,15 @@ fn of_two_evaluators_one_may_be_stopped_at_any_moment() {
     verdict.assert_clean();
     evaluators.iter().for_each(Orzo::assert_conserved);
     store.assert_conserved();
+}
+
+/// Ends the posting of samples, also when something panics: the scope waits for it.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// How many partitions of the alarms an evaluator has by its own name.

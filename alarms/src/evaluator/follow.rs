@@ -18,15 +18,24 @@ use crate::{
 const EVENTS_AT_ONCE: usize = 1000;
 
 impl Evaluator {
+    fn lease(&self) -> Duration {
+        Duration::from_millis(self.settings.lease_ms.max(1))
+    }
+
+    /// Whether a third of the leases is over.
+    pub(super) fn is_renewal_due(&self, state: &State) -> bool {
+        let now = self.parts.clock.now();
+        state.renewed_at.is_none_or(|at| now.since(at) >= self.lease() / 3)
+            || state.leases.values().any(|held| held.until <= now)
+    }
+
     /// Renews the leases in time, takes free partitions with their alarms, and forgets those that are lost.
     pub(super) async fn renew(&self, state: &mut State) -> Result<(), BookError> {
-        let now = self.parts.clock.now();
-        let lease = Duration::from_millis(self.settings.lease_ms.max(1));
-        let is_due = state.renewed_at.is_none_or(|at| now.since(at) >= lease / 3)
-            || state.leases.values().any(|held| held.until <= now);
-        if !is_due {
+        if !self.is_renewal_due(state) {
             return Ok(());
         }
+        let now = self.parts.clock.now();
+        let lease = self.lease();
         let until = now.plus(lease);
         let marks = self.marks(state);
         let granted = match self.parts.book.claim(&self.owner, &marks, lease).await {

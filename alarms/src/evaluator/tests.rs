@@ -2,6 +2,7 @@
 //! with an evaluator that never looks.
 
 mod apart;
+mod behind;
 mod bench;
 mod dry;
 mod script;
