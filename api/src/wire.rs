@@ -90,11 +90,12 @@ pub(crate) fn write_json(value: &Value, out: &mut String) {
     }
 }
 
-fn write_text(text: &str, out: &mut String) {
+/// A text with its quotes.
+pub(crate) fn write_text(text: &str, out: &mut String) {
     out.push('"');
     let mut rest = text;
-    // Most texts need no escapes and are copied whole.
-    while let Some(at) = rest.find(|c: char| c == '"' || c == '\\' || !(' '..='~').contains(&c)) {
+    // Most texts need no escapes and are copied whole. A byte beyond ASCII is the first of its character.
+    while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\' | ..b' ' | b'\x7f'..)) {
         out.push_str(&rest[..at]);
         let c = rest[at..].chars().next().unwrap_or_default();
         match c {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{
-    answer::{created, no_content, ok, set},
+    answer::{created, no_content, ok, set, tree},
     body,
     fields::Fields,
     precondition,
@@ -186,7 +186,7 @@ pub(super) async fn history(
     let shown = Shown::of_type(&api, &kind, parameters.flag("details")?).await?;
     let revisions = api.index().resource_history(&scope, &kind, resource.id, page_of(&paging)?).await?;
     let marker = revisions.last().map(|last| format!("{}@{}", last.id, last.revision));
-    let answer = ok(revisions.iter().map(|revision| shown.resource(revision)).collect::<Vec<_>>().into());
+    let answer = tree(&shown.resources(&revisions, &[]));
     Ok(with_link(answer, &paging, revisions.len(), marker, &links, &parameters))
 }
 
@@ -217,17 +217,8 @@ async fn page(
         false => last.id.to_string(),
     });
     let wanted: Vec<&str> = parameters.all("attrs").collect();
-    let rows: Vec<Value> = resources
-        .iter()
-        .map(|resource| {
-            let mut row = shown.resource(resource);
-            if let (false, Value::Object(object)) = (wanted.is_empty(), &mut row) {
-                object.retain(|name, _| wanted.contains(&name.as_str()));
-            }
-            row
-        })
-        .collect();
-    Ok(with_link(ok(rows.into()), &paging, resources.len(), marker, links, parameters))
+    let answer = tree(&shown.resources(&resources, &wanted));
+    Ok(with_link(answer, &paging, resources.len(), marker, links, parameters))
 }
 
 /// A resource that the policy lets the caller read, and how far it may look.

@@ -3,10 +3,19 @@
 use std::collections::BTreeMap;
 
 use orzo_index::{Metric, Resource, ResourceType, created_by_project, created_by_user};
+use orzo_model::Timestamp;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::archive_policies::policy_json;
-use crate::{SharedApi, problem::Problem};
+use crate::{
+    SharedApi,
+    problem::Problem,
+    wire::{Tree, write_json, write_text},
+};
+
+/// About what one resource takes in a list.
+const RESOURCE_BYTES: usize = 600;
 
 /// Which attributes a list of resources shows.
 pub(super) enum Shown {
@@ -34,15 +43,100 @@ impl Shown {
     /// A resource with these attributes; what is not set is null.
     pub(super) fn resource(&self, resource: &Resource) -> Value {
         let mut view = resource_json(resource);
+        for name in self.attributes(resource) {
+            view[name] = resource.attributes.get(name).cloned().unwrap_or(Value::Null);
+        }
+        view
+    }
+
+    /// A list of them, of each only the `wanted` fields if some are named. Written without making a tree first: a list
+    /// may be long.
+    pub(super) fn resources(&self, resources: &[Resource], wanted: &[&str]) -> Tree {
+        let mut out = String::with_capacity(2 + resources.len() * RESOURCE_BYTES);
+        out.push('[');
+        for (place, resource) in resources.iter().enumerate() {
+            out.push_str(if place == 0 { "{" } else { ", {" });
+            let mut fields = Fields { out: &mut out, wanted, is_first: true };
+            fields.resource(resource);
+            for name in self.attributes(resource) {
+                let value = resource.attributes.get(name).unwrap_or(&Value::Null);
+                fields.put(name, |out| write_json(value, out));
+            }
+            out.push('}');
+        }
+        out.push(']');
+        Tree::Written(out)
+    }
+
+    /// The names of the attributes that are shown of it.
+    fn attributes<'a>(&'a self, resource: &Resource) -> impl Iterator<Item = &'a String> + use<'a> {
         let kind = match self {
             Self::Common => None,
             Self::Type(kind) => Some(kind),
             Self::Own(types) => types.get(&resource.resource_type),
         };
-        for name in kind.iter().flat_map(|kind| kind.attributes.keys()) {
-            view[name] = resource.attributes.get(name).cloned().unwrap_or(Value::Null);
+        kind.into_iter().flat_map(|kind| kind.attributes.keys())
+    }
+}
+
+/// Writes the fields of one object.
+struct Fields<'a> {
+    out: &'a mut String,
+    wanted: &'a [&'a str],
+    is_first: bool,
+}
+
+impl Fields<'_> {
+    /// What [`resource_json`] says.
+    fn resource(&mut self, resource: &Resource) {
+        let mut id = Uuid::encode_buffer();
+        self.text("id", Some(resource.id.hyphenated().encode_lower(&mut id)));
+        self.text("creator", Some(&resource.creator));
+        self.time("started_at", Some(resource.started_at));
+        self.time("revision_start", Some(resource.revision_start));
+        self.time("ended_at", resource.ended_at);
+        self.text("user_id", resource.user_id.as_deref());
+        self.text("project_id", resource.project_id.as_deref());
+        self.text("original_resource_id", Some(&resource.original_resource_id));
+        self.text("type", Some(&resource.resource_type));
+        self.time("revision_end", resource.revision_end);
+        self.put("metrics", |out| {
+            out.push('{');
+            for (place, (name, metric)) in resource.metrics.iter().enumerate() {
+                out.push_str(if place == 0 { "" } else { ", " });
+                write_text(name, out);
+                out.push_str(": \"");
+                out.push_str(metric.hyphenated().encode_lower(&mut id));
+                out.push('"');
+            }
+            out.push('}');
+        });
+        self.text("created_by_user_id", Some(created_by_user(&resource.creator)));
+        self.text("created_by_project_id", Some(created_by_project(&resource.creator)));
+    }
+
+    fn text(&mut self, name: &str, text: Option<&str>) {
+        self.put(name, |out| match text {
+            Some(text) => write_text(text, out),
+            None => out.push_str("null"),
+        });
+    }
+
+    fn time(&mut self, name: &str, time: Option<Timestamp>) {
+        self.put(name, |out| match time {
+            Some(time) => write_text(&time.isoformat(), out),
+            None => out.push_str("null"),
+        });
+    }
+
+    fn put(&mut self, name: &str, write: impl FnOnce(&mut String)) {
+        if self.wanted.is_empty() || self.wanted.contains(&name) {
+            self.out.push_str(if self.is_first { "" } else { ", " });
+            self.is_first = false;
+            write_text(name, self.out);
+            self.out.push_str(": ");
+            write(self.out);
         }
-        view
     }
 }
 
@@ -106,4 +200,44 @@ fn metric_base(metric: &Metric) -> Value {
         "created_by_user_id": created_by_user(&metric.creator),
         "created_by_project_id": created_by_project(&metric.creator),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_shows_what_each_resource_shows() {
+        let kind = |name: &str| {
+            let attributes =
+                json!({"host": {"type": "string", "required": false}, "size": {"type": "number", "required": false}});
+            ResourceType::new(name, serde_json::from_value(attributes).expect("attributes")).expect("a type")
+        };
+        let full = Resource {
+            id: Uuid::from_u128(7),
+            resource_type: "machine".into(),
+            original_resource_id: "a \"quoted\" näme\n\u{7f}".into(),
+            creator: "user:project".into(),
+            project_id: Some("p".into()),
+            user_id: None,
+            started_at: Timestamp::from_micros(1_577_836_800_500_000),
+            ended_at: None,
+            revision_start: Timestamp::from_micros(1_577_836_800_000_000),
+            revision_end: Some(Timestamp::from_micros(1_577_836_801_000_000)),
+            revision: 1,
+            attributes: serde_json::from_value(json!({"host": "h", "other": 1})).expect("an object"),
+            metrics: [("cpu".to_owned(), Uuid::from_u128(8)), ("disk".to_owned(), Uuid::from_u128(9))].into(),
+        };
+        let bare = Resource { creator: "me".into(), metrics: BTreeMap::new(), ..full.clone() };
+        let resources = [full, bare];
+        let own = [("machine".to_owned(), kind("machine"))].into();
+        for shown in [Shown::Common, Shown::Type(kind("machine")), Shown::Own(own), Shown::Own(BTreeMap::new())] {
+            let each: Vec<Value> = resources.iter().map(|resource| shown.resource(resource)).collect();
+            let text = shown.resources(&resources, &[]).to_text();
+            assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), Value::from(each), "{text}");
+            let text = shown.resources(&resources, &["type", "user_id", "none"]).to_text();
+            assert_eq!(text, r#"[{"user_id": null, "type": "machine"}, {"user_id": null, "type": "machine"}]"#);
+        }
+        assert_eq!(Shown::Common.resources(&[], &[]).to_text(), "[]");
+    }
 }

@@ -7,6 +7,7 @@ pub(crate) mod policies;
 mod reach;
 pub(crate) mod resources;
 mod revisions;
+pub(crate) mod rows;
 pub(crate) mod types;
 
 pub(crate) use revisions::{attribute_rows, change_row, insert_rows};

@@ -28,8 +28,14 @@ use grid::{aggregated, by_series, checked_width, common_widths, cut_to_overlap, 
 pub use older::{AggregationQuery, MetricGroup};
 pub use top::{Top, TopBy};
 
-/// Resources of small groups that are read together.
+/// Resources of small groups that are read together at least, and before it is known what they hold.
 const RESOURCES_AT_ONCE: usize = 2000;
+/// Resources that are read together at most: more of them would be in memory for nothing. Each round goes through the
+/// same files, so that they are few.
+const RESOURCES_AT_ONCE_MAX: usize = 20_000;
+/// A round may have this part of what one question may, if its resources hold what those before them did; they may hold
+/// so many times more before the question is refused.
+const PART_AT_ONCE: usize = 10;
 
 /// What stands where a series has no value at a time at which another has one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -268,7 +274,7 @@ impl Engine {
     }
 
     /// One answer for each group of resources, which stand one after the other, each `counts` long; `None` where no
-    /// metric is meant. Many small groups are read a few thousand resources at a time, so that what is in memory at once
+    /// metric is meant. Many small groups are read some thousand resources at a time, so that what is in memory at once
     /// does not grow with their number.
     async fn by_each(
         &self,
@@ -279,25 +285,29 @@ impl Engine {
         let mut answers = Vec::with_capacity(counts.len());
         let mut resources = resources.into_iter();
         let mut counts = counts.into_iter().peekable();
+        let mut at_once = RESOURCES_AT_ONCE;
         while counts.peek().is_some() {
             let mut round = Vec::new();
             let mut count = 0;
-            while let Some(one) = counts.next_if(|one| round.is_empty() || count + one <= RESOURCES_AT_ONCE) {
+            while let Some(one) = counts.next_if(|one| round.is_empty() || count + one <= at_once) {
                 count += one;
                 round.push(one);
             }
-            self.answer_round(query, resources.by_ref().take(count).collect(), round, &mut answers).await?;
+            let resources = resources.by_ref().take(count).collect();
+            let held = self.answer_round(query, resources, round, &mut answers).await?;
+            at_once = resources_at_once(count, held, [self.settings.metrics_max, self.settings.grid_cells_max]);
         }
         Ok(answers)
     }
 
+    /// Tells how many metrics and cells the resources held.
     async fn answer_round(
         &self,
         query: &AggregatesQuery,
         mut resources: Vec<Resource>,
         counts: Vec<usize>,
         answers: &mut Vec<Option<Aggregated>>,
-    ) -> Result<(), QueryError> {
+    ) -> Result<[usize; 2], QueryError> {
         let names = names_of(query).filter(|_| !query.details);
         self.index.fill_metrics(&mut resources, names.as_deref()).await?;
         let mut rest = resources.as_slice();
@@ -311,12 +321,15 @@ impl Engine {
         let parts: Vec<Part> = named.into_iter().map(|named| query.part(named)).collect();
         let grids = self.evaluate(query, &parts).await?;
         let mut resources = resources.into_iter();
+        let mut held = [0, 0];
         for ((count, part), grids) in counts.into_iter().zip(parts).zip(grids) {
             let group: Vec<Resource> = resources.by_ref().take(count).collect();
             let named = part.named;
+            held[0] += named.len();
+            held[1] += named.len() * grids.iter().map(|grid| grid.times.len()).sum::<usize>();
             answers.push((!named.is_empty()).then(|| answer_of(query, group, &named, &grids)));
         }
-        Ok(())
+        Ok(held)
     }
 
     /// Reads the metrics of all parts and evaluates the operations of each at each granularity, coarsest first. Of
@@ -360,6 +373,12 @@ impl Engine {
             None => Ok(answers),
         }
     }
+}
+
+/// How many resources to read together next, if so many `held` so much, and one question may have `most` of it.
+fn resources_at_once(resources: usize, held: [usize; 2], most: [usize; 2]) -> usize {
+    let fitting = held.iter().zip(most).map(|(held, most)| resources * (most / PART_AT_ONCE) / (*held).max(1));
+    fitting.min().unwrap_or(0).clamp(RESOURCES_AT_ONCE, RESOURCES_AT_ONCE_MAX)
 }
 
 /// The answer that the grids of a group of resources come to.
@@ -439,5 +458,20 @@ impl AggregatesQuery {
     /// A part that covers all of the time asked for.
     fn part(&self, named: Vec<Named>) -> Part {
         Part { named, start: self.start, stop: self.stop }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_grow_while_resources_hold_little() {
+        let most = [200_000, 20_000_000];
+        assert_eq!(resources_at_once(2000, [2000, 6000], most), RESOURCES_AT_ONCE_MAX);
+        assert_eq!(resources_at_once(2000, [0, 0], most), RESOURCES_AT_ONCE_MAX);
+        assert_eq!(resources_at_once(2000, [10_000, 10_000], most), 4000);
+        assert_eq!(resources_at_once(2000, [2000, 400_000], most), 10_000);
+        assert_eq!(resources_at_once(2000, [2000, 40_000_000], most), RESOURCES_AT_ONCE);
     }
 }

@@ -190,7 +190,7 @@ impl Store {
     /// The newest point of each of these series, in their order.
     pub async fn last_of(&self, series: &[SeriesId]) -> Result<Vec<Option<Measure>>, StoreError> {
         let (shared, series) = (self.shared.clone(), series.to_vec());
-        blocking(move || series.into_iter().map(|series| shared.last(series, Timestamp::MAX)).collect()).await
+        blocking(move || shared.last_of(&series)).await
     }
 
     async fn last_until(&self, series: SeriesId, until: Timestamp) -> Result<Option<Measure>, StoreError> {

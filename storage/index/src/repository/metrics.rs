@@ -3,20 +3,21 @@
 pub(crate) mod known;
 pub(crate) mod listing;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use orzo_database::{Row, Transaction, Value};
+use orzo_database::{Transaction, Value};
 use orzo_model::{Scope, SeriesId, Timestamp};
+use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{
     advance, counter, insert_rows,
     paging::{Page, Sort, SortKey, bad_page, stretches},
-    policies::PolicyChoice,
+    policies::{PolicyChoice, no_policy_named},
     push_scope,
     resources::{MetricSource, created_by_project, created_by_user},
 };
-use listing::{COLUMNS, JOINS, Listing};
+use listing::Listing;
 
 use crate::{
     ArchivePolicy, Index, IndexError,
@@ -144,30 +145,38 @@ impl Index {
         };
         let series = SeriesId(self.next_series(1).await?);
         transact!(self.database, |tx| {
+            let mut resource_project_id = None;
             if let (Some(resource), Some(name)) = (new.resource_id, &new.name) {
-                let known = "SELECT id FROM index_resources WHERE id = $1";
-                if tx.query_one(known, &[resource.to_string().into()]).await?.is_none() {
-                    return Err(IndexError::not_found(format!("Resource {resource}")));
-                }
+                let known = "SELECT project_id FROM index_resources WHERE id = $1";
+                let row = tx.query_one(known, &[resource.to_string().into()]).await?;
+                let row = row.ok_or_else(|| IndexError::not_found(format!("Resource {resource}")))?;
+                resource_project_id = row.text("project_id");
                 if has_metric(tx, resource, name).await? {
                     return Err(taken());
                 }
             }
-            let choice = PolicyChoice::read(tx).await?;
-            let policy = choice.strict(new.archive_policy_name.as_deref(), new.name.as_deref())?;
-            let row = metric_row(
+            let policy = match &new.archive_policy_name {
+                Some(asked) => asked.clone(),
+                None => PolicyChoice::read(tx).await?.strict(None, new.name.as_deref())?,
+            };
+            let known = "SELECT * FROM index_archive_policies WHERE name = $1";
+            let archive_policy = match tx.query_one(known, &[policy.as_str().into()]).await? {
+                Some(row) => self.known_policy_of(&row)?,
+                None => return Err(no_policy_named(&policy)),
+            };
+            let (name, unit) = (new.name.as_deref(), new.unit.as_deref());
+            let row = metric_row(id, series, name, unit, &new.creator, new.resource_id, &policy);
+            insert_rows(tx, "index_metrics", METRIC_COLUMNS, vec![row]).await?;
+            Ok(Metric {
                 id,
                 series,
-                new.name.as_deref(),
-                new.unit.as_deref(),
-                &new.creator,
-                new.resource_id,
-                &policy,
-            );
-            insert_rows(tx, "index_metrics", METRIC_COLUMNS, vec![row]).await?;
-            let row =
-                tx.query_one(&format!("{COLUMNS} FROM {JOINS} WHERE m.id = $1"), &[id.to_string().into()]).await?;
-            self.metric_of(&row.ok_or_else(|| no_metric(id))?)
+                name: new.name.clone(),
+                unit: new.unit.clone(),
+                creator: new.creator.clone(),
+                archive_policy,
+                resource_id: new.resource_id,
+                resource_project_id,
+            })
         })
         .map_err(|error: IndexError| if error.is_constraint() { taken() } else { error })
     }
@@ -221,23 +230,26 @@ impl Index {
         }
         let listing = Listing { query, keys, marker: after, is_sqlite: self.is_sqlite() };
         if let Some(sql) = listing.named(limit) {
-            return self.read_metrics(sql).await;
+            return self.read_metrics(sql, limit).await;
         }
         if let Some(ids) = self.short_list(listing.needed()).await? {
-            return self.read_metrics(listing.among(ids, limit)).await;
+            return self.read_metrics(listing.among(ids, limit), limit).await;
         }
         let mut found = Vec::new();
         let first = listing.marker.as_ref().map(|marker| &marker[0]);
         for (stretch, at_marker) in stretches(&listing.keys[0], first) {
-            if found.len() < limit {
-                found.extend(self.read_metrics(listing.stretch(stretch, at_marker, limit - found.len())).await?);
+            let rest = limit - found.len();
+            if rest > 0 {
+                found.extend(self.read_metrics(listing.stretch(stretch, at_marker, rest), rest).await?);
             }
         }
         Ok(found)
     }
 
-    async fn read_metrics(&self, sql: Sql) -> Result<Vec<Metric>, IndexError> {
-        self.database.query(&sql.text, &sql.values).await?.iter().map(|row| self.metric_of(row)).collect()
+    async fn read_metrics(&self, sql: Sql, limit: usize) -> Result<Vec<Metric>, IndexError> {
+        let stored: Vec<Stored> = self.rows("a list of metrics", &sql, &STORED, limit).await?;
+        let policies = self.policies_named(stored.iter().map(|stored| stored.archive_policy_name.as_str())).await?;
+        stored.into_iter().map(|stored| stored.metric(&policies)).collect()
     }
 
     /// Names that active metrics of resources have within a scope, each once, in their order. Of many metrics the names
@@ -297,21 +309,39 @@ impl Index {
             self.database.query_one("SELECT count(*) AS n FROM index_metrics WHERE status = 'active'", &[]).await?;
         Ok(row.and_then(|row| row.int("n")).and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
     }
+}
 
-    fn metric_of(&self, row: &Row) -> Result<Metric, IndexError> {
-        let id = row.string("id");
-        let damaged = |reason: String| IndexError::damaged(format!("metric `{id}`"), reason);
+/// What is read of a metric, in the order of [`Stored`].
+const STORED: [&str; 8] =
+    ["id", "series", "name", "unit", "creator", "resource_id", "resource_project_id", "archive_policy_name"];
+
+/// A metric as its table has it.
+#[derive(Debug, Deserialize)]
+struct Stored {
+    id: String,
+    series: u64,
+    name: Option<String>,
+    unit: Option<String>,
+    creator: String,
+    resource_id: Option<String>,
+    resource_project_id: Option<String>,
+    archive_policy_name: String,
+}
+
+impl Stored {
+    fn metric(self, policies: &HashMap<String, Arc<ArchivePolicy>>) -> Result<Metric, IndexError> {
+        let damaged = |reason: String| IndexError::damaged(format!("metric `{}`", self.id), reason);
         let uuid = |text: &str| Uuid::parse_str(text).map_err(|error| damaged(error.to_string()));
-        let series = row.int("series").and_then(|series| u64::try_from(series).ok());
+        let policy = policies.get(&self.archive_policy_name);
         Ok(Metric {
-            id: uuid(&id)?,
-            series: SeriesId(series.ok_or_else(|| damaged("series is missing".into()))?),
-            name: row.text("metric_name"),
-            unit: row.text("unit"),
-            creator: row.string("creator"),
-            archive_policy: self.known_policy_of(row)?,
-            resource_id: row.text("resource_id").map(|text| uuid(&text)).transpose()?,
-            resource_project_id: row.text("resource_project_id"),
+            id: uuid(&self.id)?,
+            series: SeriesId(self.series),
+            resource_id: self.resource_id.as_deref().map(uuid).transpose()?,
+            archive_policy: policy.cloned().ok_or_else(|| damaged("its archive policy is missing".into()))?,
+            name: self.name,
+            unit: self.unit,
+            creator: self.creator,
+            resource_project_id: self.resource_project_id,
         })
     }
 }

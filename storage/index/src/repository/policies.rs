@@ -1,6 +1,9 @@
 //! Archive policies and the rules that choose one by a metric's name.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use orzo_database::{Row, Transaction, Value};
 
@@ -8,7 +11,7 @@ use crate::{
     ArchivePolicy, ArchivePolicyRule, Index, IndexError, PolicyItem,
     policy::{match_rule, sort_rules},
     repository::{advance, metrics::known::PolicyRow},
-    sql::transact,
+    sql::{Sql, transact},
 };
 
 /// What may change beyond timespans when a policy is rebuilt.
@@ -169,6 +172,21 @@ impl Index {
         }
     }
 
+    /// Policies by their names, which may stand there many times.
+    pub(crate) async fn policies_named(
+        &self,
+        names: impl Iterator<Item = &str>,
+    ) -> Result<HashMap<String, Arc<ArchivePolicy>>, IndexError> {
+        let names: HashSet<&str> = names.collect();
+        if names.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let mut sql = Sql::new("SELECT * FROM index_archive_policies WHERE name IN ");
+        sql.push_texts(self.is_sqlite(), names.into_iter().map(str::to_owned));
+        let rows = self.database.query(&sql.text, &sql.values).await?;
+        rows.iter().map(|row| Ok((row.string("name"), self.known_policy_of(row)?))).collect()
+    }
+
     /// The policy of a row, from memory if it was read before.
     pub(crate) fn known_policy_of(&self, row: &Row) -> Result<Arc<ArchivePolicy>, IndexError> {
         let row = PolicyRow {
@@ -193,6 +211,10 @@ impl Index {
     }
 }
 
+pub(crate) fn no_policy_named(name: &str) -> IndexError {
+    IndexError::refused(format!("Archive policy {name} does not exist"))
+}
+
 /// Names of all policies, and the rules in order: what choosing a policy needs, read within a transaction.
 pub(crate) struct PolicyChoice {
     names: Vec<String>,
@@ -212,7 +234,7 @@ impl PolicyChoice {
     pub(crate) fn strict(&self, asked: Option<&str>, metric_name: Option<&str>) -> Result<String, IndexError> {
         match asked {
             Some(asked) if self.names.iter().any(|name| name == asked) => Ok(asked.to_owned()),
-            Some(asked) => Err(IndexError::refused(format!("Archive policy {asked} does not exist"))),
+            Some(asked) => Err(no_policy_named(asked)),
             None => {
                 let name = metric_name.unwrap_or_default();
                 match_rule(&self.rules, name)

@@ -5,10 +5,11 @@ mod changes;
 pub(crate) mod listing;
 pub(crate) mod search;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use orzo_database::{Row, Transaction};
 use orzo_model::{Scope, Timestamp};
+use serde::Deserialize;
 use serde_json::Map;
 use uuid::Uuid;
 
@@ -35,6 +36,22 @@ const RESOURCE_ID_CHARACTERS_MAX: usize = 289;
 /// Resources that one statement names; both databases limit its parameters.
 const NAMED_AT_ONCE: usize = 1000;
 
+/// What is read of a resource, in the order of [`Stored`].
+pub(crate) const STORED: [&str; 12] = [
+    "id",
+    "type",
+    "original_resource_id",
+    "creator",
+    "project_id",
+    "user_id",
+    "started_at",
+    "ended_at",
+    "revision_start",
+    "revision_end",
+    "revision",
+    "attributes",
+];
+/// The same for statements that call the resource `r`.
 pub(crate) const RESOURCE_COLUMNS: &str = "r.id, r.type, r.original_resource_id, r.creator, r.project_id, r.user_id, \
      r.started_at, r.ended_at, r.revision_start, r.revision_end, r.revision, r.attributes";
 /// Current resources as a table with the columns of history.
@@ -351,49 +368,74 @@ pub(crate) async fn insert_resources(
     insert_rows(tx, "index_attributes", ATTRIBUTE_COLUMNS, attributes).await
 }
 
-fn metrics_of(is_sqlite: bool, resources: &[Resource]) -> Sql {
-    let mut sql =
-        Sql::new("SELECT id, name, resource_id FROM index_metrics WHERE status = 'active' AND resource_id IN ");
-    sql.push_texts(is_sqlite, resources.iter().map(|resource| resource.id.to_string()));
-    sql
-}
-
-fn read_metrics(rows: &[Row], metrics: &mut HashMap<Uuid, BTreeMap<String, Uuid>>) {
-    for row in rows {
-        if let (Ok(resource), Ok(id), Some(name)) =
-            (Uuid::parse_str(&row.string("resource_id")), Uuid::parse_str(&row.string("id")), row.text("name"))
-        {
-            metrics.entry(resource).or_default().insert(name, id);
-        }
-    }
-}
-
 /// Puts its active metrics into a resource.
 async fn fill_own_metrics(tx: &mut Transaction<'_>, resource: &mut Resource) -> Result<(), IndexError> {
-    let sql = "SELECT id, name, resource_id FROM index_metrics WHERE status = 'active' AND resource_id = $1";
-    let mut metrics = HashMap::new();
-    read_metrics(&tx.query(sql, &[resource.id.to_string().into()]).await?, &mut metrics);
-    resource.metrics = metrics.remove(&resource.id).unwrap_or_default();
+    let sql = "SELECT id, name FROM index_metrics WHERE status = 'active' AND resource_id = $1";
+    let rows = tx.query(sql, &[resource.id.to_string().into()]).await?;
+    let metric = |row: &Row| Some((row.text("name")?, Uuid::parse_str(&row.string("id")).ok()?));
+    resource.metrics = rows.iter().filter_map(metric).collect();
     Ok(())
 }
 
 pub(crate) fn resource_of(row: &Row) -> Result<Resource, IndexError> {
     let id = row.string("id");
-    let damaged = |reason: String| IndexError::damaged(format!("resource `{id}`"), reason);
-    let time = |column: &str| row.time(column).ok_or_else(|| damaged(format!("{column} is missing")));
-    Ok(Resource {
-        id: Uuid::parse_str(&id).map_err(|error| damaged(error.to_string()))?,
+    let time = |column: &str| {
+        let damaged = || IndexError::damaged(format!("resource `{id}`"), format!("{column} is missing"));
+        row.int(column).ok_or_else(damaged)
+    };
+    let stored = Stored {
         resource_type: row.string("type"),
         original_resource_id: row.string("original_resource_id"),
         creator: row.string("creator"),
         project_id: row.text("project_id"),
         user_id: row.text("user_id"),
         started_at: time("started_at")?,
-        ended_at: row.time("ended_at"),
+        ended_at: row.int("ended_at"),
         revision_start: time("revision_start")?,
-        revision_end: row.time("revision_end"),
+        revision_end: row.int("revision_end"),
         revision: row.int("revision").unwrap_or(-1),
-        attributes: serde_json::from_str(&row.string("attributes")).map_err(|error| damaged(error.to_string()))?,
-        metrics: BTreeMap::new(),
-    })
+        attributes: row.string("attributes"),
+        id,
+    };
+    stored.try_into()
+}
+
+/// A resource as its table has it: [`STORED`] in this order.
+#[derive(Debug, Deserialize)]
+struct Stored {
+    id: String,
+    resource_type: String,
+    original_resource_id: String,
+    creator: String,
+    project_id: Option<String>,
+    user_id: Option<String>,
+    started_at: i64,
+    ended_at: Option<i64>,
+    revision_start: i64,
+    revision_end: Option<i64>,
+    revision: i64,
+    attributes: String,
+}
+
+impl TryFrom<Stored> for Resource {
+    type Error = IndexError;
+
+    fn try_from(stored: Stored) -> Result<Self, IndexError> {
+        let damaged = |reason: String| IndexError::damaged(format!("resource `{}`", stored.id), reason);
+        Ok(Self {
+            id: Uuid::parse_str(&stored.id).map_err(|error| damaged(error.to_string()))?,
+            attributes: serde_json::from_str(&stored.attributes).map_err(|error| damaged(error.to_string()))?,
+            resource_type: stored.resource_type,
+            original_resource_id: stored.original_resource_id,
+            creator: stored.creator,
+            project_id: stored.project_id,
+            user_id: stored.user_id,
+            started_at: Timestamp::from_micros(stored.started_at),
+            ended_at: stored.ended_at.map(Timestamp::from_micros),
+            revision_start: Timestamp::from_micros(stored.revision_start),
+            revision_end: stored.revision_end.map(Timestamp::from_micros),
+            revision: stored.revision,
+            metrics: BTreeMap::new(),
+        })
+    }
 }

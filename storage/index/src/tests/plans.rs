@@ -8,7 +8,8 @@ use crate::{
     repository::{
         metrics::{self, listing as metric_listing},
         paging::{Stretch, stretches},
-        resources::{listing, search},
+        resources::{STORED, listing, search},
+        rows,
     },
     sql::Sql,
 };
@@ -21,6 +22,11 @@ async fn memory() -> Fixture {
 async fn plan(f: &Fixture, sql: &Sql) -> String {
     let rows = f.database.query(&format!("EXPLAIN QUERY PLAN {}", sql.text), &sql.values).await.expect("a plan");
     rows.iter().map(|row| row.string("detail")).collect::<Vec<_>>().join("; ")
+}
+
+/// A statement that lists resources as it is asked: its rows in one cell.
+fn asked(sql: Sql) -> Sql {
+    Sql { text: rows::as_json(&sql.text, &STORED, true, true), ..sql }
 }
 
 fn sorted(texts: &[&str]) -> Page {
@@ -37,7 +43,7 @@ async fn along_the_order(f: &Fixture, query: &ResourceQuery) -> Vec<(Stretch, Sq
     let mut found = Vec::new();
     for (stretch, _) in stretches(&listing.keys[0], None) {
         for at_marker in [false, true] {
-            found.push((stretch, listing.stretch(stretch, at_marker, 10).expect("a statement")));
+            found.push((stretch, asked(listing.stretch(stretch, at_marker, 10).expect("a statement"))));
         }
     }
     found
@@ -119,7 +125,7 @@ async fn a_short_list_and_a_fixed_value_lead_the_way() {
         let context = f.index.context(&query, &kind);
         let listing = listing::Listing { query: &query, kind: &kind, context, keys, marker: None };
         let needed = listing.needed().expect("lists").remove(0);
-        let plan = plan(&f, &listing.among(needed.ids, 10).expect("a statement")).await;
+        let plan = plan(&f, &asked(listing.among(needed.ids, 10).expect("a statement"))).await;
         assert!(plan.contains(index), "{plan}");
         assert!(
             plan.contains("SEARCH index_resources USING INDEX sqlite_autoindex_index_resources_1 (id=?)"),
@@ -138,7 +144,7 @@ async fn a_short_list_and_a_fixed_value_lead_the_way() {
         let marker = Some(keys.iter().map(|_| "x".into()).collect());
         let listing = listing::Listing { query: &query, kind: &kind, context, keys, marker };
         let pinned = listing.pinned().expect("fine").expect("the value leads");
-        let plan = plan(&f, &listing.along(&pinned, 10).expect("a statement")).await;
+        let plan = plan(&f, &asked(listing.along(&pinned, 10).expect("a statement"))).await;
         assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{attribute}: {plan}");
     }
 }
@@ -264,6 +270,31 @@ async fn a_page_is_the_same_whichever_way_it_is_read() {
                     }
                 }
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_in_one_cell_are_the_same_as_rows_alone() {
+    for f in fixtures().await {
+        for (n, name) in ["plain", "\"quoted\" \\ \n\t\u{1}", "näme 😀 \u{2028}", "{\"a\": [1]}"].iter().enumerate()
+        {
+            let host = format!("{name} on {n}");
+            let mut new = new_resource(name, "instance", "u:p", json!({"host": host}));
+            new.user_id = Some((*name).to_owned());
+            new.ended_at = (n % 2 == 0).then(|| Timestamp::from_micros(4_102_444_800_000_001));
+            f.index.create_resource(&new).await.expect("made");
+        }
+        let query = ResourceQuery { page: sorted(&["id:desc"]), ..query("instance", json!({})) };
+        let together = f.index.bare_resources(&query, 10).await.expect("a page");
+        let alone = f.index.bare_resources(&query, 100_000).await.expect("all");
+        assert_eq!(together.len(), 4);
+        assert_eq!(together, alone, "on {}", f.database.kind());
+        assert!(together.is_sorted_by_key(|one| std::cmp::Reverse(one.id)));
+        for one in &together {
+            assert_eq!(*one, f.index.resource(&Scope::All, "instance", one.id).await.expect("there"));
+            let host = one.attributes["host"].as_str().expect("a host");
+            assert!(host.starts_with(one.user_id.as_deref().expect("a user")));
         }
     }
 }

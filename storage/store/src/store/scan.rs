@@ -56,12 +56,28 @@ struct View {
     tombstones: Arc<Tombstones>,
 }
 
+impl View {
+    /// What the head that is being written knows.
+    fn frozen_last(&self, series: SeriesId, until: Timestamp) -> Option<Measure> {
+        let frozen = self.frozen.as_ref().filter(|frozen| !self.tombstones.hides(series, frozen.generation))?;
+        frozen.head.last(series, until)
+    }
+}
+
+/// Of one time the newest stays: the active head's, then the other head's, then the files'.
+fn newer(a: Option<Measure>, b: Option<Measure>) -> Option<Measure> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if b.timestamp > a.timestamp { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}
+
 /// What memory knows about a newest point.
 enum InMemory {
     /// This is it.
     Answer(Option<Measure>),
-    /// Files may have a newer one than this.
-    AtLeast(Option<Measure>, View),
+    /// Files may have a newer one.
+    InFiles,
 }
 
 impl Shared {
@@ -117,12 +133,22 @@ impl Shared {
     ) -> Result<Option<Option<Measure>>, StoreError> {
         Ok(match self.look_in_memory(series, until)? {
             InMemory::Answer(answer) => Some(answer),
-            InMemory::AtLeast(..) => None,
+            InMemory::InFiles => None,
         })
     }
 
     pub(super) fn last(&self, series: SeriesId, until: Timestamp) -> Result<Option<Measure>, StoreError> {
-        self.again_if_files_went(|| self.last_once(series, until))
+        Ok(self.again_if_files_went(|| self.last_once(&[series], until))?[0])
+    }
+
+    /// The newest point of each of these series, in their order. Files are read once for all of them.
+    pub(super) fn last_of(&self, series: &[SeriesId]) -> Result<Vec<Option<Measure>>, StoreError> {
+        let mut sorted = series.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let found = self.again_if_files_went(|| self.last_once(&sorted, Timestamp::MAX))?;
+        let place = |series: &SeriesId| sorted.partition_point(|other| other < series);
+        Ok(series.iter().map(|series| found[place(series)]).collect())
     }
 
     fn look_in_memory(&self, series: SeriesId, until: Timestamp) -> Result<InMemory, StoreError> {
@@ -131,55 +157,70 @@ impl Shared {
             active = state.active.last(series, until);
             in_files = state.newest.get(series);
         })?;
-        let frozen = view
-            .frozen
-            .as_ref()
-            .filter(|frozen| !view.tombstones.hides(series, frozen.generation))
-            .and_then(|frozen| frozen.head.last(series, until));
-        // Of one time the newest stays: the active head's, then the other head's, then the files'.
-        let newer = |a: Option<Measure>, b: Option<Measure>| match (a, b) {
-            (Some(a), Some(b)) => Some(if b.timestamp > a.timestamp { b } else { a }),
-            (a, b) => a.or(b),
-        };
-        let best = newer(active, frozen);
+        let best = newer(active, view.frozen_last(series, until));
         Ok(match in_files {
             Some(known) if known.timestamp <= until => InMemory::Answer(newer(best, Some(known))),
-            _ => InMemory::AtLeast(best, view),
+            _ => InMemory::InFiles,
         })
     }
 
-    fn last_once(&self, series: SeriesId, until: Timestamp) -> Result<Option<Measure>, StoreError> {
-        let (mut best, view) = match self.look_in_memory(series, until)? {
-            InMemory::Answer(answer) => return Ok(answer),
-            InMemory::AtLeast(best, view) => (best, view),
-        };
-        let mut is_from_files = false;
+    /// The newest points of sorted series not after `until`.
+    fn last_once(&self, series: &[SeriesId], until: Timestamp) -> Result<Vec<Option<Measure>>, StoreError> {
+        let mut best = Vec::with_capacity(series.len());
+        let mut unknown = Vec::new();
+        let view = self.view(|state| {
+            for (place, &series) in series.iter().enumerate() {
+                let in_files = state.newest.get(series).filter(|known| known.timestamp <= until);
+                if in_files.is_none() {
+                    unknown.push(place);
+                }
+                best.push((state.active.last(series, until), in_files));
+            }
+        })?;
+        let mut best: Vec<Option<Measure>> = (best.into_iter().zip(series))
+            .map(|((active, in_files), &series)| newer(newer(active, view.frozen_last(series, until)), in_files))
+            .collect();
+        let mut learnt = vec![false; series.len()];
         // From new to old, so that of one time the newest stays.
         for file in view.snapshot.files.iter().rev() {
-            if view.tombstones.hides(series, file.generation) {
+            let mut first = Timestamp::MAX;
+            let mut wanted = Vec::new();
+            for &place in unknown.iter().filter(|place| !view.tombstones.hides(series[**place], file.generation)) {
+                let after = best[place].map(|best| Timestamp::from_micros(best.timestamp.micros().saturating_add(1)));
+                let of_this = after.unwrap_or(file.time_min).max(file.time_min);
+                if of_this <= until && of_this <= file.time_max {
+                    first = first.min(of_this);
+                    wanted.push(series[place]);
+                }
+            }
+            let wanted = Wanted { series: &wanted, first, last: until };
+            if wanted.series.is_empty() || !file.may_hold(&wanted) {
                 continue;
             }
-            let mut first = file.time_min;
-            if let Some(best) = best {
-                first = first.max(Timestamp::from_micros(best.timestamp.micros().saturating_add(1)));
-            }
-            let wanted = Wanted { series: &[series], first, last: until };
-            if first > until || !file.may_hold(&wanted) {
-                continue;
-            }
+            let mut place = 0;
             self.reader(file)?.read(&wanted, &mut |point| {
-                if best.is_none_or(|best| point.timestamp > best.timestamp) {
-                    best = Some(Measure { timestamp: point.timestamp, value: point.value });
-                    is_from_files = true;
+                // Points come by series.
+                if series.get(place) != Some(&point.series) {
+                    place = series.partition_point(|other| *other < point.series);
+                }
+                if let Some(best) = best.get_mut(place)
+                    && best.is_none_or(|best| point.timestamp > best.timestamp)
+                {
+                    *best = Some(Measure { timestamp: point.timestamp, value: point.value });
+                    learnt[place] = true;
                 }
                 true
             })?;
         }
-        if let (true, Some(best), Timestamp::MAX) = (is_from_files, best, until) {
+        if until == Timestamp::MAX && learnt.contains(&true) {
             let mut state = self.state.write();
             // Only if what was read is still what there is.
             if state.snapshot.version == view.snapshot.version && Arc::ptr_eq(&state.tombstones, &view.tombstones) {
-                state.newest.learn(series, best);
+                for (place, best) in best.iter().enumerate().filter(|(place, _)| learnt[*place]) {
+                    if let Some(best) = best {
+                        state.newest.learn(series[place], *best);
+                    }
+                }
             }
         }
         Ok(best)

@@ -98,14 +98,17 @@ const SERIES: u64 = 40;
 const STEP: i64 = 300;
 const DAY: i64 = 86_400;
 
+async fn opened(world: &World, disk: &CountingDisk) -> Arc<Store> {
+    let settings = StoreSettings { file_rows_max: 10_000_000, wal_segment_bytes: 64 << 20, ..world.settings.clone() };
+    Store::open_on(Arc::new(disk.clone()), settings, world.room.clone(), world.clock.clone()).await.unwrap()
+}
+
 /// A store with this many days in merged files.
-async fn with_days(days: i64) -> (CountingDisk, Arc<Store>) {
+async fn with_days(days: i64) -> (World, CountingDisk, Arc<Store>) {
     let world = World::new();
     let disk = CountingDisk::new();
-    let settings = StoreSettings { file_rows_max: 10_000_000, wal_segment_bytes: 64 << 20, ..world.settings.clone() };
     world.clock.advance(Duration::from_secs(40 * DAY as u64));
-    let store =
-        Store::open_on(Arc::new(disk.clone()), settings, world.room.clone(), world.clock.clone()).await.unwrap();
+    let store = opened(&world, &disk).await;
     // The same last day in both: the read is of its last hour.
     for day in 31 - days..31 {
         for half in 0..2 {
@@ -121,14 +124,39 @@ async fn with_days(days: i64) -> (CountingDisk, Arc<Store>) {
         }
     }
     store.compact().await.unwrap();
-    (disk, store)
+    (world, disk, store)
+}
+
+#[tokio::test]
+async fn after_a_start_the_last_points_of_many_series_cost_little_more_reads_than_that_of_one() {
+    let (world, disk, store) = with_days(2).await;
+    store.close().await.unwrap();
+    let store = opened(&world, &disk).await;
+    disk.counted();
+    store.last(SeriesId(1)).await.unwrap();
+    let (one, _) = disk.counted();
+    // One that is not there, one twice, in no order.
+    let mut all: Vec<_> = (1..=SERIES + 1).map(SeriesId).rev().collect();
+    all.push(SeriesId(5));
+    let found = store.last_of(&all).await.unwrap();
+    let (many, _) = disk.counted();
+    assert!(one > 0 && many <= 2 * one, "{many} reads, {one} for one");
+    for (series, last) in all.iter().zip(&found) {
+        let newest = point(0, 31 * DAY - STEP, 0.0).timestamp;
+        assert_eq!(last.map(|last| last.timestamp), (series.0 <= SERIES).then_some(newest), "{series:?}");
+        assert_eq!(*last, store.last(*series).await.unwrap());
+    }
+    // Those that were found are known now.
+    disk.counted();
+    store.last_of(&all[1..]).await.unwrap();
+    assert_eq!(disk.counted(), (0, 0));
 }
 
 #[tokio::test]
 async fn the_last_hour_of_a_series_costs_the_same_with_thirty_times_the_history() {
     let mut costs = Vec::new();
     for days in [1, 30] {
-        let (disk, store) = with_days(days).await;
+        let (_, disk, store) = with_days(days).await;
         let (from, to) = (point(0, 31 * DAY - 3600, 0.0).timestamp, Timestamp::MAX);
         disk.counted();
         let found = store.scan(&[SeriesId(17)], from, to).await.unwrap();
@@ -148,7 +176,7 @@ async fn the_last_hour_of_a_series_costs_the_same_with_thirty_times_the_history(
 
 #[tokio::test]
 async fn the_last_point_of_a_live_series_reads_no_file() {
-    let (disk, store) = with_days(2).await;
+    let (_, disk, store) = with_days(2).await;
     disk.counted();
     let all: Vec<_> = (1..=SERIES).map(SeriesId).collect();
     for last in store.last_of(&all).await.unwrap() {

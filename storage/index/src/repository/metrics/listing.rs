@@ -16,11 +16,10 @@ use crate::{
     sql::Sql,
 };
 
-pub(crate) const COLUMNS: &str = "SELECT m.id, m.series, m.name AS metric_name, m.unit, m.creator, m.resource_id, \
-     r.project_id AS resource_project_id, p.name, p.back_window, p.definition, p.aggregation_methods";
-/// Every metric has a policy; the join is an outer one so that SQLite does not begin with the few policies.
-pub(crate) const JOINS: &str = "index_metrics m LEFT JOIN index_archive_policies p ON p.name = m.archive_policy_name \
-     LEFT JOIN index_resources r ON r.id = m.resource_id";
+/// What is read of a metric; policies are few and read on their own.
+const COLUMNS: &str = "SELECT m.id, m.series, m.name, m.unit, m.creator, m.resource_id, \
+     r.project_id AS resource_project_id, m.archive_policy_name";
+const JOINS: &str = "index_metrics m LEFT JOIN index_resources r ON r.id = m.resource_id";
 
 /// A page of metrics.
 pub(crate) struct Listing<'a> {

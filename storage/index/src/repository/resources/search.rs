@@ -1,14 +1,12 @@
 //! Searching resources: current ones by the statements of `listing.rs`, history by one of its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use orzo_database::Value;
 use orzo_model::Scope;
 use uuid::Uuid;
 
-use super::{
-    CURRENT, RESOURCE_COLUMNS, Resource, listing::Listing, metrics_of, read_metrics, resource_of, resource_uuid,
-};
+use super::{CURRENT, RESOURCE_COLUMNS, Resource, STORED, Stored, listing::Listing, resource_uuid};
 use crate::{
     Filter, Index, IndexError, ResourceType,
     filter::{Column, Context, column},
@@ -29,6 +27,8 @@ const EVERY_REVISION: &str = "(SELECT id, type, original_resource_id, creator, c
 
 /// Resources whose metrics one statement reads.
 const FILLED_AT_ONCE: usize = 1000;
+/// What is read of each metric of a resource.
+const OWN: [&str; 3] = ["resource_id", "name", "id"];
 
 /// A question about resources.
 #[derive(Clone, Debug)]
@@ -88,22 +88,23 @@ impl Index {
             None => None,
         };
         if query.history {
-            return self.read(self.every_revision(query, &kind, &keys, marker.as_deref(), limit)?).await;
+            let sql = self.every_revision(query, &kind, &keys, marker.as_deref(), limit)?;
+            return self.read(sql, limit).await;
         }
         let context = self.context(query, &kind);
         let listing = Listing { query, kind: &kind, context, keys, marker };
         if let Some(pinned) = listing.pinned()? {
-            return self.read(listing.along(&pinned, limit)?).await;
+            return self.read(listing.along(&pinned, limit)?, limit).await;
         }
         if let Some(ids) = self.short_list(listing.needed()?).await? {
-            return self.read(listing.among(ids, limit)?).await;
+            return self.read(listing.among(ids, limit)?, limit).await;
         }
         let mut found = Vec::new();
         let first = listing.marker.as_ref().map(|marker| &marker[0]);
         for (stretch, at_marker) in stretches(&listing.keys[0], first) {
-            if found.len() < limit {
-                let sql = listing.stretch(stretch, at_marker, limit - found.len())?;
-                found.extend(self.read(sql).await?);
+            let rest = limit - found.len();
+            if rest > 0 {
+                found.extend(self.read(listing.stretch(stretch, at_marker, rest)?, rest).await?);
             }
         }
         Ok(found)
@@ -111,13 +112,19 @@ impl Index {
 
     /// Puts their active metrics into resources; of `names`, if they are given, only these.
     pub async fn fill_metrics(&self, resources: &mut [Resource], names: Option<&[String]>) -> Result<(), IndexError> {
-        let mut metrics = HashMap::new();
+        let mut metrics: HashMap<Uuid, BTreeMap<String, Uuid>> = HashMap::new();
         for chunk in resources.chunks(FILLED_AT_ONCE) {
-            let mut sql = metrics_of(self.is_sqlite(), chunk);
+            let text = "SELECT resource_id, name, id FROM index_metrics WHERE status = 'active' AND resource_id IN ";
+            let mut sql = Sql::new(text);
+            sql.push_texts(self.is_sqlite(), chunk.iter().map(|resource| resource.id.to_string()));
             if let Some(names) = names {
                 sql.push(" AND name IN ").push_list(names.iter().map(String::as_str));
             }
-            read_metrics(&self.database.query(&sql.text, &sql.values).await?, &mut metrics);
+            let rows: Vec<(Uuid, Option<String>, Uuid)> =
+                self.rows("metrics of resources", &sql, &OWN, chunk.len()).await?;
+            for (resource, name, id) in rows {
+                metrics.entry(resource).or_default().extend(name.map(|name| (name, id)));
+            }
         }
         for resource in resources {
             // Several revisions of one resource may stand there.
@@ -132,8 +139,9 @@ impl Index {
         Ok(resources)
     }
 
-    async fn read(&self, sql: Sql) -> Result<Vec<Resource>, IndexError> {
-        self.database.query(&sql.text, &sql.values).await?.iter().map(resource_of).collect()
+    async fn read(&self, sql: Sql, limit: usize) -> Result<Vec<Resource>, IndexError> {
+        let found: Vec<Stored> = self.rows("a list of resources", &sql, &STORED, limit).await?;
+        found.into_iter().map(Resource::try_from).collect()
     }
 
     fn every_revision(
