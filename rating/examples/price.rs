@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let usages = case["usages"].as_array().ok_or("a case has no usages")?;
                 usages
                     .iter()
-                    .map(|usage| Ok(price(&list, usage)?))
+                    .map(|usage| price(&list, usage))
                     .collect::<Result<Vec<_>, Box<dyn std::error::Error>>>()?
             }
             Err(error) => vec![format!("error: {error}")],
