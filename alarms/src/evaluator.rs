@@ -155,6 +155,8 @@ impl State {
 struct Done {
     judged: usize,
     is_more_due: bool,
+    /// When the next alarm is to be judged.
+    next_at: Option<Timestamp>,
 }
 
 /// A partition held.
@@ -176,8 +178,11 @@ impl Evaluator {
         let interval = Duration::from_millis(self.settings.interval_ms.max(10));
         let mut changes = self.parts.book.changes();
         while !stop.is_cancelled() {
+            let mut pause = interval;
             match self.tick_for_a_while().await {
                 Ok(done) if done.is_more_due => continue,
+                // Nobody waits for the interval's end whose window closes before.
+                Ok(Done { next_at: Some(at), .. }) => pause = pause.min(at.since(self.parts.clock.now())),
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "alarms were not evaluated");
@@ -197,7 +202,7 @@ impl Evaluator {
             };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.parts.clock.sleep(interval) => {}
+                () = self.parts.clock.sleep(pause) => {}
                 () = arrived => {}
                 () = changed => {}
             }
@@ -229,13 +234,13 @@ impl Evaluator {
                 due = self.due(state);
             }
             if due.is_empty() {
-                return Ok(Done { judged: total, is_more_due: false });
+                return Ok(Done { judged: total, is_more_due: false, next_at: state.alarms.next_at() });
             }
             if total > 0 && self.is_renewal_due(state) {
                 // Whoever is behind, and falls further behind while it works, keeps its leases, hears of changes and of
                 // events, and can be stopped.
                 state.hurried.extend(due);
-                return Ok(Done { judged: total, is_more_due: true });
+                return Ok(Done { judged: total, is_more_due: true, next_at: None });
             }
             total += due.len();
             let count = due.len() as u64;

@@ -198,6 +198,11 @@ impl Alarms {
         }
     }
 
+    /// When the next alarm is to be judged, or earlier: an entry that counts no more is a pause cut short.
+    pub(super) fn next_at(&self) -> Option<Timestamp> {
+        self.schedule.peek().map(|Reverse((at, ..))| *at)
+    }
+
     /// The next alarm whose time has come.
     pub(super) fn pop_due(&mut self, now: Timestamp) -> Option<Key> {
         while let Some(Reverse((at, key, ticket))) = self.schedule.peek().copied() {
