@@ -319,7 +319,7 @@ fn metrics(fields: &Fields<'_>, name: &str) -> Result<Option<Vec<(String, Metric
 pub(super) fn metric_sources(fields: &Fields<'_>) -> Result<Vec<(String, MetricSource)>, Problem> {
     let mut sources = Vec::new();
     for (name, value) in fields.iter() {
-        body::metric_name(name).map_err(|reason| fields.problem(reason, name))?;
+        body::metric_name(name).map_err(Problem::bad)?;
         let source = match value {
             Value::String(id) => {
                 let id = Uuid::try_parse(id).map_err(|_| fields.problem("not a valid value", name))?;

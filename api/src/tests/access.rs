@@ -193,6 +193,7 @@ fn rows() -> Vec<Row> {
         row("POST /v1/aggregates", found, 200, "ASCR", "ASCR"),
         row("GET /v1/aggregation/metric?metric={metric}&aggregation=mean", none.clone(), 200, "ASCR", "ASCR"),
         row("POST /v1/aggregation/metric?aggregation=mean", json!(["{metric}"]), 200, "ASCR", "ASCR"),
+        row("GET /v1/aggregation", none.clone(), 405, "ASCRON", EVERYONE),
         row("GET /v1/aggregation/resource/generic/metric", none.clone(), 405, "ASCRON", EVERYONE),
         Row {
             finds: Some(("2019-", "ASCR")),

@@ -82,6 +82,8 @@ impl Index {
     /// The same without their metrics, for who needs few of them ([`Index::fill_metrics`]).
     pub async fn bare_resources(&self, query: &ResourceQuery, limit: usize) -> Result<Vec<Resource>, IndexError> {
         let kind = self.resource_type(&query.resource_type).await?;
+        // What is wrong with the search is told before what is wrong with its order.
+        self.push_conditions(query, &kind, &mut Sql::new(""))?;
         let keys = sort_keys(&query.page.sort, &kind, query.history)?;
         let marker = match &query.page.marker {
             Some(marker) => Some(self.marker_row(query, &kind, marker, &keys).await?),
