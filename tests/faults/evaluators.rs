@@ -82,7 +82,13 @@ fn of_two_evaluators_one_may_be_stopped_at_any_moment() {
         let victim = &mut evaluators[stop % 2];
         let id = std::fs::read_to_string(victim.data().join("alarms.holder")).unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| while !is_over.load(Ordering::Relaxed) && plan.post(&[&store], &token) {});
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    if !plan.post(&[&store], &token) {
+                        break;
+                    }
+                }
+            });
             let _over = Over(&is_over);
             std::thread::sleep(wait);
             wait_for("both to have a share", TAKE_OVER_LIMIT, || (partitions(&book, id.trim()) > 0).then_some(()));
