@@ -28,6 +28,9 @@ async fn post(house: &House, path: &str, asker: &str, body: &Value) -> (StatusCo
 #[tokio::test]
 async fn evaluators_ask_as_services_and_see_what_the_scope_says() {
     let house = House::build().await;
+    let policy = json!({"name": "low", "definition": [{"granularity": "5m", "points": 1000}]});
+    let (status, _) = post(&house, "/metric/v1/archive_policy", "admin", &policy).await;
+    assert_eq!(status, StatusCode::CREATED);
     let (status, metric) = post(&house, "/metric/v1/metric", "admin", &json!({"archive_policy_name": "low"})).await;
     assert_eq!(status, StatusCode::CREATED, "{metric}");
     let id = metric["id"].as_str().expect("an id").to_owned();
