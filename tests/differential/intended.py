@@ -216,6 +216,48 @@ def no_measures_no_values(step, theirs, ours, ask):
             and any(one.body == [] for one, _ in read) and all(ours.body[metric] == [] for metric, (_, other) in zip(metrics, read) if other.body == []))
 
 
+COMPARISONS = {"=", "==", "eq", "<", "lt", ">", "gt", "<=", "≤", "le", ">=", "≥", "ge", "!=", "≠", "ne"}
+
+
+def as_numbers(operations):
+    """The same operations with each comparison times 1.0: of truth values, numbers. A text stays a text."""
+    if not isinstance(operations, str):
+        return multiplied(operations)
+    tokens = iter(operations.replace("(", " ( ").replace(")", " ) ").split())
+
+    def tree():
+        parts = []
+        for token in tokens:
+            if token == ")":
+                break
+            parts.append(tree() if token == "(" else token)
+        return parts
+
+    def text(part):
+        return f"({' '.join(map(text, part))})" if isinstance(part, list) else str(part)
+
+    return " ".join(map(text, multiplied(tree())))
+
+
+def multiplied(tree):
+    if not isinstance(tree, list):
+        return tree
+    inner = [multiplied(part) for part in tree]
+    return ["*", inner, 1.0] if tree and isinstance(tree[0], str) and tree[0] in COMPARISONS else inner
+
+
+def truths_are_numbers(step, theirs, ours, ask):
+    """Gnocchi computes with the results of a comparison as with truth values, Orzo as with 1 and 0. If they are made
+    numbers, both must answer as Orzo did."""
+    operations = step.body.get("operations") if isinstance(step.body, dict) else None
+    if step.path != "/v1/aggregates" or not isinstance(operations, (list, str)) or theirs.status != 200 or ours.status != 200 \
+            or as_numbers(operations) == operations:
+        return False
+    numbers = step.copy(body=dict(step.body, operations=as_numbers(operations)))
+    answers = ask(numbers)
+    return all(answer.status == 200 and difference(numbers, answer, ours) is None for answer in answers)
+
+
 INTENDED = {
     "open-names-read-everything": open_names_read_everything,
     "lifespan-by-its-name": lifespan_by_its_name,
@@ -228,6 +270,7 @@ INTENDED = {
     "pages-lose-nothing": pages_lose_nothing,
     "answered-once": answered_once,
     "no-measures-no-values": no_measures_no_values,
+    "truths-are-numbers": truths_are_numbers,
     "history-loses-no-resource": history_loses_no_resource,
 }
 

@@ -171,6 +171,22 @@ class Predicates(unittest.TestCase):
         self.faults("no-measures-no-values", step, theirs, answer({"{m:a}": [["t1", 60.0, 1.0]]}), lambda _: (answer([]), answer([])))
         self.faults("no-measures-no-values", step, theirs, answer({}), lambda _: (answer([]), answer([])))
 
+    def test_truths_are_numbers(self):
+        less = ["<", ["metric", "x", "mean"], 3]
+        step = asked("POST", "/v1/aggregates", body={"operations": ["aggregate", "rate:min", less]})
+        theirs, ours = answer({"measures": [["t1", 60.0, 1.0]]}), answer({"measures": [["t1", 60.0, -1.0]]})
+
+        def ask(other):
+            self.assertEqual(other.body["operations"], ["aggregate", "rate:min", ["*", less, 1.0]])
+            return copy.deepcopy(ours), copy.deepcopy(ours)
+
+        self.means("truths-are-numbers", step, theirs, ours, ask)
+        self.faults("truths-are-numbers", step, theirs, answer({"measures": [["t1", 60.0, 2.0]]}), ask)
+        self.faults("truths-are-numbers", step, theirs, ours, lambda _: (theirs, ours))
+        self.faults("truths-are-numbers", step, theirs, ours, lambda _: (ours, refused("", 404)))
+        self.faults("truths-are-numbers", step.copy(body={"operations": ["aggregate", "rate:min", ["+", ["metric", "x", "mean"], 3]]}), theirs, ours)
+        self.assertEqual(intended.as_numbers("(aggregate rate:min (< (metric x mean) 3))"), "(aggregate rate:min (* (< (metric x mean) 3) 1.0))")
+
     def test_open_names_read_everything(self):
         step = asked("GET", "/v1/resource/generic/vm-1", user="somebody-else")
         row = {"original_resource_id": "vm-1", "creator": "u1"}

@@ -22,7 +22,7 @@ def mistake(random, world):
         lambda: ask("GET", metric.path(random) + "/measures", parameters=[("resample", random.choice(["60", "abc", "-1"]))]),
         lambda: ask("GET", metric.path(random) + "/measures", parameters=[("refresh", "maybe")]),
         lambda: ask("POST", f"/v1/metric/{absent}/measures", [{"timestamp": 1709078400, "value": 1}]),
-        lambda: ask("POST", metric.path(random) + "/measures", random.choice([{}, [1], [{"value": 1}], [{"timestamp": "x", "value": 1}], [{"timestamp": 1709078400, "value": "a"}], [{"timestamp": 1709078400}], "x", [{"timestamp": "1900-01-01", "value": 1}], [{"timestamp": 1709078400, "value": 1}, {"timestamp": "2024-01-01", "value": 1}]])),
+        lambda: ask("POST", metric.path(random) + "/measures", random.choice([[{}], [1], [{"value": 1}], [{"timestamp": "x", "value": 1}], [{"timestamp": 1709078400, "value": "a"}], [{"timestamp": 1709078400}], "x", [{"timestamp": "1900-01-01", "value": 1}], [{"timestamp": 1709078400, "value": 1}, {"timestamp": "2024-01-01", "value": 1}]])),
         lambda: ask("POST", metric.path(random) + "/measures", raw=random.choice(["{", "", "nul", "[1,]"])),
         lambda: ask("POST", metric.path(random) + "/measures", raw="[]", headers={"Content-Type": "text/plain"}),
         lambda: ask("POST", "/v1/batch/metrics/measures", random.choice([{absent: []}, {absent: [{"timestamp": 1, "value": 1}]}, {"x": []}, [], {metric.placeholder(): 1}])),
