@@ -18,8 +18,15 @@ def intended(question, first, second, ask):
     statuses = (first[0], second[0])
     if statuses == (400, 200) and re.search(r"(?<!@)(?<!@ )\b(start|end)\(\)", question.text):
         return "start-and-end-are-functions"
+    for part in calls(question.text, "timestamp"):
+        if re.search(r"@.*\boffset\b|\boffset\b.*@", part) and lacks_only_points(*ask(question.with_text(part))):
+            return "timestamp-without-offset"
     if statuses != (200, 200):
         return None
+    for name in ("min", "max"):
+        for part in calls(question.text, name):
+            if differ_in_a_zeros_sign(*ask(question.with_text(part))):
+                return "zeros-of-both-signs"
     if re.search(r"\\x[89a-fA-F]|\\[23]\d\d", question.text) and first[1]["data"]["resultType"] == "string":
         return "bytes-in-texts"
     if "sort_by_label" in question.text and misses_a_sorted_label(question.text, first[1]["data"]):
@@ -45,8 +52,6 @@ def intended(question, first, second, ask):
             theirs, ours = ask(question.with_text(part)), ask(question.with_text(f"timestamp(1 * ({argument(part)}))"))
             if same_points(theirs[0], ours[1]):
                 return "a-plus-is-nothing"
-        if re.search(r"@.*\boffset\b|\boffset\b.*@", part) and lacks_only_points(*ask(question.with_text(part))):
-            return "timestamp-without-offset"
     if only_digits_of_notes(first[1], second[1]):
         return "last-digit-of-a-function"
     if "@" in question.text and first[1]["data"] == second[1]["data"] and more_notes_in_second(first[1], second[1]):
@@ -149,6 +154,15 @@ def lacks_only_points(first, second):
     if a is None or b is None or not a.keys() < b.keys():
         return False
     return all(same_number(a[key], b[key], 1e-9) for key in a)
+
+
+def differ_in_a_zeros_sign(first, second):
+    """Whether two answers are the same but for zeros, one of them with a minus."""
+    if not same_points(first, second):
+        return False
+    a, b = table(first[1]["data"]), table(second[1]["data"])
+    signs = [{a[labels][time], b[labels][time]} for labels in a for time in a[labels]]
+    return {"0", "-0"} in signs
 
 
 def only_nan_in_first(first, second):
