@@ -102,11 +102,13 @@ mod tests {
         let catalog = Catalog::new(&Url::parse("http://h:8041/").expect("a URL"), "RegionOne", "/gnocchi");
         let services = catalog.in_token();
         let types: Vec<_> = services.as_array().expect("a list").iter().map(|s| s["type"].clone()).collect();
-        assert_eq!(types, ["identity", "image", "compute", "metric", "alarming", "metering", "event", "rating"]);
+        let expected =
+            ["identity", "image", "compute", "metric", "alarming", "metering", "event", "rating", "prometheus"];
+        assert_eq!(types, expected);
         assert_eq!(services[3]["name"], "gnocchi");
         assert_eq!(services[3]["endpoints"][0]["url"], "http://h:8041/gnocchi");
         assert_eq!(services[2]["endpoints"][0]["url"], "http://h:8041/compute/v2.1");
-        assert_eq!(catalog.endpoints().len(), 24);
+        assert_eq!(catalog.endpoints().len(), 27);
         assert_eq!(catalog.services()[0]["id"], catalog.endpoints()[0]["service_id"]);
     }
 }

@@ -105,7 +105,7 @@ async fn own_properties_and_filters_come_back() {
             (format!("/v3/role_assignments?user.id={user}"), "role_assignments", 1),
             ("/v3/role_assignments?scope.system=all".to_owned(), "role_assignments", 0),
             ("/v3/services?type=metric".to_owned(), "services", 1),
-            ("/v3/endpoints?interface=public".to_owned(), "endpoints", 8),
+            ("/v3/endpoints?interface=public".to_owned(), "endpoints", 9),
             ("/v3/role_inferences".to_owned(), "role_inferences", 3),
         ] {
             let found = world.as_token(&admin, "GET", &path, Value::Null).await.expect(200);
