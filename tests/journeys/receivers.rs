@@ -134,7 +134,12 @@ fn changes_of_an_alarm_are_announced_on_the_exchange_of_aodh() {
     let token = orzo.token();
     let (alarm_id, project_id) = make_alarm(&orzo, &token, "log://");
     post_event(&orzo, &token, &project_id, "receivers.up");
+    // Each comes once it is made; in which order two of a moment arrive is not promised, as it is not by Aodh.
+    let mut heard: Vec<Value> = Vec::new();
     let mut next = |event_type: &str| loop {
+        if let Some(place) = heard.iter().position(|told| told["event_type"] == event_type) {
+            return heard.swap_remove(place)["payload"].clone();
+        }
         let delivery = runtime().block_on(async {
             let next = tokio::time::timeout(LIMIT, messages.next()).await.expect("an announcement in time");
             next.expect("the bus is open")
@@ -143,8 +148,7 @@ fn changes_of_an_alarm_are_announced_on_the_exchange_of_aodh() {
         let inner: Value = serde_json::from_str(outer["oslo.message"].as_str().unwrap()).unwrap();
         runtime().block_on(delivery.receipt.ack()).unwrap();
         if inner["payload"]["alarm_id"] == alarm_id.as_str() {
-            assert_eq!(inner["event_type"], event_type, "{inner}");
-            return inner["payload"].clone();
+            heard.push(inner);
         }
     };
     assert_eq!(next("alarm.creation")["detail"]["name"], "a real receiver");
