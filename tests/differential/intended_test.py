@@ -126,6 +126,20 @@ class Predicates(unittest.TestCase):
         by_id = step.copy(parameters=step.parameters + [("groupby", "id")])
         self.faults("history-loses-no-resource", by_id, answer([group(one, 1.0)]), right, ask)
 
+        # One that Gnocchi lost may be wrong: by itself both must refuse it, in Orzo's words.
+        wrong, other = ({"code": 400, "title": "Bad Request", "description": {"cause": cause}} for cause in ("Granularities", "Operations"))
+        nothing = {"code": 404, "title": "Not Found", "description": "Metric ['cpu'] does not exist"}
+        step = step.copy(body=dict(step.body, operations=["metric", "cpu", "mean"]))
+
+        def refuse(cause):
+            return lambda other: (answer(members), answer(members)) if other.path.startswith("/v1/search") else (answer(cause, 400), answer(cause, 400))
+
+        self.means("history-loses-no-resource", step, answer(nothing, 404), answer(wrong, 400), refuse(wrong))
+        self.means("history-loses-no-resource", step, answer([group(two, 5.0)]), answer(wrong, 400), refuse(wrong))
+        self.faults("history-loses-no-resource", step, answer(nothing, 404), answer(wrong, 400), refuse(other))
+        self.faults("history-loses-no-resource", step, answer(dict(nothing, description="No such thing"), 404), answer(wrong, 400), refuse(wrong))
+        self.faults("history-loses-no-resource", step, answer(nothing, 404), answer(wrong, 400), ask)
+
     def test_unknown_resources_first(self):
         step = asked("POST", "/v1/batch/resources/metrics/measures", [("create_metrics", "true")], {"vm": {"cpu": []}})
         theirs = refused("No archive policy name specified and no archive policy rule found matching the metric name cpu")

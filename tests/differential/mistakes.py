@@ -64,7 +64,7 @@ def mistake(random, world):
         lambda: ask("GET", f"/v1/resource/{kind}/{resource.id}", as_user="somebody-else"),
         lambda: ask("PUT", random.choice(["/v1/metric", f"/v1/resource/{kind}", "/v1/aggregates"]), {}),
         lambda: ask("DELETE", random.choice(["/v1/metric", "/v1/archive_policy", "/v1/capabilities"])),
-        lambda: ask("GET", "/v1/" + random.choice(["nothing", "metrics", "resource/", "search", "aggregation"])),
+        lambda: ask("GET", "/v1/" + random.choice(["nothing", "metrics", "resources", "search", "aggregation"])),
         lambda: ask("GET", "/v1/metric", parameters=[random.choice([("limit", 0), ("sort", "bogus"), ("marker", absent), ("status", "no"), ("name", "nothing of that name")])]),
     ]
     return random.choice(makers)()
