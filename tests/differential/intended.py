@@ -6,6 +6,7 @@ know more than the two answers: `ask(step)` sends a reading request to both serv
 """
 
 import collections
+import json
 import re
 import urllib.parse
 
@@ -153,6 +154,28 @@ def history_loses_no_resource(step, theirs, ours, ask):
     return any(len(resources) > 1 for resources in members.values())
 
 
+def one_of_several(step, theirs, ours, ask):
+    """An operation on a wildcard that finds several metrics, with an operand that wants one: each server takes the first,
+    and Gnocchi's order of a resource's metrics is that of its database's pages. Each answer must be the one that both
+    give for one of these metrics by its name."""
+    if step.path != "/v1/aggregates" or "search" not in (step.body or {}) or (theirs.status, ours.status) != (200, 200) \
+            or not isinstance(step.body["operations"], list):
+        return False
+    text = json.dumps(step.body["operations"])
+    patterns = set(re.findall(r'\["metric", "([^"]*[*?\[][^"]*)", "([^"]*)"\]', text))
+    if len(patterns) != 1:
+        return False
+    (pattern, method), = patterns
+    listed = ask(step.copy(parameters=[], body=dict(step.body, operations=["metric", pattern, method])))[1]
+    if listed.status != 200:
+        return False
+    names = {name for one in listed.body["measures"].values() for name in one}
+    alone = [ask(step.copy(body=dict(step.body, operations=json.loads(text.replace(json.dumps(["metric", pattern, method]), json.dumps(["metric", name, method]))))))
+             for name in names]
+    alone = [both for both in alone if both[1].status == 200 and difference(step, *both) is None]
+    return len(names) > 1 and any(difference(step, theirs, both[0]) is None for both in alone) and any(difference(step, both[1], ours) is None for both in alone)
+
+
 def nothing_found(step):
     """What Gnocchi says if no resource has measures."""
     def names(tree):
@@ -296,6 +319,7 @@ INTENDED = {
     "no-measures-no-values": no_measures_no_values,
     "truths-are-numbers": truths_are_numbers,
     "history-loses-no-resource": history_loses_no_resource,
+    "one-of-several": one_of_several,
 }
 
 

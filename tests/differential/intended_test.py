@@ -140,6 +140,26 @@ class Predicates(unittest.TestCase):
         self.faults("history-loses-no-resource", step, answer(dict(nothing, description="No such thing"), 404), answer(wrong, 400), refuse(wrong))
         self.faults("history-loses-no-resource", step, answer(nothing, 404), answer(wrong, 400), ask)
 
+    def test_one_of_several(self):
+        step = asked("POST", "/v1/aggregates", [], {"resource_type": "t", "search": {}, "operations": ["+", ["metric", "c*", "max"], 1]})
+
+        def sums(value):
+            return {"measures": {"aggregated": [["t1", 60.0, value]]}}
+
+        def ask(other):
+            operations = other.body["operations"]
+            if operations[0] == "metric":
+                found = {"measures": {"r": {name: {"max": [["t1", 60.0, value]]} for name, value in (("ca", 1.0), ("cb", 2.0))}}}
+                return answer(found), answer(found)
+            found = sums({"ca": 2.0, "cb": 3.0}[operations[1][1]])
+            return answer(found), answer(copy.deepcopy(found))
+
+        self.means("one-of-several", step, answer(sums(3.0)), answer(sums(2.0)), ask)
+        self.faults("one-of-several", step, answer(sums(3.0)), answer(sums(4.0)), ask)
+        self.faults("one-of-several", step, answer(sums(4.0)), answer(sums(2.0)), ask)
+        named = step.copy(body=dict(step.body, operations=["+", ["metric", "ca", "max"], 1]))
+        self.faults("one-of-several", named, answer(sums(3.0)), answer(sums(2.0)), ask)
+
     def test_unknown_resources_first(self):
         step = asked("POST", "/v1/batch/resources/metrics/measures", [("create_metrics", "true")], {"vm": {"cpu": []}})
         theirs = refused("No archive policy name specified and no archive policy rule found matching the metric name cpu")
