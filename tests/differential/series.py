@@ -37,6 +37,9 @@ class Policy:
     def __init__(self, random, name, granularities=None):
         self.name = name
         self.granularities = granularities or random.sample(GRANULARITIES, random.choice([1, 1, 2, 2, 3]))
+        # The largest is a multiple of the others: else Gnocchi loses points of buckets that lie across (see intended.md).
+        largest = max(self.granularities)
+        self.granularities = [one for one in self.granularities if abs(round(largest / one) * one - largest) < 1e-9]
         # Long enough for most series, sometimes so short that retention cuts.
         self.short = random.random() < 0.2
         definition = []
