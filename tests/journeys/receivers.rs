@@ -174,6 +174,7 @@ fn alertmanager_shows_an_alarm_until_it_is_over() {
     let binary =
         ["/usr/bin/prometheus-alertmanager", "/usr/bin/alertmanager"].into_iter().find(|p| Path::new(p).exists());
     let Some(binary) = binary else {
+        assert!(std::env::var_os("ORZO_TEST_AMQP").is_none(), "tests/run sets the broker and installs Alertmanager");
         eprintln!("Alertmanager is not here; run tests/run for it");
         return;
     };
