@@ -223,7 +223,6 @@ impl Outbox {
     /// messages: what the bus has taken is also marked.
     async fn deliver(&self, progress: &mut Progress, stop: &CancellationToken) -> Result<bool, DatabaseError> {
         self.clean(progress).await?;
-        self.count_waiting(progress).await?;
         let rows = self
             .database
             .query(
@@ -232,6 +231,8 @@ impl Outbox {
                 &[BATCH_MAX.into()],
             )
             .await?;
+        // After the rows were read: what is recorded in between must not leave before it has come in.
+        self.count_waiting(progress).await?;
         let full = rows.len() as i64 == BATCH_MAX;
         let mut stuck: HashMap<String, BusError> = HashMap::new();
         let mut published = false;

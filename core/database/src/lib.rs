@@ -380,6 +380,19 @@ impl Database {
         self.asked.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Writes all of an SQLite database as it is now into a new file for its owner only, durably, while others write.
+    /// `false`: this is PostgreSQL, which has tools of its own for that.
+    pub async fn back_up(&self, file: &Path) -> Result<bool, DatabaseError> {
+        let Pool::Sqlite { pool, .. } = &self.pool else { return Ok(false) };
+        let made = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(file);
+        let made = made.map_err(sqlx::Error::Io)?;
+        let path = file.to_string_lossy().into_owned();
+        self.count();
+        sqlx::query("VACUUM INTO $1").bind(path).execute(pool).await?;
+        made.sync_all().map_err(sqlx::Error::Io)?;
+        Ok(true)
+    }
+
     /// Closes all connections.
     pub async fn close(&self) {
         match &self.pool {

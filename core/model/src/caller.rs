@@ -31,6 +31,8 @@ pub enum Standing {
     Name,
     /// A bare name where everyone may read everything (Gnocchi's basic mode).
     OpenName,
+    /// An operator's read token for all projects: label sets of everybody are seen too, each with its owner.
+    Everywhere,
 }
 
 /// How far a read may look. Enforced below the query, in the index and the scan.
@@ -62,6 +64,11 @@ impl Caller {
         self.has_role("service")
     }
 
+    /// Whether it is a user or a token of an identity service's project, not a bare name.
+    pub fn has_projects(&self) -> bool {
+        matches!(self.standing, Standing::Project | Standing::Everywhere)
+    }
+
     /// Has this role.
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|r| r == role)
@@ -83,7 +90,9 @@ impl Caller {
     /// Gnocchi's `creator` for things this caller makes: `<user>:<project>`, or the bare name.
     pub fn creator(&self) -> String {
         match self.standing {
-            Standing::Project => format!("{}:{}", self.user_id, self.project_id.as_deref().unwrap_or("")),
+            Standing::Project | Standing::Everywhere => {
+                format!("{}:{}", self.user_id, self.project_id.as_deref().unwrap_or(""))
+            }
             Standing::Name | Standing::OpenName => self.user_id.clone(),
         }
     }
@@ -94,8 +103,8 @@ impl Caller {
             _ if self.is_admin() => Scope::All,
             (Standing::OpenName, _) => Scope::All,
             (Standing::Name, _) => Scope::Creator(self.user_id.clone()),
-            (Standing::Project, Some(project)) => Scope::Project(project.clone()),
-            (Standing::Project, None) => Scope::Nothing,
+            (Standing::Project | Standing::Everywhere, Some(project)) => Scope::Project(project.clone()),
+            (Standing::Project | Standing::Everywhere, None) => Scope::Nothing,
         }
     }
 }

@@ -16,8 +16,10 @@
 //! | *resource* | a thing that is measured: an instance, its disk, an image, a host |
 //! | *metric* | a series attached to a resource under a name, or free; has a UUID |
 //! | *measure* | (timestamp, value) of a metric, as posted; or (timestamp, granularity, value), as aggregated |
-//! | *series* | a metric's points in the store, under a dense [`SeriesId`] |
+//! | *series* | a metric's points in the store, under a [`SeriesId`] |
 //! | *point* | (series, timestamp, value), the store's only row |
+//! | *exemplar* | one observation behind a value of a series, with labels of its own, such as a trace's id |
+//! | *metadata* of a metric's name | what it means: type, help, unit, as Prometheus knows them |
 //! | *archive policy* | granularities × timespans × aggregation methods |
 //! | *pollster* | a pure function from what a hypervisor or service says to samples |
 //! | *slot* | the scheduled time of a poll; the timestamp of all samples that it makes |
@@ -28,28 +30,31 @@
 //! | *alarm*, *transition*, *notice* | a rule with a state; a change of that state; a message to be delivered about it |
 #![forbid(unsafe_code)]
 
+pub mod annotations;
 pub mod caller;
 pub mod clock;
 pub mod doors;
 pub mod event;
+pub mod refusals;
 pub mod rooms;
 pub mod sample;
+pub mod seen;
+mod series;
 pub mod time;
 pub mod watch;
 
+pub use annotations::{Exemplar, MetricMetadata};
 pub use caller::{Caller, Scope, Standing};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use doors::{GroupRead, MeasureReader, ReadError, Receipt, ResourceRead, SampleSink, SinkError};
 pub use event::{Event, Trait, TraitValue};
+pub use refusals::{Refused, RefusedSample};
 pub use rooms::{Room, Rooms};
 pub use sample::{Batch, Metadata, Sample, SampleKind, sample_id};
+pub use seen::{SeenMeter, by_meter};
+pub use series::SeriesId;
 pub use time::{TimeError, Timestamp};
 pub use watch::{Arrivals, EventFeed, NumberedEvent, Target, WindowRead, WindowReader};
-
-/// Dense number of a series in the store. Assigned once by the index, never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(transparent)]
-pub struct SeriesId(pub u64);
 
 /// One row of the store.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,6 +1,11 @@
 //! Conservation counters: each room counts what comes in and what becomes of it, so that
 //! received = stored + refused + dropped + waiting can be asserted anywhere (contract C4).
 
+use crate::{
+    Timestamp,
+    refusals::{Refusals, Refused, RefusedSample},
+    seen::{Seen, SeenMeter},
+};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector};
 
 /// The counters of all rooms of a process, in one registry.
@@ -13,6 +18,8 @@ pub struct Rooms {
     dropped: IntCounterVec,
     waiting: IntGaugeVec,
     seconds: HistogramVec,
+    lately: Refusals,
+    seen: Seen,
 }
 
 /// The counters of one room. Cheap to clone.
@@ -86,7 +93,19 @@ impl Rooms {
                 ),
             ),
             registry: registry.clone(),
+            lately: Refusals::default(),
+            seen: Seen::default(),
         }
+    }
+
+    /// Meters of which samples were refused lately, the newest first.
+    pub fn refused_lately(&self) -> Vec<Refused> {
+        self.lately.list()
+    }
+
+    /// What rooms know of the meters that are wanted, by room.
+    pub fn seen(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<SeenMeter> {
+        self.seen.list(is_wanted)
     }
 
     /// The counters of one room.
@@ -123,6 +142,21 @@ impl Room {
             self.rooms.refused.with_label_values(&[self.name, reason]).inc_by(count);
             self.left(count);
         }
+    }
+
+    /// Remembers whose sample was refused, for whoever looks for it; counts nothing.
+    pub fn note_refused(&self, reason: &'static str, sample: RefusedSample, now: Timestamp) {
+        self.rooms.lately.note(self.name, reason, sample, now);
+    }
+
+    /// Remembers that so many samples of these meters went on, for whoever looks for them; counts nothing.
+    pub fn note_passed<'a>(&self, meters: impl IntoIterator<Item = (&'a str, u64)>, now: Timestamp) {
+        self.rooms.seen.passed(self.name, meters, now);
+    }
+
+    /// Remembers that these meters could not be had, and why; counts nothing.
+    pub fn note_failed<'a>(&self, meters: impl IntoIterator<Item = &'a str>, reason: &str, now: Timestamp) {
+        self.rooms.seen.failed(self.name, meters, reason, now);
     }
 
     /// `count` things were dropped.

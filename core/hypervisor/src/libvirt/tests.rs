@@ -134,7 +134,10 @@ async fn what_libvirt_hands_out_is_given_back() {
     };
     ask(1_000).await;
     let before = resident_kib();
-    ask(30_000).await;
+    // In parts, each with a limit that a machine with much else to do does not meet.
+    for _ in 0..30 {
+        ask(1_000).await;
+    }
     let grown = resident_kib().saturating_sub(before);
     // The statistics alone would be 24 MiB.
     assert!(grown < 10_000, "{grown} KiB more after thirty thousand rounds");
