@@ -35,8 +35,12 @@ pub use error::IndexError;
 pub use filter::Filter;
 pub use policy::{ArchivePolicy, ArchivePolicyRule, PolicyItem};
 pub use repository::{
+    annotations::{EXEMPLARS_MAX, METADATA_NAMES_MAX},
     events::{EventQuery, EventTypeTrait, TraitFilter, TraitOperator},
-    metrics::{Metric, MetricQuery, NewMetric},
+    metrics::{
+        Metric, MetricCount, MetricQuery, NewMetric,
+        catalog::{Catalog, CatalogRow, CatalogWanted},
+    },
     paging::{Page, Sort},
     policies::Rebuild,
     resources::{
@@ -84,8 +88,12 @@ pub struct Index {
     metrics_known: repository::metrics::known::KnownMetrics,
     /// Deletions that this process knows of; what was remembered before the newest is not trusted any more.
     deletions_seen: AtomicU64,
+    /// Changes of metrics and resources that this process has made.
+    changes: AtomicU64,
     /// Series numbers that were taken from the count and given to nobody yet.
     series_left: Mutex<std::ops::Range<u64>>,
+    /// Metadata and exemplars of label sets.
+    annotations: repository::annotations::Annotations,
     /// Monotonic time of the last look at the database's count of deletions.
     deletions_read_at: Mutex<Option<std::time::Duration>>,
 }
@@ -104,7 +112,9 @@ impl Index {
             known,
             metrics_known,
             deletions_seen: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             series_left: Mutex::new(0..0),
+            annotations: repository::annotations::Annotations::default(),
             deletions_read_at: Mutex::new(None),
         };
         let (policies, types) = defaults::needed(&index).await?;
@@ -119,8 +129,28 @@ impl Index {
         &self.settings
     }
 
+    /// Grows with every change of a metric or a resource that this process makes: what was read before is not to be
+    /// trusted after. Read it before reading what is to be remembered.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Counts a change when it is dropped: after the commit, and also if nobody knows whether there was one.
+    fn change(&self) -> Change<'_> {
+        Change(&self.changes)
+    }
+
     fn saw_deletions(&self, count: u64) {
         self.deletions_seen.fetch_max(count, Ordering::AcqRel);
+    }
+}
+
+/// See [`Index::change`].
+struct Change<'i>(&'i AtomicU64);
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
     }
 }
 

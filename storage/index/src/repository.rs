@@ -1,5 +1,6 @@
 //! Reading and writing each kind of thing; one file each. All SQL of the index is here and in `resolve.rs`.
 
+pub(crate) mod annotations;
 pub(crate) mod events;
 pub(crate) mod metrics;
 pub(crate) mod paging;
@@ -9,6 +10,7 @@ pub(crate) mod resources;
 mod revisions;
 pub(crate) mod rows;
 pub(crate) mod types;
+mod usage;
 
 pub(crate) use revisions::{attribute_rows, change_row, insert_rows};
 

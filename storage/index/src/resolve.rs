@@ -188,6 +188,7 @@ impl Index {
     }
 
     async fn read_or_make(&self, asked: &[Asked<'_>]) -> Result<Vec<Known>, IndexError> {
+        let _change = self.change();
         let now = self.clock.now();
         let mut attempt = 0;
         loop {
@@ -328,8 +329,8 @@ impl Attempt {
         let mut choice = PolicyChoice::read(tx).await?;
         let first = advance(tx, "series", missing.len() as u64).await?;
         let mut rows = Vec::with_capacity(missing.len());
-        for (series, (asked, metric)) in (first..).zip(missing) {
-            let series = SeriesId(series);
+        for (count, (asked, metric)) in (first..).zip(missing) {
+            let series = SeriesId::of_meter(count, metric.name.as_bytes());
             let policy = choice.lenient(metric.archive_policy_name.as_deref(), &metric.name)?;
             let (name, unit) = (Some(metric.name.as_str()), metric.unit.as_deref());
             let creator = &asked.wanted.creator;

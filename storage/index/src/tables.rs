@@ -103,4 +103,19 @@ CREATE INDEX index_metrics_named ON index_metrics (name, id) WHERE status = 'act
 CREATE INDEX index_metrics_by_creator ON index_metrics (created_by_project_id, created_by_user_id);
 ",
     },
+    Migration {
+        // A value is kept as the bits of its double: not every database has NaN.
+        name: "metadata and exemplars of label sets",
+        sql: "
+CREATE TABLE index_metadata (
+    project TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, help TEXT NOT NULL, unit TEXT NOT NULL,
+    PRIMARY KEY (project, name)
+);
+CREATE TABLE index_exemplars (
+    project TEXT NOT NULL, series BIGINT NOT NULL, at BIGINT NOT NULL, labels TEXT NOT NULL, value_bits BIGINT NOT NULL,
+    PRIMARY KEY (series, at, labels)
+);
+CREATE INDEX index_exemplars_by_time ON index_exemplars (project, at);
+",
+    },
 ];

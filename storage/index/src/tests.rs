@@ -1,5 +1,7 @@
 //! Behaviour of the index; on SQLite always, on PostgreSQL too when `ORZO_TEST_POSTGRES` names a database.
 
+mod annotations;
+mod catalog;
 mod changing;
 mod events;
 mod plans;

@@ -13,7 +13,11 @@ use xxhash_rust::xxh3::xxh3_128_with_secret;
 
 pub(crate) use self::pairs::PairId;
 use self::pairs::Pairs;
-use crate::set::{labels_of, write_label};
+pub(crate) use self::pairs::Texts;
+use crate::{
+    SharedLabels,
+    set::{labels_of, write_label},
+};
 
 /// Bytes of the secret that fingerprints are made with; a whole default secret of the hash.
 pub(crate) const SECRET_BYTES: usize = 192;
@@ -75,6 +79,13 @@ impl Postings {
 /// There is no room for more in a book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BookFull;
+
+/// What can be seen of a project's series, told apart from what could be seen at another moment of this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    visible: usize,
+    dead: usize,
+}
 
 /// A series that was put in and is not visible yet.
 pub(crate) struct Added {
@@ -162,6 +173,11 @@ impl Book {
         if self.dead.len() * 64 < self.series.len() {
             self.dead.push(0);
         }
+    }
+
+    /// Series are added and buried, and nothing else ever happens to them: how many there are of both says all.
+    pub(crate) fn version(&self) -> Version {
+        Version { visible: self.visible, dead: self.dead_count }
     }
 
     /// Makes everything visible that was put in. It is durable now.
@@ -254,6 +270,11 @@ impl Book {
             (text(name), text(value))
         };
         self.members(place).iter().map(label).collect()
+    }
+
+    /// Labels of a place, by name, in texts that are shared.
+    pub(crate) fn texts_at(&self, place: u32, texts: &mut Texts) -> SharedLabels {
+        self.members(place).iter().map(|pair| self.pairs.texts(*pair, texts).expect("a member is a pair")).collect()
     }
 
     /// Every live and visible series with its set, in the order of places.

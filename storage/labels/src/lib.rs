@@ -15,6 +15,7 @@
 //! - After a failed write or sync nothing new is taken; what is there is still answered.
 #![forbid(unsafe_code)]
 
+mod backup;
 mod book;
 mod error;
 mod log;
@@ -26,7 +27,7 @@ mod write;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -41,11 +42,13 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
 
+pub use backup::back_up_closed;
+pub use book::Version;
 pub use error::LabelError;
 pub use matcher::{Matcher, MatcherError};
 pub use set::{LabelSets, METRIC_NAME, Refusal, SetLimits, write_label};
 
-use book::{Book, SECRET_BYTES};
+use book::{Book, SECRET_BYTES, Texts};
 use write::{Request, Work};
 
 /// Settings of the label index.
@@ -172,6 +175,9 @@ pub struct LabelledSeries {
     pub labels: Vec<(String, String)>,
 }
 
+/// Names and values of a series, by name, in texts that are shared.
+pub type SharedLabels = Arc<[(Arc<str>, Arc<str>)]>;
+
 /// Figures of this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LabelStats {
@@ -285,6 +291,23 @@ impl LabelIndex {
         answer.await.unwrap_or_else(|_| Err(LabelError::closed("it was closed")))
     }
 
+    /// Copies the log as it is durable now into `directory`, which must be empty, while it is written to. Opens as an
+    /// index with every series that was there before the call. Gives the bytes.
+    pub async fn back_up(&self, directory: &Path) -> Result<u64, LabelError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(0, Work::Mark { reply }).await?;
+        let mark = answer.await.unwrap_or_else(|_| Err(LabelError::closed("it was closed")))?;
+        let (shared, directory) = (self.shared.clone(), directory.to_owned());
+        blocking(move || backup::copy(&*shared.disk, &shared.settings.directory, &directory, Some(mark))).await
+    }
+
+    /// Projects that have, or had, label sets; by name.
+    pub fn projects(&self) -> Vec<Arc<str>> {
+        let mut names: Vec<Arc<str>> = self.shared.projects.read().keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Series whose labels are accepted by all matchers, by number, at most `limit`.
     pub fn find(&self, scope: &Scope, matchers: &[Matcher], limit: usize) -> Vec<LabelledSeries> {
         let mut found = Vec::new();
@@ -299,6 +322,47 @@ impl LabelIndex {
         }
         found.sort_by_key(|found| found.series);
         found
+    }
+
+    /// As [`Self::find`], with texts that the series of the answer share.
+    pub fn find_shared(&self, scope: &Scope, matchers: &[Matcher], limit: usize) -> Vec<(SeriesId, SharedLabels)> {
+        let mut found = Vec::new();
+        for project in self.shared.visible(scope) {
+            let book = project.book.read();
+            let mut texts = Texts::default();
+            let places = book.find(matchers).into_iter().take(limit - found.len());
+            found.extend(places.map(|place| (book.series_at(place), book.texts_at(place, &mut texts))));
+        }
+        found.sort_by_key(|(series, _)| *series);
+        found
+    }
+
+    /// A page of a project's series whose labels are accepted by all matchers and that somebody wants by their numbers: from
+    /// this place on, at most `limit`; and the place where the next page begins, if there is one.
+    pub fn find_page(
+        &self,
+        project: &str,
+        matchers: &[Matcher],
+        is_wanted: impl Fn(SeriesId) -> bool,
+        from: u32,
+        limit: usize,
+    ) -> (Vec<(SeriesId, SharedLabels)>, Option<u32>) {
+        let Some(project) = self.shared.projects.read().get(project).cloned() else { return (Vec::new(), None) };
+        let book = project.book.read();
+        let mut places = book.find(matchers);
+        places.retain(|place| *place >= from && is_wanted(book.series_at(*place)));
+        places.sort_unstable();
+        let next = places.get(limit).copied();
+        let mut texts = Texts::default();
+        let series = places.into_iter().take(limit);
+        (series.map(|place| (book.series_at(place), book.texts_at(place, &mut texts))).collect(), next)
+    }
+
+    /// How far a project's series had come; `None` if it has none. As long as this is the same, so is every answer about it.
+    pub fn version(&self, project: &str) -> Option<Version> {
+        let project = self.shared.projects.read().get(project).cloned()?;
+        let book = project.book.read();
+        Some(book.version())
     }
 
     /// Names of labels, of all series or of those that one of these lists of matchers accepts.

@@ -18,11 +18,12 @@ use orzo_store::files::{Disk, DiskFile};
 use uuid::Uuid;
 
 use self::record::{HEADER_BYTES, Kind, Record, SegmentHeader, encode_header, encode_record, record_bytes};
+use crate::backup::Mark;
 
 /// Names that begin so are unfinished files; opening removes them.
 pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
-/// The first segment of a log; a small installation needs no more. Tests want many.
-const SEGMENT_BYTES_MIN: u64 = if cfg!(test) { 4 << 10 } else { 256 << 10 };
+/// The first segment of a log: a thousand series, which a small installation has. Tests want many segments.
+const SEGMENT_BYTES_MIN: u64 = if cfg!(test) { 4 << 10 } else { 128 << 10 };
 /// The largest one: it is read at a stretch when something in it is damaged.
 const SEGMENT_BYTES_MAX: u64 = 32 << 20;
 /// Sequences to a new segment's name.
@@ -136,6 +137,11 @@ impl Writer {
         encode_record(&record, self.log_id, &mut self.pending);
         self.next_sequence += 1;
         debug_assert!(self.offset + self.pending.len() as u64 <= self.segment_bytes);
+    }
+
+    /// How far the log is durable.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { number: self.number, offset: self.offset }
     }
 
     /// Writes the group and makes it durable.

@@ -217,7 +217,7 @@ fn new_secret() -> [u8; SECRET_BYTES] {
     secret
 }
 
-fn lock(disk: &dyn Disk, directory: &Path) -> Result<LockGuard, LabelError> {
+pub(crate) fn lock(disk: &dyn Disk, directory: &Path) -> Result<LockGuard, LabelError> {
     disk.make_directory(directory).at("make", directory)?;
     // Parents may be as new as the directory, or may have been when an earlier life of this process ended.
     for above in directory.ancestors().skip(1) {

@@ -252,6 +252,11 @@ pub(crate) fn labels_of(mut set: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> 
     })
 }
 
+/// The metric's name in a set; empty if it has none.
+pub(crate) fn name_of(set: &[u8]) -> &[u8] {
+    labels_of(set).find(|(name, _)| *name == METRIC_NAME.as_bytes()).map_or(&[], |(_, value)| value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -370,3 +370,69 @@ async fn damage_is_told_from_a_torn_tail() {
     }
     assert!(torn > 0 && torn < end / 3, "{torn} of {end}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_while_series_come_holds_all_of_before() {
+    let world = World::new();
+    let index = Arc::new(world.open().await.expect("opens"));
+    make(&index, "p1", 0..40).await.expect("made");
+    index.delete(&p("p1"), &[Matcher::equal("host", "host7")]).await.expect("deleted");
+    let making = tokio::spawn({
+        let index = index.clone();
+        async move {
+            for round in 1..60 {
+                make(&index, "p1", round * 40..(round + 1) * 40).await.expect("made");
+            }
+        }
+    });
+    for copy in 0..12 {
+        let before = hosts(&index, "p1");
+        let directory = PathBuf::from(format!("/copy{copy}"));
+        assert!(index.back_up(&directory).await.expect("copied") > 0);
+        assert!(index.back_up(&directory).await.is_err(), "it is not empty any more");
+        let settings = LabelSettings { directory, ..world.settings.clone() };
+        let disk = Arc::new(world.disk.booted());
+        let copied = LabelIndex::open_on(disk, settings, world.numbers.clone(), world.clock.clone()).await;
+        let found = hosts(&copied.expect("opens"), "p1");
+        assert!(!found.contains_key("host7"));
+        assert!(before.iter().all(|(host, series)| found.get(host) == Some(series)), "{copy}");
+    }
+    making.await.expect("made");
+    let all = hosts(&index, "p1");
+    let end = PathBuf::from("/end");
+    index.back_up(&end).await.expect("copied");
+    let settings = LabelSettings { directory: end, ..world.settings.clone() };
+    let disk = Arc::new(world.disk.booted());
+    let copied = LabelIndex::open_on(disk, settings, world.numbers.clone(), world.clock.clone()).await.expect("opens");
+    assert_eq!(hosts(&copied, "p1"), all);
+}
+
+#[tokio::test]
+async fn pages_of_series_are_all_of_them_once_also_while_some_are_deleted() {
+    let world = World::new();
+    let index = world.open().await.expect("opens");
+    make(&index, "p1", 0..11).await.expect("made");
+    make(&index, "p2", 0..3).await.expect("made");
+    let all: Vec<SeriesId> = hosts(&index, "p1").into_values().collect();
+    let (mut from, mut found) = (0, Vec::new());
+    loop {
+        let (page, next) = index.find_page("p1", &[], |_| true, from, 3);
+        assert!(page.len() <= 3);
+        found.extend(page.into_iter().map(|(series, _)| series));
+        match next {
+            Some(next) => from = next,
+            None => break,
+        }
+        // One of those that were given already; the next page is what it was.
+        index.delete(&p("p1"), &[Matcher::equal("host", "host0")]).await.expect("deleted");
+    }
+    let sorted = |mut series: Vec<SeriesId>| {
+        series.sort_unstable();
+        series
+    };
+    assert_eq!(sorted(found), sorted(all.clone()));
+    let one = all[5];
+    let (page, next) = index.find_page("p1", &[Matcher::equal("__name__", "up")], |series| series == one, 0, 3);
+    assert_eq!((page.len(), page[0].0, next), (1, one, None));
+    assert_eq!(index.find_page("p3", &[], |_| true, 0, 3), (Vec::new(), None));
+}

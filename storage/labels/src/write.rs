@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
     Created, LabelError, LabelSets, Project, Refusal, Shared,
+    backup::Mark,
     book::{Added, Fingerprint, PairId},
     log::{
         WriteError, Writer,
@@ -21,6 +22,7 @@ use crate::{
         record::Kind,
         room_for,
     },
+    set::name_of,
 };
 
 /// A group takes no more once its sets are this large: a sync of more takes longer than the next group should wait.
@@ -42,14 +44,17 @@ pub(crate) enum Work {
     Delete { project: Arc<Project>, series: Vec<SeriesId>, reply: Reply<u64> },
     /// The points of these deleted series are gone.
     Purged { series: Vec<SeriesId>, reply: Reply<()> },
+    /// How far the log is durable.
+    Mark { reply: Reply<Mark> },
 }
 
 impl Work {
     fn body_bytes_max(&self) -> usize {
         match self {
-            Self::Create { project, sets, .. } => series_body_bytes_max(&project.name, sets.bytes(), sets.len()),
+            Self::Create { project, sets, .. } => series_body_bytes_max(&project.name, sets),
             Self::Delete { project, series, .. } => gone_body_bytes_max(&project.name, series.len()),
             Self::Purged { series, .. } => gone_body_bytes_max("", series.len()),
+            Self::Mark { .. } => 0,
         }
     }
 
@@ -59,6 +64,7 @@ impl Work {
             Self::Create { reply, .. } => drop(reply.send(Err(error.again()))),
             Self::Delete { reply, .. } => drop(reply.send(Err(error.again()))),
             Self::Purged { reply, .. } => drop(reply.send(Err(error.again()))),
+            Self::Mark { reply } => drop(reply.send(Err(error.again()))),
         }
     }
 }
@@ -68,6 +74,7 @@ enum Planned {
     Create { project: Arc<Project>, added: Vec<Added>, created: Created, reply: Reply<Created> },
     Delete { project: Arc<Project>, series: Vec<SeriesId>, at: Timestamp, reply: Reply<u64> },
     Purged { series: Vec<SeriesId>, reply: Reply<()> },
+    Mark { reply: Reply<Mark> },
 }
 
 /// Ends with the last sender.
@@ -95,7 +102,7 @@ fn write_group(shared: &Shared, writer: &mut Writer, group: Vec<Request>) {
     }
     let mut plan = Plan { shared, writer, pending: HashMap::new(), members: Vec::new() };
     let planned: Vec<Planned> = work.into_iter().map(|work| plan.plan(work)).collect();
-    let outcome = writer.commit().map_err(|error| failed(shared, error));
+    let outcome = writer.commit().map(|()| writer.mark()).map_err(|error| failed(shared, error));
     for planned in planned {
         planned.settle(shared, &outcome);
     }
@@ -148,6 +155,7 @@ impl Plan<'_> {
                 self.writer.push(Kind::Purged, &encode_gone("", self.shared.clock.now(), &series));
                 Planned::Purged { series, reply }
             }
+            Work::Mark { reply } => Planned::Mark { reply },
         }
     }
 
@@ -168,7 +176,8 @@ impl Plan<'_> {
                 created.series.push(None);
                 continue;
             }
-            let series = SeriesId(numbers.next().expect("there is a number for each set"));
+            let count = numbers.next().expect("there is a number for each set");
+            let series = SeriesId::of_meter(count, name_of(set));
             match book.add(set, series, &mut self.members, |name, value| body.pair(name, value)) {
                 Ok(one) => {
                     body.series(series, &self.members);
@@ -194,18 +203,18 @@ impl Plan<'_> {
 }
 
 impl Planned {
-    fn settle(self, shared: &Shared, outcome: &Result<(), LabelError>) {
+    fn settle(self, shared: &Shared, outcome: &Result<Mark, LabelError>) {
         // Whoever does not wait any more does not need to know.
         match self {
             Self::Create { project, added, created, reply } => {
-                let answer = outcome.as_ref().map_err(LabelError::again).map(|()| {
+                let answer = outcome.as_ref().map_err(LabelError::again).map(|_| {
                     project.book.write().show(added.into_iter());
                     created
                 });
                 drop(reply.send(answer));
             }
             Self::Delete { project, series, at, reply } => {
-                let answer = outcome.as_ref().map_err(LabelError::again).map(|()| {
+                let answer = outcome.as_ref().map_err(LabelError::again).map(|_| {
                     let series = series.into_iter().collect();
                     let mut book = project.book.write();
                     let places = book.places_of(&series);
@@ -217,7 +226,7 @@ impl Planned {
                 drop(reply.send(answer));
             }
             Self::Purged { series, reply } => {
-                let answer = outcome.as_ref().map_err(LabelError::again).map(|()| {
+                let answer = outcome.as_ref().map_err(LabelError::again).map(|_| {
                     let mut deleted = shared.deleted.lock();
                     for series in &series {
                         deleted.remove(series);
@@ -225,6 +234,7 @@ impl Planned {
                 });
                 drop(reply.send(answer));
             }
+            Self::Mark { reply } => drop(reply.send(outcome.as_ref().copied().map_err(LabelError::again))),
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     Labels, QueryError, Series,
     column::{ABSENT, Column, is_present},
     labels::NAME,
+    native::{Context, Histogram, Mismatch, Natives},
     number_text,
     plan::Node,
     range::{self, Compensated},
@@ -63,10 +64,15 @@ impl Aggregate {
         series: Vec<Series>,
         parameter: &Parameter,
         count: usize,
+        context: Option<Context<'_>>,
     ) -> Result<Vec<Series>, QueryError> {
         if let Parameter::Label(name) = parameter {
-            return Ok(self.counted_values(&series, name, count));
+            return Ok(self.counted_values(&series, name, count, context));
         }
+        let series = match context {
+            Some(context) if !self.kind.takes_histograms() => without_histograms(series, self.kind, &context),
+            _ => series,
+        };
         let mut places: HashMap<Labels, usize> = HashMap::new();
         let mut groups: Vec<(Labels, Vec<Series>)> = Vec::new();
         for one in series {
@@ -88,6 +94,11 @@ impl Aggregate {
                     let column = each_time(&members, count, |at, values| range::quantile(q[at], values));
                     out.push(Series { labels, column });
                 }
+                (Aggregation::Sum | Aggregation::Average, _) if context.is_some_and(|_| has_histograms(&members)) => {
+                    let column =
+                        context.map_or_else(Column::default, |context| added(self.kind, &members, count, &context));
+                    out.push(Series { labels, column });
+                }
                 (kind, _) => out.push(Series { labels, column: reduced(kind, &members, count) }),
             }
         }
@@ -96,16 +107,22 @@ impl Aggregate {
 
     /// `count_values`: each value becomes a label of its series, and then the series of a group are counted. So the label
     /// may be one of those that the groups are made by.
-    fn counted_values(&self, series: &[Series], name: &str, count: usize) -> Vec<Series> {
+    fn counted_values(&self, series: &[Series], name: &str, count: usize, context: Option<Context<'_>>) -> Vec<Series> {
         let mut places: HashMap<Labels, usize> = HashMap::new();
         let mut out: Vec<Series> = Vec::new();
         for one in series {
             let mut of_value: HashMap<u64, usize> = HashMap::new();
             for (at, value) in one.column.iter() {
                 // By what will be their text: every NaN is one value, the two zeros are not.
-                let bits = if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() };
+                let histogram = context.and_then(|context| context.natives.get(value));
+                let bits = match histogram {
+                    Some(_) => value.to_bits(),
+                    None if value.is_nan() => f64::NAN.to_bits(),
+                    None => value.to_bits(),
+                };
                 let place = *of_value.entry(bits).or_insert_with(|| {
-                    let labels = one.labels.with(name, &number_text(value));
+                    let text = histogram.as_ref().map_or_else(|| number_text(value), |histogram| histogram.text());
+                    let labels = one.labels.with(name, &text);
                     let listed = |label: &str| self.labels.iter().any(|own| own == label);
                     let group = match self.is_without {
                         true => self.group_of(&labels),
@@ -122,6 +139,111 @@ impl Aggregate {
         }
         out
     }
+}
+
+impl Aggregation {
+    /// Whether histograms are values to it as numbers are, or can be added.
+    fn takes_histograms(self) -> bool {
+        !matches!(
+            self,
+            Self::Min
+                | Self::Max
+                | Self::StandardDeviation
+                | Self::Variance
+                | Self::Top
+                | Self::Bottom
+                | Self::Quantile
+        )
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sum => "sum",
+            Self::Average => "avg",
+            Self::Count => "count",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Group => "group",
+            Self::StandardDeviation => "stddev",
+            Self::Variance => "stdvar",
+            Self::Top => "topk",
+            Self::Bottom => "bottomk",
+            Self::CountValues => "count_values",
+            Self::Quantile => "quantile",
+            Self::Limit => "limitk",
+            Self::LimitRatio => "limit_ratio",
+        }
+    }
+}
+
+fn has_histograms(members: &[Series]) -> bool {
+    members.iter().flat_map(|one| &one.column.0).any(|value| Natives::is_one(*value))
+}
+
+/// Series with numbers only; says so if a histogram was left out.
+fn without_histograms(mut series: Vec<Series>, kind: Aggregation, context: &Context<'_>) -> Vec<Series> {
+    let mut any = false;
+    for value in series.iter_mut().flat_map(|one| &mut one.column.0).filter(|value| Natives::is_one(**value)) {
+        (*value, any) = (ABSENT, true);
+    }
+    if any {
+        context.notes.ignored_in_aggregation(kind.name());
+    }
+    series.retain(|one| !one.column.is_empty());
+    series
+}
+
+/// Sums and means where some values are histograms: of histograms a histogram, of both together nothing.
+fn added(kind: Aggregation, members: &[Series], count: usize, context: &Context<'_>) -> Column {
+    // In the order of their labels, so that of several reasons why there is no sum the same one is told as by Prometheus.
+    let mut members: Vec<&Series> = members.iter().collect();
+    members.sort_by(|a, b| a.labels.cmp(&b.labels));
+    let mut column = Column::absent(count);
+    for (at, slot) in column.0.iter_mut().enumerate() {
+        let present = || members.iter().copied().filter(|one| is_present(one.column.0[at]));
+        let (histograms, numbers): (Vec<_>, Vec<_>) = present().partition(|one| Natives::is_one(one.column.0[at]));
+        if histograms.is_empty() {
+            let numbers = numbers.iter().map(|one| one.column.0[at]);
+            if present().next().is_some() {
+                let values: Vec<f64> = numbers.collect();
+                *slot = match kind {
+                    Aggregation::Sum => range::sum(values.into_iter()),
+                    _ => range::average(&values),
+                };
+            }
+            continue;
+        }
+        if !numbers.is_empty() {
+            context.notes.mixed_floats_in_aggregation();
+            continue;
+        }
+        let mut total: Option<Histogram> = None;
+        let mut fits = true;
+        for (before, one) in histograms.iter().enumerate() {
+            let Some(histogram) = context.natives.get(one.column.0[at]) else { continue };
+            let sum = match total.take() {
+                None => Ok((*histogram).clone()),
+                Some(total) if kind == Aggregation::Sum => total.plus(&histogram),
+                Some(mean) => mean.towards(&histogram, before as f64 + 1.0),
+            };
+            match sum {
+                Ok(sum) => total = Some(sum),
+                Err(mismatch) => {
+                    let name = one.labels.get(NAME);
+                    match mismatch {
+                        Mismatch::Schemas => context.notes.mixed_schemas(name),
+                        Mismatch::Bounds => context.notes.other_bounds(name),
+                    }
+                    fits = false;
+                    break;
+                }
+            }
+        }
+        if let Some(whole) = total.filter(|_| fits) {
+            *slot = context.natives.keep(whole.compact());
+        }
+    }
+    column
 }
 
 /// One value of all present ones, at each time.
@@ -237,7 +359,7 @@ fn limited(mut members: Vec<Series>, k: &[f64]) -> Vec<Series> {
 /// `limit_ratio`: the same series always, those that Prometheus chooses; a negative ratio chooses the others.
 fn sampled(mut members: Vec<Series>, ratio: &[f64]) -> Vec<Series> {
     for one in &mut members {
-        let place = one.labels.hash() as f64 / u64::MAX as f64;
+        let place = one.labels.prometheus_hash() as f64 / u64::MAX as f64;
         for (slot, ratio) in one.column.0.iter_mut().zip(ratio) {
             let is_in = match *ratio >= 0.0 {
                 true => place < *ratio,

@@ -6,6 +6,7 @@ use crate::{
     Labels, QueryError, Series,
     column::{ABSENT, Column, Value, is_present},
     matching::{Cardinality, Matching, merge_same},
+    native::{Context, Histogram, Natives},
     plan::Node,
 };
 
@@ -62,6 +63,24 @@ impl BinaryOperator {
         })
     }
 
+    fn symbol(self) -> &'static str {
+        match self {
+            Self::Add => "+",
+            Self::Subtract => "-",
+            Self::Multiply => "*",
+            Self::Divide => "/",
+            Self::Modulo => "%",
+            Self::Power => "^",
+            Self::Atan2 => "atan2",
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+            Self::Less => "<",
+            Self::LessOrEqual => "<=",
+            Self::Greater => ">",
+            Self::GreaterOrEqual => ">=",
+        }
+    }
+
     fn compute(self, left: f64, right: f64) -> f64 {
         match self {
             Self::Add => left + right,
@@ -91,20 +110,69 @@ impl Binary {
         }
     }
 
+    /// As [`Self::judge`], where values may stand for histograms.
+    fn judged(&self, left: f64, right: f64, kept: f64, context: Option<Context<'_>>) -> f64 {
+        match context {
+            Some(context) if Natives::is_one(left) || Natives::is_one(right) => {
+                self.judge_histograms(left, right, &context)
+            }
+            _ => self.judge(left, right, kept),
+        }
+    }
+
+    fn judge_histograms(&self, left: f64, right: f64, context: &Context<'_>) -> f64 {
+        let Context { natives, notes } = context;
+        let incompatible = |left: &str, right: &str| {
+            notes.incompatible(left, self.operator.symbol(), right);
+            ABSENT
+        };
+        let result = match (natives.get(left), natives.get(right), self.operator) {
+            (Some(one), None, BinaryOperator::Multiply) => Ok((*one).clone().times(right).compact()),
+            (Some(one), None, BinaryOperator::Divide) => Ok((*one).clone().divided(right).compact()),
+            (None, Some(one), BinaryOperator::Multiply) => Ok((*one).clone().times(left).compact()),
+            (Some(_), None, _) => return incompatible("histogram", "float"),
+            (None, _, _) => return incompatible("float", "histogram"),
+            (Some(one), Some(other), BinaryOperator::Add) => (*one).clone().plus(&other).map(Histogram::compact),
+            (Some(one), Some(other), BinaryOperator::Subtract) => (*one).clone().minus(&other).map(Histogram::compact),
+            (Some(one), Some(other), BinaryOperator::Equal | BinaryOperator::NotEqual) => {
+                let holds = one.is_same(&other) == (self.operator == BinaryOperator::Equal);
+                return match (self.wants_bool, holds) {
+                    (true, holds) => f64::from(u8::from(holds)),
+                    (false, true) => left,
+                    (false, false) => ABSENT,
+                };
+            }
+            _ => return incompatible("histogram", "histogram"),
+        };
+        match result {
+            Ok(histogram) => natives.keep(histogram),
+            Err(_) => {
+                notes.unlike_buckets(self.operator.symbol());
+                ABSENT
+            }
+        }
+    }
+
     /// Applies the operator.
-    pub(crate) fn apply(&self, left: Value, right: Value, count: usize) -> Result<Value, QueryError> {
+    pub(crate) fn apply(
+        &self,
+        left: Value,
+        right: Value,
+        count: usize,
+        context: Option<Context<'_>>,
+    ) -> Result<Value, QueryError> {
         Ok(match (left, right) {
             (Value::Scalar(left), Value::Scalar(right)) => {
                 // Comparisons of two numbers need `bool`, which the parser has checked.
                 Value::Scalar(left.iter().zip(&right).map(|(l, r)| self.judge(*l, *r, *l)).collect())
             }
             (Value::Vector(series), Value::Scalar(numbers)) => {
-                Value::Vector(self.with_numbers(series, |at, value| self.judge(value, numbers[at], value))?)
+                Value::Vector(self.with_numbers(series, |at, value| self.judged(value, numbers[at], value, context))?)
             }
             (Value::Scalar(numbers), Value::Vector(series)) => {
-                Value::Vector(self.with_numbers(series, |at, value| self.judge(numbers[at], value, value))?)
+                Value::Vector(self.with_numbers(series, |at, value| self.judged(numbers[at], value, value, context))?)
             }
-            (Value::Vector(left), Value::Vector(right)) => Value::Vector(self.matched(left, right, count)?),
+            (Value::Vector(left), Value::Vector(right)) => Value::Vector(self.matched(left, right, count, context)?),
             _ => {
                 return Err(QueryError::execution(
                     "binary expression must contain only scalar and instant vector types",
@@ -129,7 +197,13 @@ impl Binary {
         merge_same(out)
     }
 
-    fn matched(&self, left: Vec<Series>, right: Vec<Series>, count: usize) -> Result<Vec<Series>, QueryError> {
+    fn matched(
+        &self,
+        left: Vec<Series>,
+        right: Vec<Series>,
+        count: usize,
+        context: Option<Context<'_>>,
+    ) -> Result<Vec<Series>, QueryError> {
         let is_swapped = self.matching.cardinality == Cardinality::OneToMany;
         let (many, one) = if is_swapped { (right, left) } else { (left, right) };
         let groups = self.matching.groups(&one);
@@ -147,7 +221,7 @@ impl Binary {
                     let (a, b) = (from_many.column.0[at], partner.column.0[at]);
                     if is_present(a) && is_present(b) {
                         let (left, right) = if is_swapped { (b, a) } else { (a, b) };
-                        *slot = self.judge(left, right, left);
+                        *slot = self.judged(left, right, left, context);
                     }
                 }
                 if column.is_empty() {

@@ -1,6 +1,7 @@
 //! Walks over a plan and gives each node's values at all times of its grid.
 
 use std::{
+    cell::RefCell,
     cmp::Ordering,
     sync::atomic::{AtomicBool, Ordering as Memory},
 };
@@ -10,31 +11,38 @@ use crate::{
     aggregate::{Aggregate, Aggregation, Parameter, rank},
     binary, calendar,
     column::{ABSENT, Column, is_present},
-    function, histogram,
+    fold::Piece,
+    function, histogram, info,
     labels::NAME,
     matching::merge_same,
+    native::{self, Context, Histogram, Natives, over_time::Over},
     notes::Notes,
     plan::{Grid, Node, Shift},
     range,
     select::{self, Points},
+    source::FoldedSeries,
 };
 
 /// One evaluation: what was read for the plan's selections, and what it may cost.
 pub(crate) struct Evaluation<'a> {
     pub(crate) found: &'a [Vec<RawSeries>],
+    /// Of selections that were folded as they were read what came of it; [`Self::found`] has nothing of them.
+    pub(crate) folded: RefCell<Vec<Option<Vec<FoldedSeries>>>>,
     pub(crate) limits: &'a Limits,
     pub(crate) cancelled: &'a AtomicBool,
     pub(crate) notes: Notes,
+    /// Histograms that values stand for; `None` where the query selects none.
+    pub(crate) natives: Option<Natives>,
 }
 
 /// A range of each of some series.
-struct Ranges {
-    series: Vec<(Labels, Points)>,
+struct Ranges<'a> {
+    series: Vec<(Labels, Points<'a>)>,
     range: i64,
     shift: Shift,
 }
 
-impl Evaluation<'_> {
+impl<'a> Evaluation<'a> {
     pub(crate) fn whole(&self, plan: &Plan) -> Result<Value, QueryError> {
         if let Node::Range { .. } | Node::Subquery { .. } = &plan.root {
             let ranges = self.ranges(plan, &plan.root, plan.grid)?;
@@ -77,10 +85,15 @@ impl Evaluation<'_> {
             Node::Text(text) => Value::Text(text.clone()),
             Node::Negate(inner) => match self.node(plan, inner, grid)? {
                 Value::Scalar(numbers) => Value::Scalar(numbers.into_iter().map(|number| -number).collect()),
-                Value::Vector(series) => Value::Vector(function::map(series, |_, value| -value)?),
+                Value::Vector(series) => Value::Vector(function::map(series, |_, value| {
+                    self.of_histogram(value, |histogram| histogram.clone().times(-1.0)).unwrap_or(-value)
+                })?),
                 _ => return Err(QueryError::execution("only numbers and series have a negative")),
             },
             Node::Select { selection, shift } => {
+                if let Some(series) = self.folded(plan, *selection, Piece::Last { shift: *shift }, grid) {
+                    return Ok(Value::Vector(series));
+                }
                 let found = &self.found[*selection];
                 self.check(found.len(), grid)?;
                 Value::Vector(select::instant(found, grid, *shift, plan.lookback_ms))
@@ -91,7 +104,7 @@ impl Evaluation<'_> {
             Node::Binary(operation) => {
                 let left = self.node(plan, &operation.left, grid)?;
                 let right = self.node(plan, &operation.right, grid)?;
-                operation.apply(left, right, grid.count)?
+                operation.apply(left, right, grid.count, self.context())?
             }
             Node::Set { operator, matching, left, right } => {
                 let left = self.series(plan, left, grid)?;
@@ -100,7 +113,33 @@ impl Evaluation<'_> {
             }
             Node::Aggregate(aggregate) => Value::Vector(self.aggregate(plan, aggregate, grid)?),
             Node::Call { name, arguments } => self.call(plan, name, arguments, grid)?,
+            Node::Info { inner, selection, wanted } => {
+                let series = self.series(plan, inner, grid)?;
+                let found = &self.found[*selection];
+                self.check(found.len(), grid)?;
+                let times = select::timestamps(found, grid, Shift::default(), plan.lookback_ms);
+                Value::Vector(info::enriched(series, &times, wanted, grid.count)?)
+            }
         })
+    }
+
+    /// What reading has made of a selection for a node; `None` if the points themselves were read.
+    fn folded(&self, plan: &Plan, selection: usize, piece: Piece, grid: Grid) -> Option<Vec<Series>> {
+        let fold = plan.folds().get(selection)?.as_ref()?;
+        let first = fold.place(piece)? * grid.count;
+        let mut all = self.folded.borrow_mut();
+        let folded = all.get_mut(selection)?.as_mut()?;
+        let series: Vec<Series> = match fold.is_used_once() {
+            true => {
+                let series = std::mem::take(folded).into_iter();
+                series.map(|one| Series { labels: one.labels, column: Column(one.values) }).collect()
+            }
+            false => {
+                let column = |one: &FoldedSeries| Column(one.values[first..first + grid.count].to_vec());
+                folded.iter().map(|one| Series { labels: one.labels.clone(), column: column(one) }).collect()
+            }
+        };
+        Some(series.into_iter().filter(|one| !one.column.is_empty()).collect())
     }
 
     fn series(&self, plan: &Plan, node: &Node, grid: Grid) -> Result<Vec<Series>, QueryError> {
@@ -135,7 +174,39 @@ impl Evaluation<'_> {
         {
             return Ok(Vec::new());
         }
-        aggregate.apply(series, &parameter, grid.count)
+        aggregate.apply(series, &parameter, grid.count, self.context())
+    }
+
+    /// What operators and aggregations need to know of histograms; nothing where there are none.
+    fn context(&self) -> Option<Context<'_>> {
+        self.natives.as_ref().map(|natives| Context { natives, notes: &self.notes })
+    }
+
+    /// What a histogram becomes; `None` if the value is none.
+    fn of_histogram(&self, value: f64, make: impl Fn(&Histogram) -> Histogram) -> Option<f64> {
+        let natives = self.natives.as_ref()?;
+        natives.get(value).map(|histogram| natives.keep(make(&histogram)))
+    }
+
+    /// Series without their histograms, for what is about numbers only.
+    fn only_numbers(&self, mut series: Vec<Series>) -> Vec<Series> {
+        if self.natives.is_some() {
+            for value in series.iter_mut().flat_map(|one| &mut one.column.0).filter(|value| Natives::is_one(**value)) {
+                *value = ABSENT;
+            }
+            series.retain(|one| !one.column.is_empty());
+        }
+        series
+    }
+
+    /// A number of each histogram; numbers are left out.
+    fn of_histograms(
+        &self,
+        series: Vec<Series>,
+        judge: impl Fn(usize, &Histogram) -> f64,
+    ) -> Result<Vec<Series>, QueryError> {
+        let Some(natives) = &self.natives else { return Ok(Vec::new()) };
+        function::map(series, |at, value| natives.get(value).map_or(ABSENT, |histogram| judge(at, &histogram)))
     }
 
     /// Whether anything can be chosen with a parameter; notes or, if there is something to choose from, refuses what makes
@@ -171,12 +242,13 @@ impl Evaluation<'_> {
         }
     }
 
-    fn ranges(&self, plan: &Plan, node: &Node, grid: Grid) -> Result<Ranges, QueryError> {
+    fn ranges(&self, plan: &Plan, node: &Node, grid: Grid) -> Result<Ranges<'a>, QueryError> {
         match node {
             Node::Range { selection, range, shift } => {
                 let found = &self.found[*selection];
                 self.check(found.len(), grid)?;
-                let series = found.iter().map(|one| (one.labels.clone(), Points::of(one))).collect();
+                let points = |one: &'a RawSeries| Points::of(&one.times, &one.values);
+                let series = found.iter().map(|one| (one.labels.clone(), points(one))).collect();
                 Ok(Ranges { series, range: *range, shift: *shift })
             }
             Node::Subquery { inner, range, step, shift } => {
@@ -204,11 +276,18 @@ impl Evaluation<'_> {
     fn over_time(
         &self,
         plan: &Plan,
-        name: &str,
+        name: &'static str,
         function: range::OverTime,
         arguments: &[Node],
         grid: Grid,
     ) -> Result<Vec<Series>, QueryError> {
+        if let [Node::Range { selection, range, shift }] = arguments
+            && let piece = (Piece::Window { name, range: *range, shift: *shift })
+            && let Some(series) = self.folded(plan, *selection, piece, grid)
+        {
+            self.check(series.len(), grid)?;
+            return Ok(series.into_iter().map(|one| self.named_over_time(name, one, true)).collect());
+        }
         let (mut ranges, mut parameters) = (None, Vec::new());
         for argument in arguments {
             match argument {
@@ -233,23 +312,36 @@ impl Evaluation<'_> {
                 if name == "quantile_over_time" {
                     self.notes.check_quantile(now[0]);
                 }
+                if let Some(natives) = &self.natives
+                    && window.values.iter().any(|value| Natives::is_one(*value))
+                {
+                    let over = Over { natives, notes: &self.notes, metric: labels.get(NAME) };
+                    return over.judge(name, function, &window, &now);
+                }
                 function(&window, &now)
             });
             if let Some(error) = wrong {
                 return Err(error);
             }
             if !column.is_empty() {
-                if matches!(name, "rate" | "increase") {
-                    self.notes.check_counter(labels.get(NAME));
-                }
-                let labels = if range::keeps_name(name) { labels.clone() } else { labels.without_name() };
-                out.push(Series { labels, column });
+                let is_of_numbers =
+                    || self.natives.is_none() || column.iter().any(|(_, value)| !Natives::is_one(value));
+                let is_of_numbers = is_of_numbers();
+                out.push(self.named_over_time(name, Series { labels: labels.clone(), column }, is_of_numbers));
             }
         }
         Ok(out)
     }
 
-    fn call(&self, plan: &Plan, name: &str, arguments: &[Node], grid: Grid) -> Result<Value, QueryError> {
+    /// What a function over time gave for a series, as a series of its own.
+    fn named_over_time(&self, name: &str, series: Series, is_of_numbers: bool) -> Series {
+        if matches!(name, "rate" | "increase") && is_of_numbers {
+            self.notes.check_counter(series.labels.get(NAME));
+        }
+        if range::keeps_name(name) { series } else { Series { labels: series.labels.without_name(), ..series } }
+    }
+
+    fn call(&self, plan: &Plan, name: &'static str, arguments: &[Node], grid: Grid) -> Result<Value, QueryError> {
         if let Some(function) = range::over_time(name) {
             return Ok(Value::Vector(merge_same(self.over_time(plan, name, function, arguments, grid)?)?));
         }
@@ -263,12 +355,12 @@ impl Evaluation<'_> {
             None => Ok(vec![default; grid.count]),
         };
         if let Some(function) = function::number(name).or_else(|| calendar::of(name)) {
-            return Ok(Value::Vector(function::map(series(0)?, |_, value| function(value))?));
+            return Ok(Value::Vector(function::map(self.only_numbers(series(0)?), |_, value| function(value))?));
         }
         Ok(Value::Vector(match name {
             "time" => return Ok(Value::Scalar(seconds(grid))),
             "pi" => return Ok(Value::Scalar(vec![std::f64::consts::PI; grid.count])),
-            "scalar" => return Ok(Value::Scalar(only(&series(0)?, grid.count))),
+            "scalar" => return Ok(Value::Scalar(only(&self.only_numbers(series(0)?), grid.count))),
             "vector" => vec![Series { labels: Labels::default(), column: Column(numbers(0, 0.0)?) }],
             "timestamp" => {
                 let series = match arguments.first() {
@@ -284,7 +376,7 @@ impl Evaluation<'_> {
             }
             "round" => {
                 let to_nearest = numbers(1, 1.0)?;
-                function::map(series(0)?, |at, value| function::round(value, to_nearest[at]))?
+                function::map(self.only_numbers(series(0)?), |at, value| function::round(value, to_nearest[at]))?
             }
             "clamp" => self.clamped(series(0)?, &numbers(1, 0.0)?, &numbers(2, 0.0)?)?,
             "clamp_min" => self.clamped(series(0)?, &numbers(1, 0.0)?, &vec![f64::INFINITY; grid.count])?,
@@ -299,7 +391,7 @@ impl Evaluation<'_> {
                 function::absent(&columns, demanded(plan, arguments), grid.count)
             }
             "sort" | "sort_desc" => {
-                let mut sorted = series(0)?;
+                let mut sorted = self.only_numbers(series(0)?);
                 if plan.is_instant() {
                     sorted.sort_by(|a, b| rank(a.column.0[0], b.column.0[0], name == "sort_desc"));
                 }
@@ -320,29 +412,32 @@ impl Evaluation<'_> {
             "histogram_quantile" => {
                 let quantiles = numbers(0, 0.0)?;
                 self.notes.check_quantiles(&quantiles);
-                merge_same(histogram::quantile(&quantiles, series(1)?, grid.count, &self.notes))?
+                let series = series(1)?;
+                let mut out = self.of_histograms(series.clone(), |at, one| native::quantile(quantiles[at], one))?;
+                out.extend(histogram::quantile(&quantiles, self.only_numbers(series), grid.count, &self.notes));
+                merge_same(out)?
             }
             "histogram_fraction" => {
-                let (lower, upper) = (numbers(0, 0.0)?, numbers(1, 0.0)?);
-                merge_same(histogram::fraction(&lower, &upper, series(2)?, grid.count, &self.notes))?
+                let (lower, upper, series) = (numbers(0, 0.0)?, numbers(1, 0.0)?, series(2)?);
+                let mut out =
+                    self.of_histograms(series.clone(), |at, one| native::fraction(lower[at], upper[at], one))?;
+                out.extend(histogram::fraction(&lower, &upper, self.only_numbers(series), grid.count, &self.notes));
+                merge_same(out)?
             }
             // These are of native histograms only; of plain numbers they give nothing, as in Prometheus.
-            "histogram_avg" | "histogram_count" | "histogram_stddev" | "histogram_stdvar" | "histogram_sum" => {
-                // What is wrong within is still wrong.
-                series(0)?;
-                Vec::new()
-            }
+            "histogram_avg" => self.of_histograms(series(0)?, |_, one| one.sum / one.count)?,
+            "histogram_count" => self.of_histograms(series(0)?, |_, one| one.count)?,
+            "histogram_sum" => self.of_histograms(series(0)?, |_, one| one.sum)?,
+            "histogram_stddev" => self.of_histograms(series(0)?, |_, one| native::deviation(one).sqrt())?,
+            "histogram_stdvar" => self.of_histograms(series(0)?, |_, one| native::deviation(one))?,
             _ => return Err(QueryError::Unsupported(format!("the function {name}()"))),
         }))
     }
 
     fn clamped(&self, series: Vec<Series>, least: &[f64], most: &[f64]) -> Result<Vec<Series>, QueryError> {
-        function::map(
-            series,
-            |at, value| {
-                if most[at] < least[at] { ABSENT } else { greater(least[at], smaller(most[at], value)) }
-            },
-        )
+        function::map(self.only_numbers(series), |at, value| {
+            if most[at] < least[at] { ABSENT } else { greater(least[at], smaller(most[at], value)) }
+        })
     }
 
     fn texts(&self, plan: &Plan, nodes: &[Node], grid: Grid) -> Result<Vec<String>, QueryError> {

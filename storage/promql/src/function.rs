@@ -4,7 +4,14 @@ use std::{collections::HashMap, f64::consts::LN_2};
 
 use regex::Regex;
 
-use crate::{Labels, Series, calendar, column::Column, error::QueryError, labels::NAME, matching::merge_same, range};
+use crate::{
+    Labels, Series, calendar,
+    column::Column,
+    error::QueryError,
+    labels::NAME,
+    matching::{self, merge_same},
+    range,
+};
 
 /// Functions that the evaluation treats on its own.
 const OTHERS: &[&str] = &[
@@ -21,6 +28,7 @@ const OTHERS: &[&str] = &[
     "histogram_stddev",
     "histogram_stdvar",
     "histogram_sum",
+    "info",
     "label_join",
     "label_replace",
     "pi",
@@ -106,6 +114,17 @@ pub(crate) fn label_replace(series: Vec<Series>, texts: &[String]) -> Result<Vec
         return Err(QueryError::execution("label_replace needs four texts"));
     };
     check_name(to, "label_replace")?;
+    // A text without signs of an expression matches itself, and needs none to be made.
+    let is_text =
+        |text: &str| !text.contains(|c: char| c.is_ascii_punctuation() && !matches!(c, '_' | '-' | ':' | '/'));
+    if is_text(pattern) && !replacement.contains('$') {
+        let is_it = |one: &Series| one.labels.get(from) == pattern;
+        let replaced = series.into_iter().map(|one| match is_it(&one) {
+            true => Series { labels: one.labels.with(to, replacement), column: one.column },
+            false => one,
+        });
+        return matching::each_once(replaced.collect());
+    }
     let regex = Regex::new(&format!("^(?s:{pattern})$"))
         .map_err(|_| QueryError::execution(format!("invalid regular expression in label_replace(): {pattern}")))?;
     // Go's templates allow $1x for ${1}x only with braces; this crate's replacement has the same rule.
@@ -120,7 +139,7 @@ pub(crate) fn label_replace(series: Vec<Series>, texts: &[String]) -> Result<Vec
         };
         Series { labels, column: one.column }
     });
-    merge_same(replaced.collect())
+    matching::each_once(replaced.collect())
 }
 
 /// `label_join`
@@ -133,7 +152,7 @@ pub(crate) fn label_join(series: Vec<Series>, texts: &[String]) -> Result<Vec<Se
         let values: Vec<&str> = from.iter().map(|name| one.labels.get(name)).collect();
         Series { labels: one.labels.with(to, &values.join(separator)), column: one.column }
     });
-    merge_same(joined.collect())
+    matching::each_once(joined.collect())
 }
 
 fn check_name(name: &str, function: &str) -> Result<(), QueryError> {

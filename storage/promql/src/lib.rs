@@ -12,11 +12,17 @@ mod calendar;
 mod column;
 mod error;
 mod evaluate;
+mod expressions;
+mod fold;
 mod function;
 mod histogram;
+mod info;
 mod labels;
+mod literals;
 mod matching;
+mod native;
 mod notes;
+mod parts;
 mod plan;
 mod range;
 mod select;
@@ -29,10 +35,14 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 pub use column::{Column, Series, Value};
 pub use error::QueryError;
+pub use expressions::Expressions;
+pub use fold::{Fold, Folding};
 pub use labels::Labels;
+pub use native::{CUSTOM_SCHEMA, EXPONENTIAL_SCHEMAS, Histogram, Listed, ResetHint, marked, number_of};
+pub use parts::Part;
 pub use plan::{Plan, Window, formatted, selector, tree};
-pub use source::{Matcher, MatcherGroup, Operator, RawSeries, Selection, SeriesSource};
-pub use text::{number_text, value_text};
+pub use source::{FoldedSeries, Matcher, MatcherGroup, Operator, RawSeries, Selected, Selection, SeriesSource, Taken};
+pub use text::{number_text, write_value, write_whole};
 
 /// A series without a sample for so long has ended, in milliseconds, unless a query says otherwise.
 pub const LOOKBACK_MS: i64 = 300_000;
@@ -73,6 +83,16 @@ pub struct Answer {
     pub warnings: Vec<String>,
     /// What may be wrong.
     pub infos: Vec<String>,
+    /// Histograms that values stand for ([`number_of`]).
+    pub histograms: Vec<Arc<Histogram>>,
+}
+
+impl Answer {
+    /// The histogram that a value stands for, if it does.
+    pub fn histogram(&self, value: f64) -> Option<&Histogram> {
+        // Without histograms a number is a number, whatever its bits.
+        number_of(value).and_then(|number| self.histograms.get(number)).map(|histogram| &**histogram)
+    }
 }
 
 /// Reads what the plan selects and evaluates it.
@@ -85,38 +105,66 @@ pub async fn run(
     limits: &Limits,
     cancelled: Arc<AtomicBool>,
 ) -> Result<Answer, QueryError> {
-    let found = read(plan, source, limits).await?;
-    evaluate(plan, &found, limits, &cancelled)
+    let found = read(plan, source, limits, &cancelled).await?;
+    evaluate(plan, found, limits, &cancelled)
 }
 
-/// Reads everything that the plan selects: one answer of the source for each selector.
-pub async fn read(plan: &Plan, source: &dyn SeriesSource, limits: &Limits) -> Result<Vec<Vec<RawSeries>>, QueryError> {
-    let mut found = Vec::with_capacity(plan.selections().len());
-    let (mut series, mut points) = (0, 0);
-    for selection in plan.selections() {
-        let selected = source.select(selection, limits.series_max - series, limits.points_max - points).await?;
-        series += selected.len();
-        points += selected.iter().map(|one| one.times.len()).sum::<usize>();
-        if series > limits.series_max {
-            return Err(QueryError::TooMuch { what: "series", limit: limits.series_max });
-        }
-        if points > limits.points_max {
-            return Err(QueryError::TooMuch { what: "points", limit: limits.points_max });
-        }
-        found.push(selected);
-    }
-    Ok(found)
+/// Reads everything that the plan selects: one answer of the source for each selector. Ends as [`run`] does.
+pub async fn read(
+    plan: &Plan,
+    source: &dyn SeriesSource,
+    limits: &Limits,
+    cancelled: &Arc<AtomicBool>,
+) -> Result<Vec<Selected>, QueryError> {
+    source.select_all(plan, limits, cancelled).await
 }
 
 /// Evaluates a plan over what was [`read`] for it.
 pub fn evaluate(
     plan: &Plan,
-    found: &[Vec<RawSeries>],
+    selected: Vec<Selected>,
     limits: &Limits,
     cancelled: &AtomicBool,
 ) -> Result<Answer, QueryError> {
-    let evaluation = evaluate::Evaluation { found, limits, cancelled, notes: notes::Notes::default() };
+    let (mut found, mut folded) = (Vec::with_capacity(selected.len()), Vec::with_capacity(selected.len()));
+    for one in selected {
+        let (points, values) = match one {
+            Selected::Points(points) => (points, None),
+            Selected::Folded(values) => (Vec::new(), Some(values)),
+        };
+        found.push(points);
+        folded.push(values);
+    }
+    // Only where there are histograms is anybody asked whether a value is one.
+    let has_histograms = found.iter().flatten().any(|series| !series.histograms.is_empty());
+    let natives = has_histograms.then(native::Natives::default);
+    if let Some(natives) = &natives {
+        found = found.iter().map(|some| numbered(some, natives)).collect();
+        // What was folded has none: a number that only looks like one is a NaN.
+        let values = folded.iter_mut().flatten().flatten().flat_map(|one| &mut one.values);
+        values.filter(|value| number_of(**value).is_some()).for_each(|value| *value = f64::NAN);
+    }
+    let (found, folded) = (&found[..], folded.into());
+    let evaluation = evaluate::Evaluation { found, folded, limits, cancelled, notes: notes::Notes::default(), natives };
     let value = evaluation.whole(plan)?;
     let (warnings, infos) = evaluation.notes.into_texts();
-    Ok(Answer { value, warnings, infos })
+    let histograms = evaluation.natives.map(native::Natives::into_all).unwrap_or_default();
+    Ok(Answer { value, warnings, infos, histograms })
+}
+
+/// Series whose histograms have their numbers in the whole evaluation. A number that only looks like one is a NaN.
+fn numbered(series: &[RawSeries], natives: &native::Natives) -> Vec<RawSeries> {
+    let of = |one: &RawSeries| {
+        let values = one.values.iter().map(|value| match number_of(*value) {
+            None => *value,
+            Some(place) => one.histograms.get(place).map_or(f64::NAN, |histogram| natives.keep(histogram.clone())),
+        });
+        RawSeries {
+            labels: one.labels.clone(),
+            times: one.times.clone(),
+            values: values.collect(),
+            histograms: Vec::new(),
+        }
+    };
+    series.iter().map(of).collect()
 }

@@ -1,6 +1,6 @@
 //! Which series of two sides belong together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{Labels, Series, column::is_present, error::QueryError, labels::NAME};
 
@@ -62,6 +62,19 @@ impl Matching {
     }
 }
 
+/// Series as they are; two with the same labels are an error, even if they have no values at the same time. Labels that a
+/// query writes itself must tell series apart.
+pub(crate) fn each_once(series: Vec<Series>) -> Result<Vec<Series>, QueryError> {
+    let mut seen = HashSet::with_capacity(series.len());
+    match series.iter().all(|one| seen.insert(&one.labels)) {
+        true => Ok(series),
+        false => Err(QueryError::execution(SAME_LABELS)),
+    }
+}
+
+/// What Prometheus says of two series with the same labels.
+const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";
+
 /// Series with the same labels become one; values at the same time are an error.
 pub(crate) fn merge_same(series: Vec<Series>) -> Result<Vec<Series>, QueryError> {
     let mut places: HashMap<Labels, usize> = HashMap::with_capacity(series.len());
@@ -76,7 +89,7 @@ pub(crate) fn merge_same(series: Vec<Series>) -> Result<Vec<Series>, QueryError>
                 for (own, new) in merged[at].column.0.iter_mut().zip(one.column.0) {
                     match (is_present(*own), is_present(new)) {
                         (true, true) => {
-                            return Err(QueryError::execution("vector cannot contain metrics with the same labelset"));
+                            return Err(QueryError::execution(SAME_LABELS));
                         }
                         (false, true) => *own = new,
                         _ => {}

@@ -80,6 +80,62 @@ impl Notes {
         }
     }
 
+    /// Histograms and numbers of one series in one range.
+    pub(crate) fn mixed_floats(&self, metric: &str) {
+        self.warn(format!("encountered a mix of histograms and floats for metric name {metric:?}"));
+    }
+
+    /// Histograms and numbers in one group.
+    pub(crate) fn mixed_floats_in_aggregation(&self) {
+        self.warn("encountered a mix of histograms and floats for aggregation".to_owned());
+    }
+
+    /// Histograms with bounds of their own beside others.
+    pub(crate) fn mixed_schemas(&self, metric: &str) {
+        self.warn(format!(
+            "vector contains a mix of histograms with exponential and custom buckets schemas for metric name {metric:?}"
+        ));
+    }
+
+    /// Histograms with different bounds of their own.
+    pub(crate) fn other_bounds(&self, metric: &str) {
+        self.warn(format!("vector contains histograms with incompatible custom buckets for metric name {metric:?}"));
+    }
+
+    /// A rate of a histogram that is no counter.
+    pub(crate) fn not_a_counter(&self, metric: &str) {
+        self.warn(format!("this native histogram metric is not a counter: {metric:?}"));
+    }
+
+    /// A difference of a histogram that is a counter.
+    pub(crate) fn not_a_gauge(&self, metric: &str) {
+        self.warn(format!("this native histogram metric is not a gauge: {metric:?}"));
+    }
+
+    /// Histograms that a function of numbers does not see.
+    pub(crate) fn ignored_in_range(&self, metric: &str) {
+        self.inform(format!(
+            "ignored histograms in a range containing both floats and histograms for metric name {metric:?}"
+        ));
+    }
+
+    /// Histograms that an aggregation of numbers does not see.
+    pub(crate) fn ignored_in_aggregation(&self, aggregation: &str) {
+        self.inform(format!("ignored histogram in {aggregation} aggregation"));
+    }
+
+    /// An operator between histograms whose buckets have nothing to do with each other.
+    pub(crate) fn unlike_buckets(&self, operator: &str) {
+        self.warn(format!("incompatible bucket layout encountered for binary operator {operator}"));
+    }
+
+    /// An operator between what it is not for.
+    pub(crate) fn incompatible(&self, left: &str, operator: &str, right: &str) {
+        self.inform(format!(
+            "incompatible sample types encountered for binary operator {operator:?}: {left} {operator} {right}"
+        ));
+    }
+
     /// Warnings, then infos, as an answer has them.
     pub(crate) fn into_texts(self) -> (Vec<String>, Vec<String>) {
         (cut(self.warnings.into_inner(), "warning"), cut(self.infos.into_inner(), "info"))
@@ -109,7 +165,7 @@ fn extremes(numbers: &[f64]) -> (f64, f64) {
 }
 
 /// A number as Go's `%g` writes it.
-fn short(number: f64) -> String {
+pub(crate) fn short(number: f64) -> String {
     if number.is_nan() || number.is_infinite() {
         return crate::number_text(number);
     }

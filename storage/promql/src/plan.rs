@@ -1,7 +1,7 @@
 //! From text to a tree of our own: offsets and `@` resolved, selectors numbered, with the range that each must read.
 
 use std::{
-    borrow::Cow,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -14,10 +14,13 @@ use crate::{
     Limits, QueryError,
     aggregate::{Aggregate, Aggregation},
     binary::{Binary, BinaryOperator, SetOperator},
+    fold::Fold,
     function,
+    info::Wanted,
     labels::NAME,
+    literals,
     matching::{Cardinality, Matching},
-    source::{Matcher, MatcherGroup, Operator, Selection},
+    source::{Matcher, MatcherGroup, Operator, Selected, Selection},
 };
 
 /// Longer texts are no queries that a person or a dashboard wrote.
@@ -26,6 +29,10 @@ const TEXT_BYTES_MAX: usize = 64 * 1024;
 const DEPTH_MAX: usize = 200;
 /// More operators are not parsed: a flat chain of them is a deep tree, which costs stack even to throw away.
 const OPERATORS_MAX: usize = 500;
+/// Points and values of a brief evaluation: a few hundred microseconds.
+pub(crate) const BRIEF_VALUES_MAX: usize = 20_000;
+/// Points times steps of one, which is what windows look at if each has everything: a few milliseconds at the very most.
+pub(crate) const BRIEF_STEPS_MAX: usize = 1_000_000;
 /// Step of a subquery that names none: Prometheus' default evaluation interval.
 const SUBQUERY_STEP_MS: i64 = 60_000;
 
@@ -59,7 +66,7 @@ impl Grid {
 }
 
 /// Where a selector looks, seen from an evaluation's time.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Shift {
     pub(crate) at: Option<i64>,
     pub(crate) offset: i64,
@@ -81,13 +88,39 @@ pub(crate) enum Node {
     Number(f64),
     Text(String),
     Negate(Box<Node>),
-    Select { selection: usize, shift: Shift },
-    Range { selection: usize, range: i64, shift: Shift },
-    Subquery { inner: Box<Node>, range: i64, step: i64, shift: Shift },
+    Select {
+        selection: usize,
+        shift: Shift,
+    },
+    Range {
+        selection: usize,
+        range: i64,
+        shift: Shift,
+    },
+    Subquery {
+        inner: Box<Node>,
+        range: i64,
+        step: i64,
+        shift: Shift,
+    },
     Binary(Box<Binary>),
-    Set { operator: SetOperator, matching: Matching, left: Box<Node>, right: Box<Node> },
+    Set {
+        operator: SetOperator,
+        matching: Matching,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
     Aggregate(Box<Aggregate>),
-    Call { name: &'static str, arguments: Vec<Node> },
+    Call {
+        name: &'static str,
+        arguments: Vec<Node>,
+    },
+    /// `info`: a node, and the series that describe its.
+    Info {
+        inner: Box<Node>,
+        selection: usize,
+        wanted: Wanted,
+    },
 }
 
 /// A query that can be evaluated.
@@ -97,43 +130,42 @@ pub struct Plan {
     pub(crate) grid: Grid,
     pub(crate) lookback_ms: i64,
     selections: Vec<Selection>,
+    folds: Vec<Option<Arc<Fold>>>,
     is_instant: bool,
+    has_subqueries: bool,
+    /// Its text has `start()` or `end()`.
+    pub(crate) names_its_ends: bool,
 }
 
 impl Plan {
     /// Parses a query for the times of a window.
     pub fn new(text: &str, window: Window, limits: &Limits) -> Result<Self, QueryError> {
-        let expression = checked(text)?;
-        let count = match window.step_ms {
-            0 => 1,
-            step => usize::try_from((window.end_ms - window.start_ms) / step + 1).unwrap_or(usize::MAX),
-        };
-        if count > limits.steps_max.saturating_add(1) {
-            return Err(QueryError::Syntax(format!(
-                "exceeded maximum resolution of {} points per timeseries; try increasing the step",
-                limits.steps_max
-            )));
-        }
-        let mut builder = Builder { window, lookback_ms: limits.lookback_ms, selections: Vec::new() };
-        let root = builder.node(&expression, (window.start_ms, window.end_ms), DEPTH_MAX)?;
-        if !builder_may_answer(&expression, window) {
-            return Err(QueryError::Syntax(format!(
-                "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
-                expression.value_type()
-            )));
-        }
-        Ok(Self {
-            root,
-            grid: Grid { start: window.start_ms, step: window.step_ms, count },
-            lookback_ms: limits.lookback_ms,
-            selections: builder.selections,
-            is_instant: window.step_ms == 0,
-        })
+        plan_of(&checked(text)?, window, limits)
     }
 
     /// What must be read, in the order in which the evaluation expects it.
     pub fn selections(&self) -> &[Selection] {
         &self.selections
+    }
+
+    /// What is made of each series of a selection, in the order of [`Self::selections`]; `None` where its points are needed.
+    pub fn folds(&self) -> &[Option<Arc<Fold>>] {
+        &self.folds
+    }
+
+    /// Whether evaluating it over these points takes no longer than handing it to another thread is worth.
+    pub fn is_brief(&self, found: &[Selected]) -> bool {
+        let series = found.iter().map(Selected::series).sum::<usize>();
+        let points = |one: &Selected| match one {
+            Selected::Points(_) => one.points(),
+            // They were looked at already.
+            Selected::Folded(_) => 0,
+        };
+        let points = found.iter().map(points).sum::<usize>();
+        // A window may have all points of its series; a subquery has a grid of its own.
+        !self.has_subqueries
+            && points + series.saturating_mul(self.grid.count) <= BRIEF_VALUES_MAX
+            && points.saturating_mul(self.grid.count) <= BRIEF_STEPS_MAX
     }
 
     /// Whether it asks for one time only.
@@ -145,6 +177,45 @@ impl Plan {
     pub fn times(&self) -> impl Iterator<Item = i64> + '_ {
         self.grid.times()
     }
+}
+
+/// The plan of an expression for the times of a window.
+pub(crate) fn plan_of(expression: &Expr, window: Window, limits: &Limits) -> Result<Plan, QueryError> {
+    let count = match window.step_ms {
+        0 => 1,
+        step => usize::try_from((window.end_ms - window.start_ms) / step + 1).unwrap_or(usize::MAX),
+    };
+    if count > limits.steps_max.saturating_add(1) {
+        return Err(QueryError::Syntax(format!(
+            "exceeded maximum resolution of {} points per timeseries; try increasing the step",
+            limits.steps_max
+        )));
+    }
+    let mut builder = Builder {
+        window,
+        lookback_ms: limits.lookback_ms,
+        selections: Vec::new(),
+        has_subqueries: false,
+        names_its_ends: false,
+    };
+    let root = builder.node(expression, (window.start_ms, window.end_ms), DEPTH_MAX)?;
+    if !builder_may_answer(expression, window) {
+        return Err(QueryError::Syntax(format!(
+            "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
+            expression.value_type()
+        )));
+    }
+    let grid = Grid { start: window.start_ms, step: window.step_ms, count };
+    Ok(Plan {
+        folds: Fold::of_plan(&root, &builder.selections, grid, limits.lookback_ms),
+        root,
+        grid,
+        lookback_ms: limits.lookback_ms,
+        selections: builder.selections,
+        is_instant: window.step_ms == 0,
+        has_subqueries: builder.has_subqueries,
+        names_its_ends: builder.names_its_ends,
+    })
 }
 
 /// A query's text with the line breaks that its length asks for; comments are left out.
@@ -213,7 +284,7 @@ fn is_number(node: &serde_json::Value) -> bool {
     }
 }
 
-fn checked(text: &str) -> Result<Expr, QueryError> {
+pub(crate) fn checked(text: &str) -> Result<Expr, QueryError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(QueryError::Syntax(format!("the query is longer than {TEXT_BYTES_MAX} bytes")));
     }
@@ -230,50 +301,7 @@ pub fn selector(text: &str) -> Result<Vec<MatcherGroup>, QueryError> {
 }
 
 fn parse(text: &str) -> Result<Expr, QueryError> {
-    parser::parse(&without_underscores(text)).map_err(QueryError::Syntax)
-}
-
-/// Takes the underscores out of numbers such as `1_000`, which the parser does not know.
-fn without_underscores(text: &str) -> Cow<'_, str> {
-    if !text.contains('_') {
-        return text.into();
-    }
-    let mut out = String::with_capacity(text.len());
-    let (mut quote, mut escaped, mut is_comment) = (None, false, false);
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let mut end = c.len_utf8();
-        if let Some(open) = quote {
-            quote = quote.filter(|_| escaped || c != open);
-            escaped = !escaped && c == '\\' && open != '`';
-        } else if is_comment || c == '#' {
-            is_comment = c != '\n';
-        } else if matches!(c, '"' | '\'' | '`') {
-            quote = Some(c);
-        } else if c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '.') {
-            let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '.');
-            end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
-            let word = &rest[..end];
-            if is_number_with_underscores(word) {
-                out.extend(word.chars().filter(|c| *c != '_'));
-                rest = &rest[end..];
-                continue;
-            }
-        }
-        out.push_str(&rest[..end]);
-        rest = &rest[end..];
-    }
-    out.into()
-}
-
-/// A number, decimal or hexadecimal, with single underscores between digits.
-fn is_number_with_underscores(word: &str) -> bool {
-    let hexadecimal = word.strip_prefix("0x").or_else(|| word.strip_prefix("0X"));
-    let digits = hexadecimal.map_or(word, |digits| digits.strip_prefix('_').unwrap_or(digits));
-    let is_digit = |c: char| if hexadecimal.is_some() { c.is_ascii_hexdigit() } else { c.is_ascii_digit() };
-    let is_part = |c: char| is_digit(c) || matches!(c, '.' | 'e' | 'E');
-    let starts_and_ends = |part: &str| part.starts_with(is_digit) && part.ends_with(is_digit);
-    word.contains('_') && digits.split('_').all(|part| starts_and_ends(part) && part.chars().all(is_part))
+    parser::parse(&literals::prepared(text).map_err(QueryError::Syntax)?).map_err(QueryError::Syntax)
 }
 
 /// Brackets and operators, counted before the parser sees them.
@@ -318,6 +346,8 @@ struct Builder {
     window: Window,
     lookback_ms: i64,
     selections: Vec<Selection>,
+    has_subqueries: bool,
+    names_its_ends: bool,
 }
 
 impl Builder {
@@ -333,16 +363,18 @@ impl Builder {
             Expr::Unary(inner) => Node::Negate(Box::new(self.node(&inner.expr, span, depth)?)),
             Expr::VectorSelector(selector) => {
                 let shift = self.shift(selector.offset.as_ref(), selector.at.as_ref())?;
-                let selection = self.selection(selector, shift.range(span), self.lookback_ms)?;
+                let (low, high) = shift.range(span);
+                let selection = self.selection(selector, (low, high), self.lookback_ms, low == high)?;
                 Node::Select { selection, shift }
             }
             Expr::MatrixSelector(matrix) => {
                 let shift = self.shift(matrix.vs.offset.as_ref(), matrix.vs.at.as_ref())?;
                 let range = millis(matrix.range)?;
-                let selection = self.selection(&matrix.vs, shift.range(span), range)?;
+                let selection = self.selection(&matrix.vs, shift.range(span), range, false)?;
                 Node::Range { selection, range, shift }
             }
             Expr::Subquery(subquery) => {
+                self.has_subqueries = true;
                 let shift = self.shift(subquery.offset.as_ref(), subquery.at.as_ref())?;
                 let range = millis(subquery.range)?;
                 let step = subquery.step.map_or(Ok(SUBQUERY_STEP_MS), millis)?;
@@ -385,8 +417,12 @@ impl Builder {
                 if !function::is_known(name) {
                     return Err(QueryError::Unsupported(format!("the function {name}()")));
                 }
+                if name == "info" {
+                    return self.info(&call.args.args, span, depth);
+                }
                 let arguments = call.args.args.iter().map(|one| self.node(one, span, depth));
                 let arguments = arguments.collect::<Result<Vec<_>, _>>()?;
+                self.names_its_ends |= matches!(name, "start" | "end");
                 match name {
                     "start" => Node::Number(self.window.start_ms as f64 / 1000.0),
                     "end" => Node::Number(self.window.end_ms as f64 / 1000.0),
@@ -397,18 +433,47 @@ impl Builder {
         })
     }
 
+    /// `info(series)` or `info(series, {labels})`.
+    fn info(&mut self, arguments: &[Box<Expr>], span: (i64, i64), depth: usize) -> Result<Node, QueryError> {
+        let said = match arguments.get(1).map(|one| &**one) {
+            None => None,
+            Some(Expr::VectorSelector(selector))
+                if selector.name.is_none() && selector.offset.is_none() && selector.at.is_none() =>
+            {
+                Some(matcher_groups(selector))
+            }
+            Some(_) => {
+                let reason = "the second argument of info() must be a label selector without name, offset and @";
+                return Err(QueryError::Syntax(reason.into()));
+            }
+        };
+        let inner = arguments.first().ok_or_else(|| QueryError::Syntax("info() needs an argument".into()))?;
+        let inner = Box::new(self.node(inner, span, depth)?);
+        let wanted = Wanted::of(said);
+        let groups = wanted.groups().to_vec();
+        let after_ms = span.0.saturating_sub(self.lookback_ms);
+        let selection = self.selected(Selection { groups, after_ms, until_ms: span.1, newest_only: span.0 == span.1 });
+        Ok(Node::Info { inner, selection, wanted })
+    }
+
     fn selection(
         &mut self,
         selector: &VectorSelector,
         (low, high): (i64, i64),
         range: i64,
+        newest_only: bool,
     ) -> Result<usize, QueryError> {
-        self.selections.push(Selection {
-            groups: groups(selector)?,
-            after_ms: low.saturating_sub(range),
-            until_ms: high,
-        });
-        Ok(self.selections.len() - 1)
+        let (groups, after_ms) = (groups(selector)?, low.saturating_sub(range));
+        Ok(self.selected(Selection { groups, after_ms, until_ms: high, newest_only }))
+    }
+
+    fn selected(&mut self, selection: Selection) -> usize {
+        // What a query says twice is read once.
+        if let Some(same) = self.selections.iter().position(|other| *other == selection) {
+            return same;
+        }
+        self.selections.push(selection);
+        self.selections.len() - 1
     }
 
     fn shift(&self, offset: Option<&Offset>, at: Option<&AtModifier>) -> Result<Shift, QueryError> {
@@ -428,6 +493,14 @@ impl Builder {
 }
 
 fn groups(selector: &VectorSelector) -> Result<Vec<MatcherGroup>, QueryError> {
+    let groups = matcher_groups(selector);
+    match groups.iter().flatten().all(|matcher| matcher.is_match("")) {
+        true => Err(QueryError::Syntax("vector selector must contain at least one non-empty matcher".into())),
+        false => Ok(groups),
+    }
+}
+
+fn matcher_groups(selector: &VectorSelector) -> Vec<MatcherGroup> {
     let Matchers { matchers, or_matchers } = &selector.matchers;
     let mut groups: Vec<MatcherGroup> = match or_matchers.is_empty() {
         true => vec![matchers.iter().map(matcher).collect()],
@@ -435,13 +508,10 @@ fn groups(selector: &VectorSelector) -> Result<Vec<MatcherGroup>, QueryError> {
     };
     if let Some(name) = &selector.name {
         for group in &mut groups {
-            group.push(Matcher { name: "__name__".into(), operator: Operator::Equal, value: name.clone() });
+            group.push(Matcher::equal(NAME, name));
         }
     }
-    match groups.iter().flatten().all(|matcher| matcher.is_match("")) {
-        true => Err(QueryError::Syntax("vector selector must contain at least one non-empty matcher".into())),
-        false => Ok(groups),
-    }
+    groups
 }
 
 fn matcher(matcher: &promql_parser::label::Matcher) -> Matcher {

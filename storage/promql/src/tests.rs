@@ -4,7 +4,10 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use async_trait::async_trait;
 
-use crate::{Labels, Limits, Plan, QueryError, RawSeries, Selection, SeriesSource, Value, Window, number_text, run};
+use crate::{
+    Labels, Limits, Plan, QueryError, RawSeries, Selected, Selection, SeriesSource, Value, Window, evaluate,
+    number_text, run,
+};
 
 /// Series in memory.
 struct World(Vec<RawSeries>);
@@ -22,6 +25,7 @@ impl SeriesSource for World {
                 labels: series.labels.clone(),
                 times: series.times[low..high].into(),
                 values: series.values[low..high].into(),
+                histograms: series.histograms.clone(),
             }
         };
         Ok(self.0.iter().filter(is_in).map(cut).filter(|series| !series.times.is_empty()).collect())
@@ -52,6 +56,7 @@ fn world(lines: &[&str]) -> World {
             labels,
             times: samples.iter().map(|(time, _)| *time).collect(),
             values: samples.iter().map(|(_, value)| *value).collect(),
+            histograms: Vec::new(),
         }
     });
     World(series.collect())
@@ -282,7 +287,68 @@ async fn functions_of_values_labels_and_time() {
     assert_eq!(at(&world, 0, "day_of_week()").await, "{} 4");
     assert_eq!(at(&world, 0, "days_in_month(vector(86400 * 40))").await, "{} 28");
     assert_eq!(at(&world, 0, "sgn(vector(-3))").await, "{} -1");
-    assert!(at(&world, 0, "info(load)").await.contains("not supported"));
+}
+
+#[tokio::test]
+async fn info_adds_the_labels_of_what_describes_a_series() {
+    let world = world(&[
+        "up instance=a job=j | 1 1 1 1 1 1 1",
+        "up instance=b job=j | 1 1 1 1 1 1 1",
+        "load host=x | 1 1 1 1 1 1 1",
+        "target_info instance=a job=j version=1 zone=z | 1 1 1 stale",
+        "target_info instance=a job=j version=2 zone=z | _ _ _ 1 1 1 1",
+        "build_info instance=a job=j go=1.2 | 1 1 1 1 1 1 1",
+    ]);
+    assert_eq!(
+        at(&world, 10, "info(up)").await,
+        "up{instance=\"a\", job=\"j\", version=\"1\", zone=\"z\"} 1; up{instance=\"b\", job=\"j\"} 1"
+    );
+    assert_eq!(at(&world, 10, "info(load)").await, "load{host=\"x\"} 1");
+    assert_eq!(at(&world, 10, "info(target_info)").await, at(&world, 10, "target_info").await);
+    // Only what is named is added; what must not be empty takes away what has none.
+    assert_eq!(at(&world, 50, "info(up, {version=~\".+\"})").await, "up{instance=\"a\", job=\"j\", version=\"2\"} 1");
+    assert_eq!(at(&world, 50, "info(up, {version=\"3\"})").await, "");
+    assert_eq!(
+        at(&world, 50, "info(up{instance=\"a\"}, {__name__=~\"(target|build)_info\",go=~\".*\",zone=~\".*\"})").await,
+        "up{go=\"1.2\", instance=\"a\", job=\"j\", zone=\"z\"} 1"
+    );
+    // What describes a series may change.
+    let window = Window { start_ms: 10_000, end_ms: 40_000, step_ms: 30_000 };
+    let Value::Vector(series) = ask(&world, "info(up{instance=\"a\"})", window).await.expect("evaluated") else {
+        panic!("series");
+    };
+    let versions: Vec<_> =
+        series.iter().map(|one| (one.labels.get("version"), one.column.get(0), one.column.get(1))).collect();
+    assert_eq!(versions, [("1", Some(1.0), None), ("2", None, Some(1.0))]);
+    assert!(at(&world, 10, "info(up, up offset 5m)").await.contains("label selector"));
+}
+
+#[tokio::test]
+async fn what_describes_a_series_twice_is_refused() {
+    let twice = world(&[
+        "up instance=a job=j | 1 1",
+        "target_info instance=a job=j version=1 | 1 1",
+        "target_info instance=a job=j version=2 | 1 _",
+        "build_info instance=a job=j version=3 | 1 1",
+    ]);
+    assert!(at(&twice, 0, "info(up)").await.contains("found duplicate series for info metric"));
+    assert_eq!(at(&twice, 10, "info(up)").await, "up{instance=\"a\", job=\"j\", version=\"1\"} 1", "the newest counts");
+    let both = "info(up, {__name__=~\".*_info\",version=~\".+\"})";
+    assert!(at(&twice, 10, both).await.contains("conflicting label: version"));
+}
+
+#[tokio::test]
+async fn labels_that_a_query_writes_tell_series_apart_at_all_times() {
+    let world = hosts();
+    let window = Window { start_ms: 0, end_ms: 60_000, step_ms: 10_000 };
+    // One has values below 3 only, the other above 40 only.
+    for function in ["label_replace(X, \"host\", \"\", \"\", \"\")", "label_join(X, \"host\", \"\")"] {
+        let both = function.replace('X', "load{host=\"a\"} < 3 or load{host=\"b\"} > 40");
+        let error = ask(&world, &both, window).await.expect_err("the same labels").to_string();
+        assert_eq!(error, "vector cannot contain metrics with the same labelset", "{both}");
+        let one = function.replace('X', "load{host=\"a\"} < 3 or load{zone=\"y\"}");
+        assert!(ask(&world, &one, window).await.is_ok(), "{one}");
+    }
 }
 
 #[tokio::test]
@@ -456,14 +522,27 @@ async fn fractions_and_quantiles_of_odd_buckets() {
     assert_eq!(name_of(&answer), Some("\"took_bucket\"".to_owned()));
 }
 
+#[test]
+fn what_a_query_says_twice_is_read_once() {
+    let selections = |text: &str| {
+        let window = Window { start_ms: 0, end_ms: 60_000, step_ms: 10_000 };
+        Plan::new(text, window, &Limits::default()).expect("a plan").selections().len()
+    };
+    assert_eq!(selections("sum(load{a=~\"x|y\"}) / count(load{a=~\"x|y\"})"), 1);
+    assert_eq!(selections("load{a=\"x\"} / load{a!=\"x\"}"), 2);
+    assert_eq!(selections("load / load offset 1m"), 2);
+    assert_eq!(selections("rate(load[5m]) / rate(load[1m])"), 2);
+}
+
 /// The series that Prometheus 3.5 chooses: those whose labels' hash lies below the ratio.
 #[test]
 fn labels_have_the_hash_that_prometheus_gives_them() {
-    let place = |labels: &[(&str, &str)]| Labels::new(labels.iter().copied()).hash() as f64 / u64::MAX as f64;
+    let place =
+        |labels: &[(&str, &str)]| Labels::new(labels.iter().copied()).prometheus_hash() as f64 / u64::MAX as f64;
     let own = place(&[("__name__", "m"), ("a", "x")]);
     assert!((0.0..1.0).contains(&own));
     // The hash of nothing is that of XXH64.
-    assert_eq!(Labels::default().hash(), 0xef46_db37_51d8_e999);
+    assert_eq!(Labels::default().prometheus_hash(), 0xef46_db37_51d8_e999);
 }
 
 /// Names are matchers, labels of a matching stand beside its kind, and nothing newer than Prometheus 3.5 is told.
@@ -479,4 +558,53 @@ fn a_tree_has_the_form_of_prometheus() {
     assert_eq!(tree["lhs"]["args"][0]["matchers"], name("a"));
     assert_eq!(tree["rhs"]["matchers"], name("b"));
     assert!(tree["lhs"]["func"].get("experimental").is_none());
+}
+
+#[tokio::test]
+async fn what_is_folded_while_it_is_read_is_what_the_points_give() {
+    let world = hosts();
+    let (limits, cancelled) = (Limits::default(), Arc::new(AtomicBool::new(false)));
+    let mut folded = 0;
+    for query in [
+        "load",
+        "load offset 20s",
+        "load + load",
+        "rate(requests_total[30s])",
+        "sum by (code) (rate(requests_total[30s])) / rate(requests_total[30s] offset 10s)",
+        "max_over_time(load[25s]) - min_over_time(load[25s])",
+        "max_over_time(load[25s]) - max_over_time(load[25s])",
+        "last_over_time(gone[1m])",
+        "gone or avg_over_time(gone[20s])",
+        "timestamp(load) - load",
+        "quantile_over_time(0.5, load[30s])",
+        "absent_over_time(gone[20s])",
+        "max_over_time(load[30s:10s]) + load",
+        "max_over_time(load[30s:10s]) + max_over_time(load[30s])",
+        "avg_over_time(load[1m] @ 40)",
+        "topk(1, sum_over_time(load[1m]))",
+    ] {
+        let window = Window { start_ms: 0, end_ms: 90_000, step_ms: 15_000 };
+        let plan = Plan::new(query, window, &limits).expect("a plan");
+        let selected = world.select_all(&plan, &limits, &cancelled).await.expect("all");
+        folded += selected.iter().filter(|one| matches!(one, Selected::Folded(_))).count();
+        let mut points = Vec::new();
+        for selection in plan.selections() {
+            points.push(Selected::Points(world.select(selection, usize::MAX, usize::MAX).await.expect("points")));
+        }
+        // Notes as well: a load is no counter.
+        let answers = [selected, points].map(|selected| {
+            let answer = evaluate(&plan, selected, &limits, &cancelled).expect("an answer");
+            format!("{:?} {:?} {:?}", answer.value, answer.warnings, answer.infos)
+        });
+        assert_eq!(answers[0], answers[1], "{query}");
+    }
+    assert!(folded >= 12, "{folded}");
+    // Whoever has had enough ends it while it is read, and so does a limit.
+    cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
+    let plan = Plan::new("load", Window { start_ms: 0, end_ms: 9000, step_ms: 1000 }, &limits).expect("a plan");
+    let error = world.select_all(&plan, &limits, &cancelled).await.expect_err("cancelled");
+    assert!(matches!(error, QueryError::Cancelled), "{error}");
+    let few = Limits { cells_max: 25, ..limits };
+    let error = world.select_all(&plan, &few, &Arc::new(AtomicBool::new(false))).await.expect_err("three times ten");
+    assert!(matches!(error, QueryError::TooMuch { what: "values", limit: 25 }), "{error}");
 }

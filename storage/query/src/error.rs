@@ -61,6 +61,14 @@ impl QueryError {
         }
     }
 
+    /// Words of a histogram that are none.
+    pub(crate) fn damaged(labels: &orzo_promql::Labels, millis: i64) -> Self {
+        Self::Index(IndexError::Damaged {
+            what: format!("the histogram of {labels} at {millis} ms"),
+            reason: "its words do not fit together".to_owned(),
+        })
+    }
+
     pub(crate) fn refused(text: impl Into<String>) -> Self {
         Self::Refused { text: text.into() }
     }

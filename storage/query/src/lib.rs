@@ -12,6 +12,7 @@ mod error;
 mod labels;
 mod method;
 mod named;
+mod native;
 pub mod operations;
 mod place;
 mod points;
@@ -40,11 +41,12 @@ pub use aggregates::{
     Search, Top, TopBy,
 };
 pub use error::QueryError;
-pub use labels::{IndexNumbers, LabelledPoints, LabelledReceipt};
+pub use labels::{IndexNumbers, LabelledPoints, LabelledReceipt, LabelledTarget};
 pub use method::{Change, Method, Reaggregation, Statistic};
-pub use named::NamedSeries;
-/// The store's errors are a part of [`QueryError`]; who reads them needs no arrow to the store.
-pub use orzo_store::StoreError;
+pub use named::{NamedSeries, answers::Remembered};
+pub use native::{WORDS_MAX, book_of, words};
+/// The store's errors are a part of [`QueryError`], its figures an answer; who reads them needs no arrow to the store.
+pub use orzo_store::{StoreError, StoreStats};
 pub use points::PointStore;
 pub use read::{AggregatedMeasure, MeasuresQuery};
 pub use width::{Calendar, Width};
@@ -109,6 +111,12 @@ pub struct Engine {
     clock: SharedClock,
     settings: EngineSettings,
     labels: Option<Arc<orzo_labels::LabelIndex>>,
+    /// Held while deltas are added to what their series have.
+    adding: tokio::sync::Mutex<()>,
+    /// Labels of metrics that were asked for lately.
+    named: named::memory::Memory,
+    /// Answers to queries over ranges that were given lately.
+    answers: named::answers::Answers,
     /// Told of what was written, once somebody listens.
     arrivals: OnceLock<Arc<dyn Arrivals>>,
 }
@@ -124,7 +132,19 @@ impl Engine {
         clock: SharedClock,
         settings: EngineSettings,
     ) -> Result<Self, QueryError> {
-        let engine = Self { index, store, definitions, room, clock, settings, labels: None, arrivals: OnceLock::new() };
+        let engine = Self {
+            index,
+            store,
+            definitions,
+            room,
+            clock,
+            settings,
+            labels: None,
+            adding: tokio::sync::Mutex::default(),
+            named: named::memory::Memory::default(),
+            answers: named::answers::Answers::default(),
+            arrivals: OnceLock::new(),
+        };
         // Whoever wants an empty index wants nothing of the definitions in it either.
         if engine.index.settings().create_defaults {
             engine.make_policies().await?;

@@ -6,22 +6,28 @@
 //! ever read.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
-use async_trait::async_trait;
 use orzo_index::{Filter, Metric, MetricQuery, Resource, ResourceQuery};
 use orzo_labels::Matcher as LabelMatcher;
-use orzo_model::{Measure, Scope, SeriesId, Timestamp};
-use orzo_promql::{
-    Labels, Matcher, MatcherGroup, Operator, QueryError as PromError, RawSeries, Selection, SeriesSource,
-};
+use orzo_model::{Exemplar, MetricMetadata, Scope, SeriesId, Timestamp};
+use orzo_promql::{Labels, Matcher, MatcherGroup, Operator};
 
 use crate::{Engine, QueryError};
 
+pub(crate) mod answers;
+pub(crate) mod memory;
+mod select;
+mod sets;
+use memory::{Memory, Named, Reading};
+use sets::Sets;
+
 /// Resources that one question to the index names.
 const NAMED_AT_ONCE: usize = 500;
+/// Series that a question with times looks at one by one; with more it is about all time.
+pub const ALIVE_LOOKED_AT_MAX: usize = 10_000;
 /// The label with a metric's name.
 const NAME: &str = "__name__";
 
@@ -32,59 +38,140 @@ pub struct NamedSeries {
     metrics: Scope,
     /// Whose label sets are seen.
     labelled: Scope,
+    /// What selectors of this query have found.
+    selected: parking_lot::Mutex<Vec<answers::Known>>,
 }
 
 impl NamedSeries {
     /// For a caller who may see metrics within `metrics`, and label sets within `labelled`.
     pub fn new(engine: Arc<Engine>, metrics: Scope, labelled: Scope) -> Self {
-        Self { engine, metrics, labelled }
+        Self { engine, metrics, labelled, selected: parking_lot::Mutex::default() }
     }
 
     /// Series of which any group's matchers all hold, at most `limit`, in the order of their numbers.
     pub async fn find(&self, groups: &[MatcherGroup], limit: usize) -> Result<Vec<(SeriesId, Labels)>, QueryError> {
-        let mut found: HashMap<SeriesId, Labels> = HashMap::new();
+        self.find_alive(groups, limit, None).await
+    }
+
+    /// As [`Self::find`], only those that have a point between two times, both inclusive; of more than
+    /// [`ALIVE_LOOKED_AT_MAX`] series all.
+    pub async fn find_alive(
+        &self,
+        groups: &[MatcherGroup],
+        limit: usize,
+        between: Option<(Timestamp, Timestamp)>,
+    ) -> Result<Vec<(SeriesId, Labels)>, QueryError> {
+        let found = self.find_numbers(groups, limit).await?;
+        let mut found = self.alive(found, between).await?;
+        let natives = self.alive(self.find_natives(groups, limit)?, between).await?;
+        if !natives.is_empty() {
+            // A series that had both numbers and histograms is one.
+            let known: HashSet<Labels> = found.iter().map(|(_, labels)| labels.clone()).collect();
+            found.extend(natives.into_iter().filter(|(_, labels)| !known.contains(labels)));
+            found.truncate(limit);
+        }
+        Ok(found)
+    }
+
+    async fn alive(
+        &self,
+        mut found: Vec<(SeriesId, Labels)>,
+        between: Option<(Timestamp, Timestamp)>,
+    ) -> Result<Vec<(SeriesId, Labels)>, QueryError> {
+        let Some((first, last)) = between.filter(|_| !found.is_empty() && found.len() <= ALIVE_LOOKED_AT_MAX) else {
+            return Ok(found);
+        };
+        let series: Vec<SeriesId> = found.iter().map(|(series, _)| *series).collect();
+        let newest = self.engine.store.newest_between(&series, first, last).await?;
+        let alive: HashSet<SeriesId> = newest.into_iter().map(|(series, _)| series).collect();
+        found.retain(|(series, _)| alive.contains(series));
+        Ok(found)
+    }
+
+    /// Labels of the series that have a point between two times; `None` if there are too many series to look at.
+    async fn labels_alive(
+        &self,
+        groups: &[MatcherGroup],
+        between: Option<(Timestamp, Timestamp)>,
+    ) -> Result<Option<Vec<Labels>>, QueryError> {
+        if between.is_none() {
+            return Ok(None);
+        }
+        let everything = [MatcherGroup::new()];
+        let groups = if groups.is_empty() { &everything } else { groups };
+        let count = self.find(groups, ALIVE_LOOKED_AT_MAX + 1).await?.len();
+        if count > ALIVE_LOOKED_AT_MAX {
+            return Ok(None);
+        }
+        let found = self.find_alive(groups, ALIVE_LOOKED_AT_MAX, between).await?;
+        Ok(Some(found.into_iter().map(|(_, labels)| labels).collect()))
+    }
+
+    /// Series of native histograms.
+    fn find_natives(&self, groups: &[MatcherGroup], limit: usize) -> Result<Vec<(SeriesId, Labels)>, QueryError> {
+        let Some(sets) = self.sets() else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
         for group in groups {
-            if self.engine.labels.is_some() {
-                let matchers = label_group(group)?;
-                for one in self.engine.find_labelled(&self.labelled, &matchers, limit)? {
-                    let labels = one.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-                    found.insert(one.series, Labels::new(labels));
-                }
+            found.extend(sets.find_native(group, limit.saturating_sub(found.len()))?);
+        }
+        if groups.len() > 1 {
+            found.sort_by_key(|(series, _)| *series);
+            found.dedup_by_key(|(series, _)| *series);
+        }
+        Ok(found)
+    }
+
+    /// Series of numbers.
+    async fn find_numbers(&self, groups: &[MatcherGroup], limit: usize) -> Result<Vec<(SeriesId, Labels)>, QueryError> {
+        let mut found: Vec<(SeriesId, Labels)> = Vec::new();
+        for group in groups {
+            if let Some(sets) = self.sets() {
+                found.extend(sets.find(group, limit)?);
             }
-            self.find_metrics(group, limit, &mut found).await?;
+            let mut metrics = HashMap::new();
+            self.find_metrics(group, limit, &mut metrics).await?;
+            found.extend(metrics);
+            found.sort_by_key(|(series, _)| *series);
+            found.dedup_by_key(|(series, _)| *series);
             if found.len() > limit {
                 break;
             }
         }
-        let mut found: Vec<_> = found.into_iter().collect();
-        found.sort_by_key(|(series, _)| *series);
         found.truncate(limit);
         Ok(found)
     }
 
-    /// Names of labels; of all series if no group is given.
-    pub async fn label_names(&self, groups: &[MatcherGroup], limit: usize) -> Result<BTreeSet<String>, QueryError> {
-        let mut names = match &self.engine.labels {
-            Some(labels) => labels.label_names(&self.labelled, &label_matchers(groups)?),
-            None => BTreeSet::new(),
-        };
+    /// Names of labels; of all series if no group is given. Of series that have no point between the times only if there
+    /// are more than [`ALIVE_LOOKED_AT_MAX`].
+    pub async fn label_names(
+        &self,
+        groups: &[MatcherGroup],
+        limit: usize,
+        between: Option<(Timestamp, Timestamp)>,
+    ) -> Result<BTreeSet<String>, QueryError> {
+        if let Some(alive) = self.labels_alive(groups, between).await? {
+            return Ok(alive.iter().flat_map(Labels::iter).map(|(name, _)| name.to_string()).collect());
+        }
+        let mut names = self.sets().map_or_else(|| Ok(BTreeSet::new()), |sets| sets.names(groups))?;
         for metric in self.metrics(groups, limit).await? {
             names.extend(metric.iter().map(|(name, _)| name.to_string()));
         }
         Ok(names)
     }
 
-    /// Values of a label; of all series if no group is given.
+    /// Values of a label; of which series, as [`Self::label_names`].
     pub async fn label_values(
         &self,
         name: &str,
         groups: &[MatcherGroup],
         limit: usize,
+        between: Option<(Timestamp, Timestamp)>,
     ) -> Result<BTreeSet<String>, QueryError> {
-        let mut values = match &self.engine.labels {
-            Some(labels) => labels.label_values(&self.labelled, name, &label_matchers(groups)?),
-            None => BTreeSet::new(),
-        };
+        if let Some(alive) = self.labels_alive(groups, between).await? {
+            let values = alive.iter().map(|labels| labels.get(name).to_owned());
+            return Ok(values.filter(|value| !value.is_empty()).collect());
+        }
+        let mut values = self.sets().map_or_else(|| Ok(BTreeSet::new()), |sets| sets.values(name, groups))?;
         if name == NAME && groups.is_empty() {
             let names = self.engine.index().metric_names(&self.metrics).await?;
             values.extend(names.iter().map(|name| shown_name(name)));
@@ -108,12 +195,68 @@ impl NamedSeries {
         Ok(units)
     }
 
+    /// What names mean: of label sets what their senders said, of metrics of resources their unit. At most `limit` names
+    /// of metrics are looked up.
+    pub async fn metadata(
+        &self,
+        name: Option<&str>,
+        limit: usize,
+    ) -> Result<BTreeMap<String, BTreeSet<MetricMetadata>>, QueryError> {
+        let mut found = self.engine.index().metadata(&self.labelled, name).await?;
+        for (shown, unit) in self.metric_units(limit).await? {
+            if name.is_none_or(|name| name == shown) {
+                found.entry(shown).or_default().insert(MetricMetadata::new("unknown", "", &unit));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Exemplars of the label sets of which any group's matchers all hold, from one time to another, both inclusive.
+    pub async fn exemplars(
+        &self,
+        groups: &[MatcherGroup],
+        from: Timestamp,
+        to: Timestamp,
+        series_max: usize,
+    ) -> Result<Vec<(Labels, Vec<Exemplar>)>, QueryError> {
+        let Some(sets) = self.sets() else { return Ok(Vec::new()) };
+        let mut labels: HashMap<SeriesId, Labels> = HashMap::new();
+        for group in groups {
+            labels.extend(sets.find(group, series_max.saturating_sub(labels.len()))?);
+            labels.extend(sets.find_native(group, series_max.saturating_sub(labels.len()))?);
+        }
+        if labels.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+        for (series, exemplar) in self.engine.index().exemplars(&self.labelled, from, to).await? {
+            if let Some(labels) = labels.get(&series) {
+                found.entry(labels.clone()).or_default().push(exemplar);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// The newest point's time of each series, in their order.
+    pub async fn last_times(&self, series: &[SeriesId]) -> Result<Vec<Option<Timestamp>>, QueryError> {
+        let points = self.engine.store.last_of(series).await?;
+        Ok(points.into_iter().map(|point| point.map(|point| point.timestamp)).collect())
+    }
+
     /// Deletes label sets of which any group's matchers all hold; metrics of resources are deleted elsewhere.
     pub async fn delete(&self, groups: &[MatcherGroup]) -> Result<(), QueryError> {
+        let scopes = self.sets().map(|sets| sets.scopes()).unwrap_or_default();
         for matchers in label_matchers(groups)? {
-            self.engine.delete_labelled(&self.labelled, &matchers).await?;
+            for scope in &scopes {
+                self.engine.delete_labelled(scope, &matchers).await?;
+            }
         }
         Ok(())
+    }
+
+    /// The label sets that are seen; `None` where there are none at all.
+    fn sets(&self) -> Option<Sets<'_>> {
+        self.engine.labels.as_ref().map(|labels| Sets { labels, scope: &self.labelled, memory: &self.engine.named })
     }
 
     /// Labels of metrics alone, without label sets; of all metrics if no group is given.
@@ -133,16 +276,11 @@ impl NamedSeries {
         found: &mut HashMap<SeriesId, Labels>,
     ) -> Result<(), QueryError> {
         for name in self.names(group).await? {
-            let query = MetricQuery { name: Some(name), ..MetricQuery::new(self.metrics.clone()) };
-            let metrics = self.engine.index().all_metrics(&query, limit + 1).await?;
-            let resources = self.resources_of(&metrics).await?;
-            for metric in metrics {
-                let Some(resource) = metric.resource_id.and_then(|id| resources.get(&id)) else { continue };
-                let labels = labels_of(&metric, resource);
+            for (series, labels) in self.metrics_named(name, limit).await?.iter() {
                 // The name was judged in both its forms; what is shown is only one of them.
                 let holds = |matcher: &Matcher| matcher.name == NAME || matcher.is_match(labels.get(&matcher.name));
                 if group.iter().all(holds) {
-                    found.insert(metric.series, labels);
+                    found.insert(*series, labels.clone());
                 }
                 if found.len() > limit {
                     return Ok(());
@@ -150,6 +288,42 @@ impl NamedSeries {
             }
         }
         Ok(())
+    }
+
+    /// Metrics of a name with their labels, from memory if it is still true; cut at more than `limit`.
+    async fn metrics_named(&self, name: String, limit: usize) -> Result<Named, QueryError> {
+        let reading = self.reading();
+        if let Some(named) = self.engine.named.metrics(&name, &self.metrics, reading) {
+            return Ok(named);
+        }
+        let query = MetricQuery { name: Some(name.clone()), ..MetricQuery::new(self.metrics.clone()) };
+        let metrics = self.engine.index().all_metrics(&query, limit.saturating_add(1)).await?;
+        let is_whole = metrics.len() <= limit;
+        let resources = self.resources_of(&metrics).await?;
+        let labelled = metrics.iter().filter_map(|metric| {
+            let resource = resources.get(&metric.resource_id?)?;
+            Some((metric.series, labels_of(metric, resource)))
+        });
+        let named: Named = Arc::new(labelled.collect());
+        if is_whole {
+            self.engine.named.keep_metrics(&name, &self.metrics, named.clone(), reading);
+        }
+        Ok(named)
+    }
+
+    /// Names of metrics, from memory if it is still true.
+    async fn all_names(&self) -> Result<Arc<Vec<String>>, QueryError> {
+        let reading = self.reading();
+        if let Some(names) = self.engine.named.names(&self.metrics, reading) {
+            return Ok(names);
+        }
+        let names = Arc::new(self.engine.index().metric_names(&self.metrics).await?);
+        self.engine.named.keep_names(&self.metrics, names.clone(), reading);
+        Ok(names)
+    }
+
+    fn reading(&self) -> Reading {
+        Memory::reading(self.engine.index().changes(), self.engine.clock.monotonic())
     }
 
     /// Names of metrics that the matchers of `__name__` accept, as they are or with underscores.
@@ -162,15 +336,15 @@ impl NamedSeries {
             // Nothing else could be shown under a name without an underscore.
             return Ok(vec![matcher.value.clone()]);
         }
-        let mut names = self.engine.index().metric_names(&self.metrics).await?;
-        names.retain(|name| {
+        let all = self.all_names().await?;
+        let is_wanted = |name: &&String| {
             let shown = shown_name(name);
             of_name.iter().all(|matcher| match matcher.operator {
                 Operator::Equal | Operator::Matches(_) => matcher.is_match(name) || matcher.is_match(&shown),
                 Operator::NotEqual | Operator::MatchesNot(_) => matcher.is_match(name) && matcher.is_match(&shown),
             })
-        });
-        Ok(names)
+        };
+        Ok(all.iter().filter(is_wanted).cloned().collect())
     }
 
     async fn resources_of(&self, metrics: &[Metric]) -> Result<HashMap<uuid::Uuid, Resource>, QueryError> {
@@ -190,58 +364,12 @@ impl NamedSeries {
                 history: false,
                 page: orzo_index::Page::default(),
             };
-            for resource in self.engine.index().all_resources(&query, some.len()).await? {
+            for resource in self.engine.index().bare_resources(&query, some.len()).await? {
                 resources.insert(resource.id, resource);
             }
         }
         Ok(resources)
     }
-}
-
-#[async_trait]
-impl SeriesSource for NamedSeries {
-    async fn select(
-        &self,
-        selection: &Selection,
-        series_max: usize,
-        points_max: usize,
-    ) -> Result<Vec<RawSeries>, PromError> {
-        let failed = |error: QueryError| PromError::Source(Box::new(error));
-        let found = self.find(&selection.groups, series_max + 1).await.map_err(failed)?;
-        if found.len() > series_max {
-            return Err(PromError::TooMuch { what: "series", limit: series_max });
-        }
-        let series: Vec<SeriesId> = found.iter().map(|(series, _)| *series).collect();
-        // Whole milliseconds after the one and up to the other, in the store's microseconds.
-        let micros = |millis: i64| Timestamp::from_micros(millis.saturating_add(1).saturating_mul(1000));
-        let (from, to) = (micros(selection.after_ms), micros(selection.until_ms));
-        let points = self.engine.store.scan(&series, from, to).await.map_err(|error| failed(error.into()))?;
-        if points.iter().map(|(_, measures)| measures.len()).sum::<usize>() > points_max {
-            return Err(PromError::TooMuch { what: "points", limit: points_max });
-        }
-        let mut labels: HashMap<SeriesId, Labels> = found.into_iter().collect();
-        let named = points.into_iter().filter_map(|(series, measures)| {
-            let labels = labels.remove(&series)?;
-            (!measures.is_empty()).then(|| raw(labels, &measures))
-        });
-        Ok(named.collect())
-    }
-}
-
-/// Times cut to milliseconds; of several points in one the last counts.
-fn raw(labels: Labels, measures: &[Measure]) -> RawSeries {
-    let mut times: Vec<i64> = Vec::with_capacity(measures.len());
-    let mut values: Vec<f64> = Vec::with_capacity(measures.len());
-    for measure in measures {
-        let time = measure.timestamp.micros().div_euclid(1000);
-        if times.last() == Some(&time) {
-            times.pop();
-            values.pop();
-        }
-        times.push(time);
-        values.push(measure.value);
-    }
-    RawSeries { labels, times: times.into(), values: values.into() }
 }
 
 fn label_matchers(groups: &[MatcherGroup]) -> Result<Vec<Vec<LabelMatcher>>, QueryError> {

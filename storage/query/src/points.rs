@@ -1,9 +1,11 @@
 //! What the engine needs of a store of points. `orzo_store::Store` is the one that there is; tests put one in memory
 //! or one that fails in its place.
 
+use std::{sync::Arc, time::Duration};
+
 use async_trait::async_trait;
 use orzo_model::{Measure, Point, SeriesId, Timestamp};
-use orzo_store::{AppendReceipt, Store, StoreError};
+use orzo_store::{AppendReceipt, Columns, Reduce, Reduced, Store, StoreError, StoreStats};
 
 /// Keeps points.
 #[async_trait]
@@ -18,6 +20,50 @@ pub trait PointStore: Send + Sync + 'static {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Vec<(SeriesId, Vec<Measure>)>, StoreError>;
+
+    /// As [`Self::scan`], as columns.
+    async fn scan_columns(
+        &self,
+        series: &[SeriesId],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<(SeriesId, Columns)>, StoreError> {
+        let found = self.scan(series, from, to).await?;
+        Ok(found.into_iter().map(|(series, measures)| (series, measures.into())).collect())
+    }
+
+    /// As [`Self::scan_columns`], each series' points reduced, at most `points_max`; no more than `brief` points perhaps on
+    /// the caller's own thread.
+    async fn scan_reduced(
+        &self,
+        series: &[SeriesId],
+        (from, to): (Timestamp, Timestamp),
+        points_max: usize,
+        _brief: usize,
+        reduce: Arc<Reduce>,
+    ) -> Result<Vec<Reduced>, StoreError> {
+        let found = self.scan_columns(series, from, to).await?;
+        if found.iter().map(|(_, columns)| columns.times.len()).sum::<usize>() > points_max {
+            return Err(StoreError::TooManyPoints { points_max });
+        }
+        let mut reducer = reduce();
+        let reduced = found.into_iter().map(|(series, mut columns)| {
+            let points = columns.times.len();
+            Ok(Reduced { series, points, values: reducer(&mut columns).ok_or(StoreError::Stopped)? })
+        });
+        reduced.collect()
+    }
+
+    /// The newest point of each series between two times, both inclusive; those without one are left out.
+    async fn newest_between(
+        &self,
+        series: &[SeriesId],
+        first: Timestamp,
+        last: Timestamp,
+    ) -> Result<Vec<(SeriesId, Measure)>, StoreError> {
+        let found = self.scan(series, first, last.plus(Duration::from_micros(1))).await?;
+        Ok(found.into_iter().filter_map(|(series, measures)| Some((series, *measures.last()?))).collect())
+    }
 
     /// The newest point of a series strictly before a time.
     async fn last_before(&self, series: SeriesId, before: Timestamp) -> Result<Option<Measure>, StoreError>;
@@ -34,8 +80,21 @@ pub trait PointStore: Send + Sync + 'static {
         Ok(newest)
     }
 
+    /// A moment of the store, taken before a read whose answer is to be remembered.
+    fn moment(&self) -> u64 {
+        0
+    }
+
+    /// Which times between two, both inclusive, have changed after a moment; everything if nobody keeps count of it.
+    fn changed_since(&self, _moment: u64, _first: Timestamp, _last: Timestamp) -> Vec<(Timestamp, Timestamp)> {
+        vec![(Timestamp::MIN, Timestamp::MAX)]
+    }
+
     /// Deletes series with everything written so far.
     async fn delete_series(&self, series: &[SeriesId]) -> Result<(), StoreError>;
+
+    /// Writes everything to files, merges them, and removes what is not needed any more; gives what is there then.
+    async fn settle(&self) -> Result<StoreStats, StoreError>;
 }
 
 #[async_trait]
@@ -51,6 +110,35 @@ impl PointStore for Store {
         to: Timestamp,
     ) -> Result<Vec<(SeriesId, Vec<Measure>)>, StoreError> {
         Store::scan(self, series, from, to).await
+    }
+
+    async fn scan_columns(
+        &self,
+        series: &[SeriesId],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<(SeriesId, Columns)>, StoreError> {
+        Store::scan_columns(self, series, from, to).await
+    }
+
+    async fn scan_reduced(
+        &self,
+        series: &[SeriesId],
+        times: (Timestamp, Timestamp),
+        points_max: usize,
+        brief: usize,
+        reduce: Arc<Reduce>,
+    ) -> Result<Vec<Reduced>, StoreError> {
+        Store::scan_reduced(self, series, times, points_max, brief, reduce).await
+    }
+
+    async fn newest_between(
+        &self,
+        series: &[SeriesId],
+        first: Timestamp,
+        last: Timestamp,
+    ) -> Result<Vec<(SeriesId, Measure)>, StoreError> {
+        Store::newest_between(self, series, first, last).await
     }
 
     async fn last_before(&self, series: SeriesId, before: Timestamp) -> Result<Option<Measure>, StoreError> {
@@ -70,7 +158,19 @@ impl PointStore for Store {
         }
     }
 
+    fn moment(&self) -> u64 {
+        Store::moment(self)
+    }
+
+    fn changed_since(&self, moment: u64, first: Timestamp, last: Timestamp) -> Vec<(Timestamp, Timestamp)> {
+        Store::changed_since(self, moment, first, last)
+    }
+
     async fn delete_series(&self, series: &[SeriesId]) -> Result<(), StoreError> {
         Store::delete_series(self, series).await
+    }
+
+    async fn settle(&self) -> Result<StoreStats, StoreError> {
+        Store::settle(self).await
     }
 }

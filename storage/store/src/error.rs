@@ -69,9 +69,15 @@ pub enum StoreError {
     /// The answer is larger than a scan may be.
     #[error("the answer has more than {points_max} points; ask for fewer series or a shorter time")]
     TooManyPoints {
-        /// `scan_points_max`.
+        /// `scan_points_max`, or what the caller allowed.
         points_max: usize,
     },
+    /// A read that was to look into memory only would have needed the disk.
+    #[error("what is asked for is not in memory")]
+    NotInMemory,
+    /// Whoever asked wants no more ([`crate::Reducer`]).
+    #[error("the read was stopped by whoever asked for it")]
+    Stopped,
 }
 
 impl StoreError {
@@ -83,7 +89,9 @@ impl StoreError {
             | Self::Damaged { .. }
             | Self::Format { .. }
             | Self::Invalid { .. }
-            | Self::TooManyPoints { .. } => false,
+            | Self::TooManyPoints { .. }
+            | Self::NotInMemory
+            | Self::Stopped => false,
         }
     }
 
@@ -107,6 +115,8 @@ impl StoreError {
             Self::DiskFull { .. } => "disk full",
             Self::Invalid { .. } => "invalid",
             Self::TooManyPoints { .. } => "too many points",
+            Self::NotInMemory => "not in memory",
+            Self::Stopped => "stopped",
         }
     }
 }

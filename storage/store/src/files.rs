@@ -34,6 +34,10 @@ pub trait Disk: Send + Sync + 'static {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// As [`Self::rename`], in place of what has that name.
     fn replace(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name; fails if that name is taken, or on a disk that cannot.
+    fn link(&self, _from: &Path, _to: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes names in a directory durable.
@@ -87,10 +91,10 @@ pub trait DiskFile: Send + Sync {
 }
 
 /// Names that begin so are unfinished files; recovery removes them.
-pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
+pub const TEMPORARY_PREFIX: &str = ".tmp-";
 
 /// The whole of a file.
-pub(crate) fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Bytes> {
+pub fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Bytes> {
     let file = disk.open(path)?;
     let length = usize::try_from(file.length()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
     file.read_at(0, length)
@@ -98,7 +102,7 @@ pub(crate) fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Bytes> {
 
 /// Writes a new file under a temporary name, durably, and gives that name. It becomes a file of the store only by
 /// [`publish`].
-pub(crate) fn stage(disk: &dyn Disk, directory: &Path, bytes: &[u8]) -> io::Result<std::path::PathBuf> {
+pub fn stage(disk: &dyn Disk, directory: &Path, bytes: &[u8]) -> io::Result<std::path::PathBuf> {
     let path = directory.join(format!("{TEMPORARY_PREFIX}{}", uuid::Uuid::new_v4()));
     let written = disk.create(&path).and_then(|file| {
         file.write_at(0, bytes)?;
@@ -115,7 +119,7 @@ pub(crate) fn stage(disk: &dyn Disk, directory: &Path, bytes: &[u8]) -> io::Resu
 }
 
 /// Gives a staged file its name, durably. After an error it is not known which of the two names is on disk.
-pub(crate) fn publish(disk: &dyn Disk, staged: &Path, directory: &Path, name: &str) -> io::Result<()> {
+pub fn publish(disk: &dyn Disk, staged: &Path, directory: &Path, name: &str) -> io::Result<()> {
     disk.rename(staged, &directory.join(name))?;
     disk.sync_directory(directory)
 }

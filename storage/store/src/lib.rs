@@ -7,6 +7,7 @@
 //! projects are the index's. Every byte that it writes is described in `storage/FORMAT.md`.
 #![forbid(unsafe_code)]
 
+pub mod delta;
 pub mod error;
 pub mod faults;
 pub mod files;
@@ -21,7 +22,7 @@ mod wal;
 pub use error::StoreError;
 pub use settings::StoreSettings;
 pub use store::{
-    AppendReceipt, Progress, Store,
+    AppendReceipt, BackupReport, Columns, Progress, Reduce, Reduced, Reducer, Store,
     stats::{FileStats, StoreStats},
     verify::VerifyReport,
 };

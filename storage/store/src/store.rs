@@ -5,8 +5,11 @@
 //! time, on a blocking thread; a task wakes it by size and age. It knows series by number only.
 
 mod append;
+mod backup;
+mod changed;
 mod compact;
 mod flush;
+mod gathered;
 mod maintain;
 mod newest;
 mod open;
@@ -16,10 +19,10 @@ pub mod verify;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -31,10 +34,18 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use self::{append::AppendReceipt, verify::Progress};
+pub use self::{
+    append::AppendReceipt,
+    backup::BackupReport,
+    gathered::Columns,
+    scan::{Reduce, Reduced, Reducer},
+    verify::Progress,
+};
 use self::{
     append::Request,
+    changed::Changed,
     compact::Effort,
+    gathered::Gathered,
     newest::Newest,
     stats::{FileStats, StoreStats},
     verify::VerifyReport,
@@ -44,7 +55,7 @@ use crate::{
     files::{Disk, LockGuard, real::RealDisk},
     head::Head,
     settings::StoreSettings,
-    table::{Table, day::Day, snapshot::Snapshot},
+    table::{Table, day::Day, pages::Pages, snapshot::Snapshot},
     tombstones::Tombstones,
     wal::{Segment, Writer},
 };
@@ -76,6 +87,8 @@ struct Shared {
     tidying: Mutex<()>,
     /// Held, for a moment, by whoever makes a version of the table. It is taken last.
     committing: Mutex<()>,
+    /// Backups under way; while there are any, no file leaves the disk.
+    backups: AtomicUsize,
     /// Long work gives up: the store is about to close.
     stopping: AtomicBool,
     /// Bytes that may still wait for the log.
@@ -91,6 +104,11 @@ struct Shared {
     /// Files that cannot be read, and why.
     quarantined: Mutex<BTreeMap<String, String>>,
     layouts: Mutex<scan::Layouts>,
+    pages: Arc<Mutex<Pages>>,
+    /// Threads that one large read may use.
+    scan_threads: usize,
+    /// Threads that large reads may still take beyond their own: all reads together have one for each core.
+    scan_threads_left: AtomicUsize,
     checkpointed: AtomicU64,
     replaced: AtomicU64,
     failures: AtomicU64,
@@ -104,6 +122,7 @@ struct State {
     snapshot: Arc<Snapshot>,
     tombstones: Arc<Tombstones>,
     newest: Newest,
+    changed: Changed,
     /// The last sequence that is in the log and in `active`, or before.
     last_sequence: u64,
 }
@@ -170,8 +189,59 @@ impl Store {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Vec<(SeriesId, Vec<Measure>)>, StoreError> {
+        self.scan_gathered(series, from, to).await
+    }
+
+    /// As [`Self::scan`], as columns.
+    pub async fn scan_columns(
+        &self,
+        series: &[SeriesId],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<(SeriesId, Columns)>, StoreError> {
+        self.scan_gathered(series, from, to).await
+    }
+
+    async fn scan_gathered<G: Gathered>(
+        &self,
+        series: &[SeriesId],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<(SeriesId, G)>, StoreError> {
+        let (shared, series) = (self.shared.clone(), sorted(series));
+        if let Some(found) = shared.scan_brief(&series, from, to)? {
+            return Ok(found);
+        }
+        blocking(move || shared.scan(&series, from, to)).await
+    }
+
+    /// As [`Self::scan_columns`], but each series' points are reduced by the thread that read them, so that memory is
+    /// taken for few series at a time; so `points_max`, not `scan_points_max`, is how many there may be. No more than
+    /// `brief` points are read and reduced on the caller's own thread, if they are in memory.
+    pub async fn scan_reduced(
+        &self,
+        series: &[SeriesId],
+        (from, to): (Timestamp, Timestamp),
+        points_max: usize,
+        brief: usize,
+        reduce: Arc<Reduce>,
+    ) -> Result<Vec<Reduced>, StoreError> {
+        let (shared, series) = (self.shared.clone(), sorted(series));
+        if let Some(reduced) = shared.scan_reduced_brief(&series, from, to, brief.min(points_max), &*reduce)? {
+            return Ok(reduced);
+        }
+        blocking(move || shared.scan_reduced(&series, from, to, points_max, &*reduce)).await
+    }
+
+    /// The newest point of each of these series between two times, both inclusive; those without one are left out.
+    pub async fn newest_between(
+        &self,
+        series: &[SeriesId],
+        first: Timestamp,
+        last: Timestamp,
+    ) -> Result<Vec<(SeriesId, Measure)>, StoreError> {
         let (shared, series) = (self.shared.clone(), series.to_vec());
-        blocking(move || shared.scan(series, from, to)).await
+        blocking(move || shared.newest_between(series, first, last)).await
     }
 
     /// The newest point of a series strictly before `before`.
@@ -213,6 +283,14 @@ impl Store {
         blocking(move || shared.compact(&shared.tidying.lock(), Effort::Thorough)).await
     }
 
+    /// Does all upkeep now that would be done sooner or later: the head to files, files merged, deleted series taken out,
+    /// files removed that left the table longer ago than `removed_grace`, a checkpoint, a small log. What is appended
+    /// meanwhile waits for the next time. Gives what is there then.
+    pub async fn settle(&self) -> Result<StoreStats, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.settle()).await
+    }
+
     /// Writes files with rows of deleted series anew, without them; upkeep does it within `deleted_within`. Gives how many.
     pub async fn apply_deletions(&self) -> Result<u64, StoreError> {
         let shared = self.shared.clone();
@@ -235,6 +313,17 @@ impl Store {
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         blocking(move || shared.checkpoint(&shared.tidying.lock())).await
+    }
+
+    /// A moment of the store: what is read after it was taken has everything that changed before.
+    pub fn moment(&self) -> u64 {
+        self.shared.state.read().changed.moment()
+    }
+
+    /// Which times have changed after a [`Self::moment`] between two times, both inclusive: ranges from first to last, in
+    /// order. More may be told than really changed, never less.
+    pub fn changed_since(&self, moment: u64, first: Timestamp, last: Timestamp) -> Vec<(Timestamp, Timestamp)> {
+        self.shared.state.read().changed.since(moment, first, last)
     }
 
     /// Figures of this moment.
@@ -260,6 +349,25 @@ impl Store {
     ) -> Result<VerifyReport, StoreError> {
         let shared = self.shared.clone();
         blocking(move || shared.verify(&mut progress)).await
+    }
+
+    /// Copies everything appended so far into `directory`, which must be empty; appends and upkeep go on. Files that the
+    /// `earlier` backup has already are linked, if both are on one disk. What comes out opens as a store. Names are kept
+    /// elsewhere and must be copied after this returned.
+    pub async fn back_up(
+        &self,
+        directory: &Path,
+        earlier: Option<&Path>,
+        mut progress: impl FnMut(Progress) + Send + 'static,
+    ) -> Result<BackupReport, StoreError> {
+        let (shared, directory) = (self.shared.clone(), directory.to_owned());
+        let earlier = earlier.map(Path::to_owned);
+        blocking(move || shared.back_up(&directory, earlier.as_deref(), &mut progress)).await
+    }
+
+    /// What a backup of the files would report now; what is not in files yet is not in it.
+    pub fn contents(&self) -> BackupReport {
+        self.shared.report()
     }
 
     /// Why nothing is taken any more; `None` while all is well.
@@ -327,6 +435,14 @@ impl Shared {
     fn count_replaced(&self, count: u64) {
         self.replaced.fetch_add(count, Ordering::Relaxed);
     }
+}
+
+/// In ascending order, none twice.
+fn sorted(series: &[SeriesId]) -> Vec<SeriesId> {
+    let mut series = series.to_vec();
+    series.sort_unstable();
+    series.dedup();
+    series
 }
 
 /// Runs on a thread that may block.

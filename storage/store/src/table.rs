@@ -11,13 +11,19 @@ pub(crate) mod columns;
 pub(crate) mod data_file;
 pub(crate) mod day;
 pub(crate) mod decode;
+pub(crate) mod deltas;
 pub(crate) mod encode;
 pub(crate) mod file_index;
 pub(crate) mod format1;
 pub(crate) mod output;
 pub(crate) mod packing;
+pub(crate) mod pages;
 pub(crate) mod reader;
 pub(crate) mod snapshot;
+mod stairs;
+
+/// Name of a commit's file, and of our copy of that version.
+pub(crate) use crate::delta::commit_name;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -36,11 +42,10 @@ use self::{
     snapshot::{FORMAT, Snapshot, first_actions, metadata},
 };
 use crate::{
+    delta::LOG,
     error::{At, StoreError},
     files::{Disk, TEMPORARY_PREFIX, publish, read_all, stage},
 };
-
-const LOG: &str = "_delta_log";
 
 /// The table's place on disk.
 #[derive(Clone)]
@@ -88,12 +93,14 @@ impl Table {
         self.upgrade(snapshot, now)
     }
 
-    /// A table of an earlier format gets the columns of today's; its files stay as they are until they are merged.
+    /// A table of an earlier format gets the columns of today's; its files stay as they are until they are merged. When the
+    /// last of them is gone the column goes that only they have.
     fn upgrade(&self, snapshot: Snapshot, now: Timestamp) -> Result<Snapshot, StoreError> {
-        if snapshot.format == FORMAT {
+        let has_old_files = snapshot.has_old_files();
+        if snapshot.format == FORMAT && snapshot.has_old_value == has_old_files {
             return Ok(snapshot);
         }
-        let actions = [Action::MetaData(metadata(snapshot.store_id, now))];
+        let actions = [Action::MetaData(metadata(snapshot.store_id, now, has_old_files))];
         self.commit(&snapshot, &actions, Operation::Upgrade, now).map_err(|error| match error {
             CommitError::NotMade(error) | CommitError::Unknown(error) => error,
         })
@@ -250,9 +257,4 @@ impl Table {
     pub(crate) fn log_directory(&self) -> PathBuf {
         self.root.join(LOG)
     }
-}
-
-/// Name of a commit's file, and of our copy of that version.
-pub(crate) fn commit_name(version: u64) -> String {
-    format!("{version:020}.json")
 }

@@ -1,5 +1,6 @@
 //! Behaviours of the whole store, on the simulated disk and on the real one.
 
+mod backup;
 mod behaviour;
 mod crash;
 mod damage;

@@ -352,7 +352,7 @@ fn trait_rows(event: &Event) -> Vec<Vec<Value>> {
     rows
 }
 
-fn event_of(row: &Row) -> Result<Event, IndexError> {
+pub(super) fn event_of(row: &Row) -> Result<Event, IndexError> {
     let message_id = row.string("message_id");
     let traits = serde_json::from_str(&row.string("traits"))
         .map_err(|error| IndexError::damaged(format!("event `{message_id}`"), error))?;

@@ -1,11 +1,12 @@
 //! Metrics: made, attached to resources, listed, marked deleted, and forgotten once their points are gone.
 
+pub(crate) mod catalog;
 pub(crate) mod known;
 pub(crate) mod listing;
 
 use std::{collections::HashMap, sync::Arc};
 
-use orzo_database::{Transaction, Value};
+use orzo_database::{Row, Transaction, Value};
 use orzo_model::{Scope, SeriesId, Timestamp};
 use serde::Deserialize;
 use uuid::Uuid;
@@ -107,6 +108,19 @@ pub struct MetricQuery {
     pub page: Page,
 }
 
+/// How many metrics have this project, type and name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricCount {
+    /// Owner of their resources.
+    pub project_id: Option<String>,
+    /// Type of their resources; `None` of metrics without one.
+    pub resource_type: Option<String>,
+    /// Their name.
+    pub name: Option<String>,
+    /// How many.
+    pub count: u64,
+}
+
 impl MetricQuery {
     /// All active metrics within a scope.
     pub fn new(scope: Scope) -> Self {
@@ -129,6 +143,7 @@ impl MetricQuery {
 impl Index {
     /// Makes a metric, free or of a resource.
     pub async fn create_metric(&self, new: &NewMetric) -> Result<Metric, IndexError> {
+        let _change = self.change();
         let id = Uuid::new_v4();
         check_names(new.name.as_deref(), new.unit.as_deref())?;
         if new.resource_id.is_some() && new.name.is_none() {
@@ -143,7 +158,8 @@ impl Index {
             reason: String::new(),
             detail: new.name.clone().unwrap_or_default().into(),
         };
-        let series = SeriesId(self.next_series(1).await?);
+        let meter = new.name.as_deref().unwrap_or_default();
+        let series = SeriesId::of_meter(self.next_series(1).await?, meter.as_bytes());
         transact!(self.database, |tx| {
             let mut resource_project_id = None;
             if let (Some(resource), Some(name)) = (new.resource_id, &new.name) {
@@ -269,8 +285,30 @@ impl Index {
         Ok(names)
     }
 
+    /// How many active metrics a scope sees, by project, type of resource and name; at most `limit` rows, the largest.
+    ///
+    /// Reads every metric that the scope sees: for people who look, not for every request.
+    pub async fn metric_counts(&self, scope: &Scope, limit: usize) -> Result<Vec<MetricCount>, IndexError> {
+        let mut sql = Sql::new(
+            "SELECT r.project_id AS project, r.type AS type, m.name AS name, count(*) AS n FROM index_metrics m \
+             LEFT JOIN index_resources r ON r.id = m.resource_id WHERE m.status = 'active'",
+        );
+        push_scope(scope, "m", &mut sql);
+        let place = sql.bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        sql.push(" GROUP BY r.project_id, r.type, m.name ORDER BY count(*) DESC LIMIT ").push(&place);
+        let rows = self.database.query(&sql.text, &sql.values).await?;
+        let read = |row: &Row| MetricCount {
+            project_id: row.text("project"),
+            resource_type: row.text("type"),
+            name: row.text("name"),
+            count: row.int("n").and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+        };
+        Ok(rows.iter().map(read).collect())
+    }
+
     /// Marks a metric deleted. Its points are removed later ([`Index::deleted_metrics`]).
     pub async fn delete_metric(&self, scope: &Scope, id: Uuid) -> Result<(), IndexError> {
+        let _change = self.change();
         self.metric(scope, id).await?;
         let now = self.clock.now();
         let deletions = transact!(self.database, |tx| {
@@ -295,6 +333,7 @@ impl Index {
 
     /// Forgets deleted metrics whose points are gone.
     pub async fn purge_metrics(&self, series: &[SeriesId]) -> Result<(), IndexError> {
+        let _change = self.change();
         for chunk in series.chunks(1000) {
             let mut sql = Sql::new("DELETE FROM index_metrics WHERE status = 'delete' AND series IN ");
             sql.push_list(chunk.iter().map(|series| i64::try_from(series.0).unwrap_or(i64::MAX)));
@@ -448,13 +487,13 @@ pub(crate) fn count_new(metrics: &[(String, MetricSource)]) -> u64 {
     metrics.iter().filter(|(_, source)| matches!(source, MetricSource::New { .. })).count() as u64
 }
 
-/// Makes or attaches metrics of a resource. `series`: the first of [`count_new`] numbers for the new ones.
+/// Makes or attaches metrics of a resource. `count`: the first of [`count_new`] counts for the new ones.
 pub(crate) async fn attach_metrics(
     tx: &mut Transaction<'_>,
     resource_id: Uuid,
     creator: &str,
     metrics: &[(String, MetricSource)],
-    mut series: u64,
+    mut count: u64,
 ) -> Result<(), IndexError> {
     if metrics.is_empty() {
         return Ok(());
@@ -473,14 +512,14 @@ pub(crate) async fn attach_metrics(
                 let id = Uuid::new_v4();
                 rows.push(metric_row(
                     id,
-                    SeriesId(series),
+                    SeriesId::of_meter(count, name.as_bytes()),
                     Some(name),
                     unit.as_deref(),
                     creator,
                     Some(resource_id),
                     &policy,
                 ));
-                series += 1;
+                count += 1;
             }
             MetricSource::Existing(id) => {
                 let sql = "UPDATE index_metrics SET resource_id = $1, name = $2 \

@@ -183,6 +183,7 @@ pub struct ResourceChange {
 impl Index {
     /// Makes a resource, strictly checked.
     pub async fn create_resource(&self, new: &NewResource) -> Result<Resource, IndexError> {
+        let _change = self.change();
         let id = resource_uuid(&new.id, &new.creator)?;
         let now = self.clock.now();
         let series = self.next_series(count_new(&new.metrics)).await?;

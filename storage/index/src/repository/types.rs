@@ -52,6 +52,7 @@ impl Index {
         added: &BTreeMap<String, AddedAttribute>,
         removed: &[String],
     ) -> Result<ResourceType, IndexError> {
+        let _change = self.change();
         let kind = transact!(self.database, |tx| {
             let row = tx.query_one("SELECT * FROM index_resource_types WHERE name = $1", &[name.into()]).await?;
             let mut kind = type_of(&row.ok_or_else(|| IndexError::not_found(format!("Resource type {name}")))?)?;

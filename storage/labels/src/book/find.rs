@@ -48,7 +48,13 @@ impl Book {
     fn choice(&self, matcher: &Matcher, accepted: bool) -> Choice {
         let one = if accepted { matcher.only() } else { matcher.all_but() };
         let pairs: Vec<PairId> = match one {
-            Some(value) => self.pairs.find(matcher.name(), value).into_iter().collect(),
+            Some(values) => {
+                let mut pairs: Vec<PairId> =
+                    values.iter().filter_map(|value| self.pairs.find(matcher.name(), value)).collect();
+                // As the pairs of a name are.
+                pairs.sort_unstable();
+                pairs
+            }
             None => {
                 let value = |pair: PairId| self.pairs.get(pair).map_or(&[][..], |(_, value)| value);
                 let is_one = |pair: &&PairId| {

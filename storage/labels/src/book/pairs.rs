@@ -2,9 +2,9 @@
 //!
 //! Names are few and kept apart; of a pair only the value's text is kept.
 
-use std::{collections::BTreeMap, hash::BuildHasher};
+use std::{collections::BTreeMap, hash::BuildHasher, sync::Arc};
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 /// Number of a (name, value), counted from 0 within its project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +22,13 @@ struct Pair {
 struct Name {
     text: Box<[u8]>,
     pairs: Vec<PairId>,
+}
+
+/// Texts of names and pairs that one answer has used already.
+#[derive(Default)]
+pub(crate) struct Texts {
+    of_names: HashMap<u16, Arc<str>>,
+    of_pairs: HashMap<u32, (Arc<str>, Arc<str>)>,
 }
 
 /// A label takes at least so many bytes of its set: two keys and a length, and each part's length and text.
@@ -97,6 +104,20 @@ impl Pairs {
     pub(crate) fn get(&self, pair: PairId) -> Option<(&[u8], &[u8])> {
         let pair = *self.pairs.get(pair.0 as usize)?;
         Some((&self.names[usize::from(pair.name)].text, self.value(pair)))
+    }
+
+    /// Name and value of a pair, in texts that all series of one answer share.
+    pub(crate) fn texts(&self, pair: PairId, texts: &mut Texts) -> Option<(Arc<str>, Arc<str>)> {
+        if let Some(known) = texts.of_pairs.get(&pair.0) {
+            return Some(known.clone());
+        }
+        let number = self.pairs.get(pair.0 as usize)?.name;
+        let (name, value) = self.get(pair)?;
+        let shared = |bytes: &[u8]| Arc::from(String::from_utf8_lossy(bytes));
+        let name = texts.of_names.entry(number).or_insert_with(|| shared(name)).clone();
+        let both = (name, shared(value));
+        texts.of_pairs.insert(pair.0, both.clone());
+        Some(both)
     }
 
     /// The pairs of a name.

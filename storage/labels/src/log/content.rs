@@ -1,10 +1,13 @@
 //! What stands in records: new pairs and series of a project, deletions. To and from bytes; pure.
 
+use std::collections::HashSet;
+
 use orzo_model::{SeriesId, Timestamp};
 
 use crate::{
+    LabelSets,
     book::PairId,
-    set::{read_number, read_text, write_number},
+    set::{labels_of, read_number, read_text, write_number},
 };
 
 /// New series of one project, with the pairs that they are the first to have.
@@ -63,12 +66,25 @@ impl SeriesBody {
     }
 }
 
-/// More than the body of new series with these sets takes.
-pub(crate) fn series_body_bytes_max(project: &str, set_bytes: usize, sets: usize) -> usize {
-    // A pair takes less than its label; a label of eight bytes or more has a pair's number of at most five; a series
-    // has its own number and a count.
-    project.len() + 30 + 2 * set_bytes + 15 * sets
+/// No less than the body of new series with these sets takes. Room for it is allocated before it is made, so of many sets
+/// a pair that several have is counted once.
+pub(crate) fn series_body_bytes_max(project: &str, sets: &LabelSets) -> usize {
+    let (mut pairs, mut labels) = (0, 0);
+    let mut seen = HashSet::new();
+    for (name, value) in sets.iter().flat_map(labels_of) {
+        labels += 1;
+        if sets.bytes() < COUNTED_FROM_BYTES || seen.insert((name, value)) {
+            pairs += name.len() + value.len() + 2 * LENGTH_BYTES_MAX;
+        }
+    }
+    // A pair's number, a series' own number, and how many pairs it has.
+    project.len() + 30 + pairs + 5 * labels + 15 * sets.len()
 }
+
+/// Fewer bytes of sets are not worth looking at twice.
+const COUNTED_FROM_BYTES: usize = 32 << 10;
+/// A text's length is below 2^21.
+const LENGTH_BYTES_MAX: usize = 3;
 
 /// Takes what [`read_series`] reads; `false` if it cannot be.
 pub(crate) trait TakeSeries {

@@ -220,8 +220,11 @@ fn aggregate(grid: Grid, method: Reaggregation) -> Grid {
     let rows = 0..grid.times.len();
     let values =
         rows.map(|row| method.kind.of(grid.columns.iter().map(|column| column.values[row]), &mut scratch)).collect();
-    let columns = grid.columns.into_iter().next().map(|column| Column { values, ..column });
-    let grid = Grid { columns: columns.into_iter().collect(), is_aggregated: true, ..grid };
+    // Of no series at all comes one that has no values (a sum of nothing is 0), as numpy sees it.
+    let reference = || Reference { name: String::new(), aggregation: String::new() };
+    let (reference, series) =
+        grid.columns.into_iter().next().map_or_else(|| (reference(), 0), |column| (column.reference, column.series));
+    let grid = Grid { columns: vec![Column { reference, series, values }], is_aggregated: true, ..grid };
     if method.is_rate { differences(grid) } else { grid }
 }
 
@@ -289,6 +292,8 @@ mod tests {
         check("(aggregate sum (metric (a mean) (b mean)))", all, &[&[11.0, 2.0, 24.0, 38.0]], true);
         check("(aggregate rate:mean (metric (a mean) (b mean)))", &all[1..], &[&[-3.5, 10.0, 7.0]], true);
         check("(aggregate max (metric a mean) (metric b mean))", all, &[&[10.0, 2.0, 20.0, 30.0]], true);
+        check("(aggregate var (metric c mean))", all, &[&[NAN, NAN, NAN, NAN]], true);
+        check("(- (aggregate var (metric c mean)) (metric b mean))", all, &[&[NAN, NAN, NAN, NAN]], true);
         check("(* (metric a mean) 2)", all, &[&[2.0, 4.0, 8.0, 16.0]], false);
         check("(/ (metric b mean) (metric a mean))", all, &[&[10.0, NAN, 5.0, 3.75]], true);
         check("(> (metric a mean) 2)", all, &[&[0.0, 0.0, 1.0, 1.0]], false);

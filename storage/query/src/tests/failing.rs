@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use orzo_model::{Point, SampleSink, Scope, SeriesId};
-use orzo_store::{AppendReceipt, StoreError};
+use orzo_promql::{Matcher, Selection, SeriesSource};
+use orzo_store::{AppendReceipt, StoreError, StoreStats};
 
 use super::*;
-use crate::PointStore;
+use crate::{NamedSeries, PointStore};
 
 struct Failing {
     store: Arc<Store>,
@@ -48,6 +49,10 @@ impl PointStore for Failing {
     async fn delete_series(&self, series: &[SeriesId]) -> Result<(), StoreError> {
         self.store.delete_series(series).await
     }
+
+    async fn settle(&self) -> Result<StoreStats, StoreError> {
+        self.store.settle().await
+    }
 }
 
 #[tokio::test]
@@ -85,4 +90,10 @@ async fn nothing_is_acknowledged_that_is_not_stored_and_large_answers_are_read_i
         assert!(whole.len() > 10);
         assert_eq!(engine.measures(&metric, &query).await.expect("answered"), whole, "{aggregation}");
     }
+    // PromQL does not read in pieces: a query of more points than the store gives is too much, and not an error inside.
+    let named = NamedSeries::new(Arc::new(engine), Scope::All, Scope::All);
+    let name = Matcher::new("__name__".to_owned(), "=", "cpu_util".to_owned()).expect("a matcher");
+    let selection = Selection { groups: vec![vec![name]], after_ms: 0, until_ms: i64::MAX / 2000, newest_only: false };
+    let error = named.select(&selection, 100, 100).await.expect_err("too much");
+    assert_eq!(error.to_string(), orzo_promql::QueryError::TooMuch { what: "points", limit: 3 }.to_string());
 }

@@ -174,3 +174,30 @@ async fn metrics_and_label_sets_never_share_a_number() {
     assert_eq!(found.len(), 30);
     assert!(found.iter().all(|found| seen.insert(found.series.0)));
 }
+
+#[tokio::test]
+async fn what_a_selector_found_before_hides_no_new_series_and_shows_no_deleted_one() {
+    let world = World::new().await;
+    let (engine, _store) = world.open().await.expect("opens");
+    assert!(write(&engine, 0..2, 1).await);
+    let engine = Arc::new(engine);
+    let named = crate::NamedSeries::new(engine.clone(), Scope::Nothing, p1());
+    let other = crate::NamedSeries::new(engine.clone(), Scope::Nothing, Scope::Project("p2".into()));
+    let group = vec![orzo_promql::Matcher::new("host".into(), "=~", "h.*".into()).expect("a matcher")];
+    let hosts = async |named: &crate::NamedSeries| -> Vec<String> {
+        let found = named.find(std::slice::from_ref(&group), 100).await.expect("found");
+        found.into_iter().map(|(_, labels)| labels.get("host").to_owned()).collect()
+    };
+    for _ in 0..2 {
+        assert_eq!(hosts(&named).await, ["h0", "h1"]);
+        assert!(hosts(&other).await.is_empty());
+    }
+    assert!(write(&engine, 2..3, 2).await);
+    assert_eq!(hosts(&named).await, ["h0", "h1", "h2"]);
+    assert_eq!(engine.delete_labelled(&p1(), &[Matcher::equal("host", "h1")]).await.expect("deleted"), 1);
+    assert_eq!(hosts(&named).await, ["h0", "h2"]);
+    // The other one's are its own, asked in the same words; and fewer than were found is no answer to keep.
+    assert_eq!(named.find(std::slice::from_ref(&group), 1).await.expect("found").len(), 1);
+    assert_eq!(hosts(&named).await, ["h0", "h2"]);
+    assert!(hosts(&other).await.is_empty());
+}

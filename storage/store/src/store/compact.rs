@@ -27,8 +27,11 @@ use crate::{
     tombstones::Tombstones,
 };
 
-/// Files that are merged at once; each keeps a page of times and a page of values in memory, at most about 6 MB.
+/// Files that are merged at once; each keeps a page of times and a page of values in memory, at most about 9 MB.
 const MERGED_FILES_MAX: usize = 64;
+
+/// The files beside the largest of a day that is over are merged with it if they have one row in so many of its.
+const PAIR_SHARE: u64 = 4;
 
 /// What to merge next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +174,7 @@ impl Shared {
         let input = |file: &DataFile, error| MergeError::Input(file.path.clone(), error);
         let mut streams: Vec<Stream> = Vec::with_capacity(files.len());
         for file in files {
-            let reader = Reader::open(&*self.table.disk, &self.table.root, file, None);
+            let reader = Reader::open(&self.table.disk, &self.table.root, file, None);
             streams.push(reader.map_err(|error| input(file, error))?.stream());
         }
         let generation = files.iter().map(|file| file.generation).max().unwrap_or(0);
@@ -305,7 +308,7 @@ struct Limits {
 enum Worth {
     /// Only many: more will come.
     Many,
-    /// Two of about the same size are enough: the day is over.
+    /// Two are enough, unless one is tiny beside the other: the day is over.
     Pairs,
     /// Any two.
     Everything,
@@ -314,8 +317,9 @@ enum Worth {
 /// The files to merge next, oldest generation first. Files are sorted by generation.
 ///
 /// A run is worth it when no file in it is larger than all others together: then each row is written again only about
-/// as often as its file doubles. Days that are over get fewer files than the day at hand. Files that were set aside stay
-/// where they are, and nothing is merged across them.
+/// as often as its file doubles. Days that are over get fewer files than the day at hand: there the others need be a quarter
+/// of the largest only, because a day that arrived in two parts would stay in two for ever, and every read of it would open
+/// both. Files that were set aside stay where they are, and nothing is merged across them.
 fn pick(
     files: &[Arc<DataFile>],
     limits: Limits,
@@ -349,9 +353,10 @@ fn pick_run(generations: &[Vec<Arc<DataFile>>], limits: Limits, worth: Worth) ->
             }
             let count = end + 1 - start;
             let is_balanced = largest * 2 <= rows;
+            let is_matched = (rows - largest) * PAIR_SHARE >= largest;
             let is_worth_it = match worth {
                 Worth::Everything => count >= 2,
-                Worth::Pairs => count >= 2 && (is_balanced || count >= limits.files_min),
+                Worth::Pairs => count >= 2 && (is_matched || count >= limits.files_min),
                 Worth::Many => count >= limits.files_min && (is_balanced || count >= limits.files_min * 4),
             };
             if is_worth_it && best.is_none_or(|(from, to)| count > to + 1 - from) {
@@ -398,6 +403,14 @@ mod tests {
         let unlike = [file(1, 1, 100), file(1, 2, 1)];
         assert_eq!(picked(&unlike, true), None, "a late point does not have a whole day written again");
         assert!(pick(&unlike, LIMITS, &BTreeSet::new(), |_| Worth::Everything).is_some(), "unless that is asked for");
+    }
+
+    #[test]
+    fn a_day_that_came_in_two_unlike_parts_becomes_one_file() {
+        let parts = [file(1, 1, 113), file(1, 2, 100)];
+        assert_eq!(picked(&parts, true), Some(vec![1, 2]));
+        assert_eq!(picked(&parts, false), None, "more will come");
+        assert_eq!(picked(&[file(1, 1, 100), file(1, 2, 24)], true), None);
     }
 
     #[test]

@@ -188,9 +188,11 @@ impl State {
         self.last_sequence = record.sequence;
         match record.entry {
             Entry::Points(points) => {
+                self.changed.points(&points);
                 AppendReceipt { stored: points.len() as u64, replaced: self.active.put(&points, now) }
             }
             Entry::DeletedSeries(series) => {
+                self.changed.everything();
                 for series in &series {
                     self.active.remove_series(*series);
                     self.newest.forget(*series);

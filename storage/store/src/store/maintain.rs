@@ -9,7 +9,7 @@ use orzo_model::{SharedClock, Timestamp};
 use parking_lot::MutexGuard;
 use tokio::sync::Notify;
 
-use super::{Shared, append::Request, compact::Effort};
+use super::{Shared, append::Request, compact::Effort, stats::StoreStats};
 use crate::{
     error::StoreError,
     table::{
@@ -58,12 +58,7 @@ impl Shared {
             let flushed = self.flush();
             self.tell("write the head to files", flushed);
         }
-        if self.is_log_too_large()
-            && let Some(requests) = &*self.requests.lock()
-        {
-            // If the thread is gone the store closes.
-            let _ = requests.send(Request::Shrink);
-        }
+        self.ask_to_shrink();
     }
 
     fn tidy_what_is_due(&self) {
@@ -92,6 +87,29 @@ impl Shared {
         }
     }
 
+    /// Everything that upkeep does, at once.
+    pub(super) fn settle(&self) -> Result<StoreStats, StoreError> {
+        self.flush()?;
+        let tidying = self.tidying.lock();
+        self.compact(&tidying, Effort::Thorough)?;
+        self.apply_deletions(&tidying)?;
+        self.checkpoint(&tidying)?;
+        self.vacuum(&tidying)?;
+        drop(tidying);
+        self.ask_to_shrink();
+        Ok(self.stats())
+    }
+
+    /// If the log is much larger than what is in it.
+    fn ask_to_shrink(&self) {
+        if self.is_log_too_large()
+            && let Some(requests) = &*self.requests.lock()
+        {
+            // If the thread is gone the store closes.
+            let _ = requests.send(Request::Shrink);
+        }
+    }
+
     fn tell<T>(&self, what: &str, outcome: Result<T, StoreError>) {
         if let Err(error) = outcome {
             self.failures.fetch_add(1, Ordering::Relaxed);
@@ -115,12 +133,16 @@ impl Shared {
         let mut state = self.state.write();
         state.snapshot = Arc::new(next);
         state.newest.forget_before(before);
+        state.changed.before(before);
         Ok(removes.len() as u64)
     }
 
     /// Removes from disk what left the table long enough ago for outside readers to have gone on.
     pub(super) fn vacuum(&self, _: &MutexGuard<'_, ()>) -> Result<(), StoreError> {
         self.check_open()?;
+        if self.backups.load(Ordering::SeqCst) > 0 {
+            return Ok(());
+        }
         let until = self.clock.now().minus(self.settings.removed_grace);
         let snapshot = self.state.read().snapshot.clone();
         for path in snapshot.removed.iter().filter(|(_, at)| **at <= until).map(|(path, _)| path) {
@@ -136,6 +158,9 @@ impl Shared {
     /// Writes a checkpoint of the table's log; commits before the one before it are removed.
     pub(super) fn checkpoint(&self, _: &MutexGuard<'_, ()>) -> Result<(), StoreError> {
         self.check_open()?;
+        if self.backups.load(Ordering::SeqCst) > 0 {
+            return Ok(());
+        }
         let snapshot = self.state.read().snapshot.clone();
         let last = self.checkpointed.load(Ordering::Relaxed);
         let now = self.clock.now();

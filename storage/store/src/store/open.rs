@@ -1,13 +1,16 @@
 //! Opening: lock, table, tombstones, log. What only the log had is written to files before anything new is taken, so
 //! that the log begins anew: nobody knows whether what a failed sync left in memory is on disk.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use orzo_model::{Room, SharedClock};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Shared, State, newest::Newest, scan::Layouts};
+use super::{Shared, State, changed::Changed, newest::Newest, scan::Layouts};
 use crate::{
     error::{At, StoreError},
     files::{Disk, TEMPORARY_PREFIX},
@@ -17,6 +20,9 @@ use crate::{
     tombstones::{self, Tombstones},
     wal::{self, Segment, WriteError, Writer},
 };
+
+/// One read takes no more of a large machine than this; others read, too.
+const SCAN_THREADS_MAX: usize = 8;
 
 pub(super) fn open(
     disk: Arc<dyn Disk>,
@@ -59,6 +65,7 @@ pub(super) fn open(
         first_sequence: header.first_sequence,
         bytes: 0,
     };
+    let scan_threads = std::thread::available_parallelism().map_or(1, |threads| threads.get().min(SCAN_THREADS_MAX));
     let shared = Shared {
         segments: Mutex::new(recovered.segments.iter().map(segment).collect()),
         state: RwLock::new(State {
@@ -68,11 +75,13 @@ pub(super) fn open(
             snapshot: Arc::new(snapshot),
             tombstones: Arc::new(buried),
             newest: Newest::default(),
+            changed: Changed::default(),
         }),
         closed: RwLock::new(None),
         flushing: Mutex::new(()),
         tidying: Mutex::new(()),
         committing: Mutex::new(()),
+        backups: 0.into(),
         stopping: false.into(),
         waiting: Arc::new(Semaphore::new(waiting_permits)),
         flushed: Notify::new(),
@@ -82,6 +91,9 @@ pub(super) fn open(
         deleted_at: Mutex::new(clock.monotonic()),
         quarantined: Mutex::default(),
         layouts: Mutex::new(Layouts::default()),
+        pages: Arc::default(),
+        scan_threads,
+        scan_threads_left: AtomicUsize::new(scan_threads - 1),
         checkpointed: 0.into(),
         replaced: 0.into(),
         failures: 0.into(),

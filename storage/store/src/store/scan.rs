@@ -1,13 +1,20 @@
 //! Reading: head, head that is being written, files, in this order of age; of one key the newest wins.
+//!
+//! The same read gives measures or columns, whichever its caller computes with ([`Gathered`]).
 
 use std::{collections::HashMap, sync::Arc};
 
 use orzo_model::{Measure, SeriesId, Timestamp};
 
-use super::{Frozen, Shared};
+use super::{
+    Frozen, Shared,
+    gathered::{Columns, Gathered},
+};
+mod shares;
+use self::shares::Make;
+pub use self::shares::{Reduce, Reduced, Reducer};
 use crate::{
     error::StoreError,
-    head::Head,
     table::{
         data_file::{DataFile, Wanted},
         reader::{Layout, Reader},
@@ -18,6 +25,9 @@ use crate::{
 
 /// Memory for what is known about where things are in files: some hundred files of ten thousand series each.
 const LAYOUT_BYTES_MAX: usize = 64 << 20;
+/// Points that are given on the caller's own thread, if they are in memory: a tenth of a millisecond, which is what handing
+/// the read to another thread and back costs under load.
+const BRIEF_POINTS_MAX: usize = 5_000;
 /// How often a read begins anew because a file left the table while it read.
 const READS_MAX: usize = 5;
 
@@ -47,6 +57,27 @@ impl Layouts {
             self.by_path.insert(path.to_owned(), layout.clone());
         }
     }
+}
+
+/// What a read with an end that is not included asks for; `None` if there is no such time.
+fn wanted(series: &[SeriesId], from: Timestamp, to: Timestamp) -> Option<Wanted<'_>> {
+    debug_assert!(series.is_sorted_by(|a, b| a < b));
+    let last = if to == Timestamp::MAX { to } else { Timestamp::from_micros(to.micros().saturating_sub(1)) };
+    let is_empty = from > last || to <= from && to != Timestamp::MAX;
+    (!is_empty).then_some(Wanted { series, first: from, last })
+}
+
+/// Gives the points as they are.
+fn taking<G: Gathered>() -> Make<G, (SeriesId, G)> {
+    Box::new(|series, points| Some((series, std::mem::take(points))))
+}
+
+fn reducing(reduce: &Reduce) -> Make<Columns, Reduced> {
+    let mut reducer = reduce();
+    Box::new(move |series, columns| {
+        let points = columns.times.len();
+        Some(Reduced { series, points, values: reducer(columns)? })
+    })
 }
 
 /// What one read sees.
@@ -81,48 +112,50 @@ enum InMemory {
 }
 
 impl Shared {
-    pub(super) fn scan(
+    pub(super) fn scan<G: Gathered>(
         &self,
-        mut series: Vec<SeriesId>,
+        series: &[SeriesId],
         from: Timestamp,
         to: Timestamp,
-    ) -> Result<Vec<(SeriesId, Vec<Measure>)>, StoreError> {
-        series.sort_unstable();
-        series.dedup();
-        let last = if to == Timestamp::MAX { to } else { Timestamp::from_micros(to.micros().saturating_sub(1)) };
-        if from > last || to <= from && to != Timestamp::MAX {
-            return Ok(Vec::new());
-        }
-        let wanted = Wanted { series: &series, first: from, last };
-        self.again_if_files_went(|| self.scan_once(&wanted))
+    ) -> Result<Vec<(SeriesId, G)>, StoreError> {
+        let Some(wanted) = wanted(series, from, to) else { return Ok(Vec::new()) };
+        self.again_if_files_went(|| self.scan_once(&wanted, self.settings.scan_points_max, &taking))
     }
 
-    fn scan_once(&self, wanted: &Wanted<'_>) -> Result<Vec<(SeriesId, Vec<Measure>)>, StoreError> {
-        let points_max = self.settings.scan_points_max;
-        let mut found = Found::new(wanted.series, points_max);
-        let mut newest = Found::new(wanted.series, points_max);
-        let view = self.view(|state| newest.take_head(&state.active, wanted, |_| false))?;
-        for file in view.snapshot.files.iter().filter(|file| file.may_hold(wanted)) {
-            let reader = self.reader(file)?;
-            reader.read(wanted, &mut |point| {
-                let measure = Measure { timestamp: point.timestamp, value: point.value };
-                view.tombstones.hides(point.series, file.generation) || found.take(point.series, measure)
-            })?;
-        }
-        if let Some(frozen) = &view.frozen {
-            found.take_head(&frozen.head, wanted, |series| view.tombstones.hides(series, frozen.generation));
-        }
-        found.append(newest);
-        if found.points > points_max {
-            return Err(StoreError::TooManyPoints { points_max });
-        }
-        #[cfg(test)]
-        if self.table.disk.planted() == Some(crate::files::Planted::NotDeduplicated) {
-            let all = wanted.series.iter().copied().zip(found.measures);
-            return Ok(all.filter(|(_, measures)| !measures.is_empty()).collect());
-        }
-        let all = wanted.series.iter().copied().zip(found.measures);
-        Ok(all.filter(|(_, m)| !m.is_empty()).map(|(series, measures)| (series, newest_by_time(measures))).collect())
+    /// As [`Self::scan`], if it is brief and in memory.
+    pub(super) fn scan_brief<G: Gathered>(
+        &self,
+        series: &[SeriesId],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Option<Vec<(SeriesId, G)>>, StoreError> {
+        let Some(wanted) = wanted(series, from, to) else { return Ok(Some(Vec::new())) };
+        self.scan_in_memory(&wanted, BRIEF_POINTS_MAX.min(self.settings.scan_points_max), &taking)
+    }
+
+    pub(super) fn scan_reduced(
+        &self,
+        series: &[SeriesId],
+        from: Timestamp,
+        to: Timestamp,
+        points_max: usize,
+        reduce: &Reduce,
+    ) -> Result<Vec<Reduced>, StoreError> {
+        let Some(wanted) = wanted(series, from, to) else { return Ok(Vec::new()) };
+        self.again_if_files_went(|| self.scan_once(&wanted, points_max, &|| reducing(reduce)))
+    }
+
+    /// As [`Self::scan_reduced`], if it is no more than `brief` points and in memory.
+    pub(super) fn scan_reduced_brief(
+        &self,
+        series: &[SeriesId],
+        from: Timestamp,
+        to: Timestamp,
+        brief: usize,
+        reduce: &Reduce,
+    ) -> Result<Option<Vec<Reduced>>, StoreError> {
+        let Some(wanted) = wanted(series, from, to) else { return Ok(Some(Vec::new())) };
+        self.scan_in_memory(&wanted, brief, &|| reducing(reduce))
     }
 
     /// The newest point of a series not after `until`, if memory alone can tell.
@@ -138,7 +171,7 @@ impl Shared {
     }
 
     pub(super) fn last(&self, series: SeriesId, until: Timestamp) -> Result<Option<Measure>, StoreError> {
-        Ok(self.again_if_files_went(|| self.last_once(&[series], until))?[0])
+        Ok(self.again_if_files_went(|| self.last_once(&[series], Timestamp::MIN, until))?[0])
     }
 
     /// The newest point of each of these series, in their order. Files are read once for all of them.
@@ -146,9 +179,23 @@ impl Shared {
         let mut sorted = series.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
-        let found = self.again_if_files_went(|| self.last_once(&sorted, Timestamp::MAX))?;
+        let found = self.again_if_files_went(|| self.last_once(&sorted, Timestamp::MIN, Timestamp::MAX))?;
         let place = |series: &SeriesId| sorted.partition_point(|other| other < series);
         Ok(series.iter().map(|series| found[place(series)]).collect())
+    }
+
+    /// The newest point of each series between two times, both inclusive; those without one are left out.
+    pub(super) fn newest_between(
+        &self,
+        mut series: Vec<SeriesId>,
+        first: Timestamp,
+        last: Timestamp,
+    ) -> Result<Vec<(SeriesId, Measure)>, StoreError> {
+        series.sort_unstable();
+        series.dedup();
+        let found = self.again_if_files_went(|| self.last_once(&series, first, last))?;
+        let inside = |measure: &Measure| measure.timestamp >= first;
+        Ok(series.into_iter().zip(found).filter_map(|(one, found)| Some((one, found.filter(inside)?))).collect())
     }
 
     fn look_in_memory(&self, series: SeriesId, until: Timestamp) -> Result<InMemory, StoreError> {
@@ -164,8 +211,13 @@ impl Shared {
         })
     }
 
-    /// The newest points of sorted series not after `until`.
-    fn last_once(&self, series: &[SeriesId], until: Timestamp) -> Result<Vec<Option<Measure>>, StoreError> {
+    /// The newest points of sorted series not after `until`; of those that have none from `from` on, perhaps an older one.
+    fn last_once(
+        &self,
+        series: &[SeriesId],
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<Option<Measure>>, StoreError> {
         let mut best = Vec::with_capacity(series.len());
         let mut unknown = Vec::new();
         let view = self.view(|state| {
@@ -187,7 +239,7 @@ impl Shared {
             let mut wanted = Vec::new();
             for &place in unknown.iter().filter(|place| !view.tombstones.hides(series[**place], file.generation)) {
                 let after = best[place].map(|best| Timestamp::from_micros(best.timestamp.micros().saturating_add(1)));
-                let of_this = after.unwrap_or(file.time_min).max(file.time_min);
+                let of_this = after.unwrap_or(from).max(from).max(file.time_min);
                 if of_this <= until && of_this <= file.time_max {
                     first = first.min(of_this);
                     wanted.push(series[place]);
@@ -198,21 +250,23 @@ impl Shared {
                 continue;
             }
             let mut place = 0;
-            self.reader(file)?.read(&wanted, &mut |point| {
+            let mut reader = self.reader(file)?;
+            reader.read(&wanted, &mut |of, times, values| {
                 // Points come by series.
-                if series.get(place) != Some(&point.series) {
-                    place = series.partition_point(|other| *other < point.series);
+                if series.get(place) != Some(&of) {
+                    place = series.partition_point(|other| *other < of);
                 }
-                if let Some(best) = best.get_mut(place)
-                    && best.is_none_or(|best| point.timestamp > best.timestamp)
+                if let (Some(best), Some(time), Some(value)) = (best.get_mut(place), times.last(), values.last())
+                    && best.is_none_or(|best| *time > best.timestamp.micros())
                 {
-                    *best = Some(Measure { timestamp: point.timestamp, value: point.value });
+                    *best = Some(Measure { timestamp: Timestamp::from_micros(*time), value: *value });
                     learnt[place] = true;
                 }
                 true
             })?;
         }
-        if until == Timestamp::MAX && learnt.contains(&true) {
+        // What was found is the newest of all only if no file has anything later.
+        if learnt.contains(&true) && view.snapshot.files.iter().all(|file| file.time_max <= until) {
             let mut state = self.state.write();
             // Only if what was read is still what there is.
             if state.snapshot.version == view.snapshot.version && Arc::ptr_eq(&state.tombstones, &view.tombstones) {
@@ -244,11 +298,11 @@ impl Shared {
     pub(super) fn reader(&self, file: &Arc<DataFile>) -> Result<Reader, StoreError> {
         let known = self.layouts.lock().by_path.get(&file.path).cloned();
         let is_new = known.is_none();
-        let reader = Reader::open(&*self.table.disk, &self.table.root, file, known)?;
+        let reader = Reader::open(&self.table.disk, &self.table.root, file, known)?;
         if is_new {
             self.layouts.lock().keep(&file.path, reader.layout());
         }
-        Ok(reader)
+        Ok(reader.keeping(self.pages.clone()))
     }
 
     /// A file may leave the table, and the disk, while it is read; then the read begins anew with a newer version.
@@ -264,70 +318,4 @@ impl Shared {
         }
         read()
     }
-}
-
-/// Points by series, older sources first.
-struct Found<'a> {
-    series: &'a [SeriesId],
-    measures: Vec<Vec<Measure>>,
-    /// Which series the last point was of: points come by series.
-    at: usize,
-    points: usize,
-    points_max: usize,
-}
-
-impl<'a> Found<'a> {
-    fn new(series: &'a [SeriesId], points_max: usize) -> Self {
-        Self { series, measures: vec![Vec::new(); series.len()], at: 0, points: 0, points_max }
-    }
-
-    /// Takes one more; `false` once there are too many.
-    fn take(&mut self, series: SeriesId, measure: Measure) -> bool {
-        self.points += 1;
-        if self.points > self.points_max {
-            return false;
-        }
-        if self.series.get(self.at) != Some(&series) {
-            self.at = self.series.partition_point(|other| *other < series);
-        }
-        if let Some(measures) = self.measures.get_mut(self.at) {
-            measures.push(measure);
-        }
-        true
-    }
-
-    fn take_head(&mut self, head: &Head, wanted: &Wanted<'_>, hides: impl Fn(SeriesId) -> bool) {
-        for series in wanted.series.iter().filter(|series| !hides(**series)) {
-            let mut goes_on = true;
-            head.read(*series, wanted.first, wanted.last, &mut |measure| {
-                goes_on = goes_on && self.take(*series, measure);
-            });
-            if !goes_on {
-                return;
-            }
-        }
-    }
-
-    /// Takes what another found, as newer.
-    fn append(&mut self, other: Found<'a>) {
-        self.points += other.points;
-        for (measures, mut more) in self.measures.iter_mut().zip(other.measures) {
-            measures.append(&mut more);
-        }
-    }
-}
-
-/// Sorted by time; of one time the last taken stays.
-fn newest_by_time(mut measures: Vec<Measure>) -> Vec<Measure> {
-    if !measures.is_sorted_by(|a, b| a.timestamp < b.timestamp) {
-        measures.sort_by_key(|measure| measure.timestamp);
-        measures.dedup_by(|next, kept| {
-            let is_same = next.timestamp == kept.timestamp;
-            if is_same {
-                *kept = *next;
-            }
-            is_same
-        });
-    }
-    measures
 }

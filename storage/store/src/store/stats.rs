@@ -66,8 +66,8 @@ pub struct FileStats {
     pub oldest: Timestamp,
     /// Its last point's time.
     pub newest: Timestamp,
-    /// Whether it has an index of its series; files of format 1 have none.
-    pub has_index: bool,
+    /// Its layout: 1 (without an index), 2 or 3.
+    pub format: u32,
 }
 
 impl Shared {
@@ -82,7 +82,7 @@ impl Shared {
             series_last: file.series_max,
             oldest: file.time_min,
             newest: file.time_max,
-            has_index: file.index_place.is_some(),
+            format: file.format,
         };
         snapshot.files.iter().map(stats).collect()
     }

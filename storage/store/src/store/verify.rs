@@ -48,7 +48,7 @@ impl Shared {
             report.files += 1;
             report.rows += file.rows;
             report.bytes += file.bytes;
-            report.note(check::check(&*self.table.disk, &self.table.root, file));
+            report.note(check::check(&self.table.disk, &self.table.root, file));
         }
         let _flushing = self.flushing.lock();
         let (snapshot, written) = {

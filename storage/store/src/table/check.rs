@@ -19,7 +19,7 @@ use super::{data_file::DataFile, day::Day, reader::Reader};
 use crate::{error::StoreError, files::Disk};
 
 /// Reads everything: checksum, rows, order, ranges and hash, in both readings.
-pub(crate) fn check(disk: &dyn Disk, root: &Path, entry: &Arc<DataFile>) -> std::result::Result<(), StoreError> {
+pub(crate) fn check(disk: &Arc<dyn Disk>, root: &Path, entry: &Arc<DataFile>) -> std::result::Result<(), StoreError> {
     let path = root.join(&entry.path);
     let problem = |reason: &str| Err(StoreError::damaged(&path, 0, reason));
     let reader = Reader::open(disk, root, entry, None)?;

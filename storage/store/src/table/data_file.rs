@@ -11,7 +11,11 @@ use super::{
     action::{Add, Remove},
     day::Day,
     encode::{Contents, Encoded},
+    snapshot::{FORMAT, OLD_VALUE, OTHER_VALUE},
 };
+
+/// Says which layout a file has; files of formats 1 and 2 have no such tag.
+const FORMAT_TAG: &str = "orzo.format";
 
 /// What is checked at once.
 pub(crate) const BLOCK_BYTES: usize = 64 << 10;
@@ -42,6 +46,8 @@ pub(crate) struct DataFile {
     pub(crate) index_place: Option<(u64, u64)>,
     /// Rows of series that were deleted up to this sequence of the log were left out when it was written.
     pub(crate) cleared: u64,
+    /// Its layout: 1 to [`FORMAT`].
+    pub(crate) format: u32,
 }
 
 /// Which rows are asked for: series sorted, times inclusive.
@@ -91,6 +97,7 @@ impl DataFile {
             doubles,
             index_place: Some(encoded.index_place),
             cleared: 0,
+            format: FORMAT,
         }
     }
 
@@ -116,12 +123,14 @@ impl DataFile {
 
     /// As the log says it.
     pub(crate) fn to_add(&self, at_ms: i64, data_change: bool) -> Add {
-        let stats = serde_json::json!({
+        let mut stats = serde_json::json!({
             "numRecords": self.rows,
             "minValues": {"series": self.series_min, "timestamp": self.time_min.zulu_micros()},
             "maxValues": {"series": self.series_max, "timestamp": self.time_max.zulu_micros()},
-            "nullCount": {"series": 0, "timestamp": 0, "value": self.rows - self.doubles, "number": self.doubles},
+            "nullCount": {"series": 0, "timestamp": 0, "number": self.doubles},
         });
+        let other_value = if self.format < 3 { OLD_VALUE } else { OTHER_VALUE };
+        stats["nullCount"][other_value] = (self.rows - self.doubles).into();
         let blocks: Vec<u8> = self.blocks.iter().flat_map(|sum| sum.to_le_bytes()).collect();
         let mut tags = vec![
             ("orzo.rows", self.rows.to_string()),
@@ -137,6 +146,9 @@ impl DataFile {
         if let Some((at, length)) = self.index_place {
             tags.push(("orzo.index", format!("{at}+{length}")));
             tags.push(("orzo.doubles", self.doubles.to_string()));
+        }
+        if self.format >= 3 {
+            tags.push((FORMAT_TAG, self.format.to_string()));
         }
         if self.cleared > 0 {
             tags.push(("orzo.cleared", self.cleared.to_string()));
@@ -178,6 +190,12 @@ impl DataFile {
             }
             None => None,
         };
+        let format = match tag(FORMAT_TAG) {
+            Some(format) => format.parse().ok().filter(|format| (3..=FORMAT).contains(format))?,
+            // Earlier builds did not write it.
+            None if index_place.is_some() => 2,
+            None => 1,
+        };
         let file = Self {
             path: add.path.clone(),
             day: add.partition_values.get("day")?.parse().ok()?,
@@ -197,6 +215,7 @@ impl DataFile {
                 Some(_) => number("orzo.cleared")?,
                 None => 0,
             },
+            format,
         };
         let is_inside =
             index_place.is_none_or(|(at, length)| at.checked_add(length).is_some_and(|end| end <= add.size));

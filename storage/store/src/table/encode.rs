@@ -3,7 +3,7 @@
 //! `sorted points → row groups → columns → pages → zstd → Parquet, with our own index before its footer`
 //!
 //! Columns: `series`, `timestamp`, and a value in one of two forms: `number / divisor` where that is exact
-//! ([`super::columns`]), else `value`. Pages are packed here and not by the parquet crate, because which bits a value
+//! ([`super::columns`]), else `other_value`. Pages are packed here and not by the parquet crate, because which bits a value
 //! takes within a byte decides what zstd makes of it ([`super::packing`]); their headers and the footer are the crate's.
 
 use std::{io::Write, sync::Arc};
@@ -22,6 +22,8 @@ use parquet::{
     },
     schema::{parser::parse_message_type, types::SchemaDescriptor},
 };
+
+use zstd::zstd_safe::CParameter;
 
 use super::{
     columns::{self, Form},
@@ -43,6 +45,14 @@ const REPEATING_PAGE_ROWS: usize = 524_288;
 const TRIAL_ROWS: usize = 131_072;
 /// Compressed times below one byte in this many rows cannot be bettered.
 const TIMES_GOOD_ROWS: usize = 50;
+/// A page of all times of a row group is taken only if it has no more than one in this many bytes of what smaller pages
+/// have: whoever reads one series unpacks it whole.
+const WHOLE_SHARE: usize = 2;
+/// How far back it looks, and how many places it remembers: all of a row group's differences of four bytes.
+const FAR_WINDOW_LOG: u32 = 23;
+/// What it looks for: runs of so many bytes, tried at one in 2^4 places.
+const FAR_BYTES_MIN: u32 = 32;
+const FAR_HASH_RATE_LOG: u32 = 4;
 /// A dictionary with more than one entry in this many rows does not pay.
 const DICTIONARY_SHARE: usize = 8;
 /// Higher levels gain 1 to 2 % on these bytes for two to five times the work; on some data they lose.
@@ -51,7 +61,7 @@ const ZSTD_LEVEL: i32 = 1;
 const SCHEMA: &str = "message samples {
     REQUIRED INT64 series;
     REQUIRED INT64 timestamp (TIMESTAMP(MICROS, true));
-    OPTIONAL DOUBLE value;
+    OPTIONAL DOUBLE other_value;
     OPTIONAL INT64 number;
     REQUIRED DOUBLE divisor;
 }";
@@ -103,6 +113,8 @@ pub(crate) struct Encoder {
     sink: TrackedWrite<Vec<u8>>,
     schema: Arc<SchemaDescriptor>,
     zstd: zstd::bulk::Compressor<'static>,
+    /// One that looks far back; made when it is needed.
+    zstd_far: Option<zstd::bulk::Compressor<'static>>,
     groups: Vec<RowGroupMetaData>,
     index: FileIndex,
     contents: Contents,
@@ -117,6 +129,7 @@ impl Encoder {
             sink,
             schema: Arc::new(SchemaDescriptor::new(Arc::new(parse_message_type(SCHEMA)?))),
             zstd: zstd::bulk::Compressor::new(ZSTD_LEVEL)?,
+            zstd_far: None,
             groups: Vec::new(),
             index: FileIndex::default(),
             contents: Contents::default(),
@@ -245,7 +258,31 @@ impl Encoder {
                 return Ok(Times::Dictionary(entries, pages));
             }
         }
-        Ok(Times::Deltas(self.pack_deltas(times, runs)?))
+        let pages = self.pack_deltas(times, runs)?;
+        let bytes: usize = pages.iter().map(|page| page.packed.len()).sum();
+        if pages.len() == 1 || bytes * TIMES_GOOD_ROWS <= times.len() {
+            return Ok(Times::Deltas(pages));
+        }
+        let whole = self.pack_whole(times)?;
+        Ok(Times::Deltas(if whole.packed.len() * WHOLE_SHARE <= bytes { vec![whole] } else { pages }))
+    }
+
+    /// All times in one page, packed so that what is far apart in it is found again.
+    fn pack_whole(&mut self, times: &[i64]) -> Result<PackedPage> {
+        let mut body = Vec::new();
+        packing::put_deltas(times, &mut body);
+        let far = match &mut self.zstd_far {
+            Some(far) => far,
+            none => {
+                let mut far = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
+                far.set_parameter(CParameter::WindowLog(FAR_WINDOW_LOG))?;
+                far.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
+                far.set_parameter(CParameter::LdmMinMatch(FAR_BYTES_MIN))?;
+                far.set_parameter(CParameter::LdmHashRateLog(FAR_HASH_RATE_LOG))?;
+                none.insert(far)
+            }
+        };
+        Ok(PackedPage { packed: far.compress(&body)?, plain_bytes: body.len(), rows: times.len() })
     }
 
     /// Tries both on the first rows; gives how many entries the dictionary had, if it was smaller. Its entries are counted

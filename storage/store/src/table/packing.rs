@@ -9,11 +9,11 @@
 //! Reading knows only what is written here; anything else is an error.
 
 /// Values of a block, as every reader knows them.
-const BLOCK: usize = 128;
+pub(super) const BLOCK: usize = 128;
 /// Parts of a block that have a width of their own.
-const MINIBLOCKS: usize = 4;
+pub(super) const MINIBLOCKS: usize = 4;
 /// Values of such a part.
-const MINIBLOCK: usize = BLOCK / MINIBLOCKS;
+pub(super) const MINIBLOCK: usize = BLOCK / MINIBLOCKS;
 
 /// What cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,7 +60,7 @@ fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
-fn from_zigzag(value: u64) -> i64 {
+pub(super) fn from_zigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
@@ -140,70 +140,6 @@ fn put_offsets(offsets: &[u64; MINIBLOCK], width: u32, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the first `count` values of a page body (all of them if it has fewer).
-pub(crate) fn take_deltas(mut bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Result<(), Unreadable> {
-    let bytes = &mut bytes;
-    if take_varint(bytes)? != BLOCK as u64 || take_varint(bytes)? != MINIBLOCKS as u64 {
-        return Err(Unreadable("the blocks have another size"));
-    }
-    let total = take_varint(bytes)? as usize;
-    let mut value = from_zigzag(take_varint(bytes)?);
-    let mut missing = total.min(count);
-    if missing == 0 {
-        return Ok(());
-    }
-    out.push(value);
-    missing -= 1;
-    let mut offsets = [0u64; MINIBLOCK];
-    while missing > 0 {
-        let base = from_zigzag(take_varint(bytes)?);
-        let (widths, rest) = bytes.split_at_checked(MINIBLOCKS).ok_or(Unreadable("it ends in a block's widths"))?;
-        *bytes = rest;
-        for width in widths {
-            if missing == 0 {
-                break;
-            }
-            let length = MINIBLOCK * usize::from(*width) / 8;
-            let (packed, rest) = bytes.split_at_checked(length).ok_or(Unreadable("it ends in a block"))?;
-            *bytes = rest;
-            take_offsets(packed, *width, &mut offsets)?;
-            let taken = missing.min(MINIBLOCK);
-            out.extend(offsets[..taken].iter().map(|offset| {
-                value = value.wrapping_add(base).wrapping_add(*offset as i64);
-                value
-            }));
-            missing -= taken;
-        }
-    }
-    Ok(())
-}
-
-fn take_offsets(packed: &[u8], width: u8, offsets: &mut [u64; MINIBLOCK]) -> Result<(), Unreadable> {
-    match width {
-        0 => offsets.fill(0),
-        1 | 2 | 4 => {
-            let per_byte = 8 / usize::from(width);
-            let mask = (1u8 << width) - 1;
-            for (part, byte) in offsets.chunks_mut(per_byte).zip(packed) {
-                for (at, offset) in part.iter_mut().enumerate() {
-                    *offset = u64::from((byte >> (at * usize::from(width))) & mask);
-                }
-            }
-        }
-        8 => offsets.iter_mut().zip(packed).for_each(|(offset, byte)| *offset = u64::from(*byte)),
-        16 | 24 | 32 | 40 | 48 | 56 | 64 => {
-            let bytes = usize::from(width) / 8;
-            for (offset, packed) in offsets.iter_mut().zip(packed.chunks_exact(bytes)) {
-                let mut whole = [0; 8];
-                whole[..bytes].copy_from_slice(packed);
-                *offset = u64::from_le_bytes(whole);
-            }
-        }
-        _ => return Err(Unreadable("a width that is never written")),
-    }
-    Ok(())
-}
-
 /// Appends levels or indices of one byte as runs: how often, and what.
 pub(crate) fn put_runs(runs: impl IntoIterator<Item = (usize, u8)>, out: &mut Vec<u8>) {
     for (length, value) in runs {
@@ -238,6 +174,24 @@ pub(crate) fn index_bytes(entries: usize) -> usize {
     }
 }
 
+/// The index at one place of such a body as [`put_indices`] makes; `None` if it has none there.
+pub(crate) fn index_at(body: &[u8], place: usize) -> Option<u32> {
+    let (width, rest) = packed_indices(body)?;
+    match (width, usize::from(width) / 8 * place) {
+        (8, at) => rest.get(at).map(|byte| u32::from(*byte)),
+        (16, at) => rest.get(at..at + 2).map(|two| u32::from(u16::from_le_bytes([two[0], two[1]]))),
+        (32, at) => rest.get(at..at + 4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]])),
+        _ => None,
+    }
+}
+
+/// The width in bits and the bytes of indices in such a body.
+pub(crate) fn packed_indices(body: &[u8]) -> Option<(u8, &[u8])> {
+    let (width, mut rest) = body.split_first()?;
+    take_varint(&mut rest).ok()?;
+    Some((*width, rest))
+}
+
 /// Appends indices as a dictionary page body: the width, then one packed run of whole bytes.
 pub(crate) fn put_indices(indices: &[u32], bytes: usize, out: &mut Vec<u8>) {
     out.push(bytes as u8 * 8);
@@ -249,21 +203,28 @@ pub(crate) fn put_indices(indices: &[u32], bytes: usize, out: &mut Vec<u8>) {
     out.extend(std::iter::repeat_n(0, (groups * 8 - indices.len()) * bytes));
 }
 
-/// Reads the indices `from .. to` of such a body.
-pub(crate) fn take_indices(mut body: &[u8], from: usize, to: usize, out: &mut Vec<u32>) -> Result<(), Unreadable> {
-    let (width, rest) = body.split_first().ok_or(Unreadable("indices have no width"))?;
-    body = rest;
-    take_varint(&mut body)?;
-    let bytes = usize::from(*width) / 8;
-    if !matches!(width, 8 | 16 | 32) {
-        return Err(Unreadable("a width that is never written"));
+/// Reads the entries at places `from .. to` of such a body, which rise from place to place.
+pub(crate) fn take_entries(
+    body: &[u8],
+    from: usize,
+    to: usize,
+    entries: &[i64],
+    out: &mut Vec<i64>,
+) -> Result<(), Unreadable> {
+    const MISSING: Unreadable = Unreadable("indices are missing");
+    const TOO_HIGH: Unreadable = Unreadable("an index is too high");
+    let Some(last) = to.checked_sub(1).filter(|last| from <= *last) else { return Ok(()) };
+    let (low, high) = (index_at(body, from).ok_or(MISSING)? as usize, index_at(body, last).ok_or(MISSING)? as usize);
+    // Whoever misses no poll has one entry after the other.
+    if high.checked_sub(low) == Some(last - from) {
+        out.extend_from_slice(entries.get(low..=high).ok_or(TOO_HIGH)?);
+        return Ok(());
     }
-    let packed = body.get(from * bytes..to * bytes).ok_or(Unreadable("indices are missing"))?;
-    out.extend(packed.chunks_exact(bytes).map(|packed| {
-        let mut whole = [0; 4];
-        whole[..bytes].copy_from_slice(packed);
-        u32::from_le_bytes(whole)
-    }));
+    out.reserve(to - from);
+    for place in from..to {
+        let index = index_at(body, place).ok_or(MISSING)?;
+        out.push(*entries.get(index as usize).ok_or(TOO_HIGH)?);
+    }
     Ok(())
 }
 
@@ -295,7 +256,7 @@ pub(crate) fn take_split(
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::deltas::take_deltas, *};
 
     fn check(values: &[i64]) {
         let mut bytes = Vec::new();
@@ -342,7 +303,7 @@ mod tests {
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = take_deltas(&bytes, 1000, &mut Vec::new());
             let _ = take_runs(&bytes, 1000);
-            let _ = take_indices(&bytes, 3, 9, &mut Vec::new());
+            let _ = take_entries(&bytes, 3, 9, &[1, 2, 3], &mut Vec::new());
         }
 
         #[test]
@@ -353,13 +314,18 @@ mod tests {
             let mut read = Vec::new();
             take_split(&bytes, values.len(), at, values.len(), &mut read).expect("what was written");
             assert!(read.iter().zip(&values[at..]).all(|(a, b)| a.to_bits() == b.to_bits()));
-            for width in [1, 2, 4] {
-                let indices: Vec<u32> = (0..values.len() as u32).map(|index| index * 3 % 200).collect();
+            let entries: Vec<i64> = (0..200).map(|index| index * 7).collect();
+            for (width, step, gap) in [(1, 1, 0), (1, 1, 5), (2, 1, 0), (2, 2, 0), (4, 1, 3), (4, 1, 0)] {
+                // Places that rise, one after the other but for a gap.
+                let indices: Vec<u32> =
+                    (0..values.len() as u32).map(|index| (index + if index > 40 { gap } else { 0 }) * step).collect();
+                let indices: Vec<u32> = indices.into_iter().take_while(|index| *index < 200).collect();
+                let at = at.min(indices.len());
                 let mut bytes = Vec::new();
                 put_indices(&indices, width, &mut bytes);
                 let mut read = Vec::new();
-                take_indices(&bytes, at, indices.len(), &mut read).expect("what was written");
-                assert_eq!(read, indices[at..]);
+                take_entries(&bytes, at, indices.len(), &entries, &mut read).expect("what was written");
+                assert_eq!(read, indices[at..].iter().map(|index| entries[*index as usize]).collect::<Vec<_>>());
             }
         }
     }

@@ -4,20 +4,24 @@
 //! are read; which one a file has, its entry in the log says.
 
 use std::{
+    cell::{OnceCell, RefCell},
+    collections::VecDeque,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use orzo_model::{Point, Timestamp};
+use orzo_model::{Point, SeriesId, Timestamp};
+use parking_lot::Mutex;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::{
     data_file::{BLOCK_BYTES, DataFile, Wanted},
-    decode::{Cursor, ReadError, read_run},
+    decode::{Cursor, ReadError, Take, read_run},
     encode::Contents,
     file_index::FileIndex,
     format1::{self, Part},
+    pages::Pages,
 };
 use crate::{
     error::{At, StoreError},
@@ -46,33 +50,90 @@ impl Layout {
 pub(crate) struct Reader {
     path: PathBuf,
     entry: Arc<DataFile>,
-    file: Arc<dyn DiskFile>,
+    disk: Arc<dyn Disk>,
+    /// Open once something is read of it; pages that are kept need none of that.
+    file: OnceCell<Arc<dyn DiskFile>>,
     layout: Layout,
+    /// The last pieces that were read and checked, and where they begin: pages are smaller than blocks, so that one block
+    /// has several, of two columns in turn.
+    recent: RefCell<VecDeque<(u64, Bytes)>>,
+    /// Where pages are kept that may be asked for again.
+    pages: Option<Arc<Mutex<Pages>>>,
+    /// Whether it must not touch the disk.
+    in_memory: bool,
+    /// Where the last read ended, and the run there: the next one mostly goes on behind it.
+    reached: Option<(Cursor, usize)>,
 }
 
+/// Pieces that are kept by a reader.
+const RECENT_MAX: usize = 3;
+/// Larger pieces are not kept.
+const RECENT_BYTES_MAX: usize = 4 * BLOCK_BYTES;
+
 impl Reader {
-    /// Opens a file and reads where things are in it, unless that is known.
+    /// Opens a file and reads where things are in it, unless that is known; then it is opened when it is needed.
     pub(crate) fn open(
-        disk: &dyn Disk,
+        disk: &Arc<dyn Disk>,
         root: &Path,
         entry: &Arc<DataFile>,
         known: Option<Layout>,
     ) -> Result<Self, StoreError> {
         let path = root.join(&entry.path);
-        let file = disk.open(&path).at("open", &path)?;
-        let layout = match (known, entry.index_place) {
-            (Some(known), _) => known,
-            (None, Some((at, length))) => {
-                let bytes = read_checked(&path, entry, &*file, at, length as usize)?;
+        let (disk, file) = (disk.clone(), OnceCell::new());
+        if let Some(layout) = known {
+            return Ok(Self {
+                path,
+                entry: entry.clone(),
+                disk,
+                file,
+                layout,
+                recent: RefCell::default(),
+                pages: None,
+                in_memory: false,
+                reached: None,
+            });
+        }
+        let opened = disk.open(&path).at("open", &path)?;
+        let layout = match entry.index_place {
+            Some((at, length)) => {
+                let bytes = read_checked(&path, entry, &*opened, at, length as usize)?;
                 let index = FileIndex::decode(&bytes).map_err(|error| StoreError::damaged(&path, at, error))?;
                 if u64::from(index.rows()) != entry.rows {
                     return Err(StoreError::damaged(&path, at, "its index has another number of rows than the log"));
                 }
                 Layout::Index(Arc::new(index))
             }
-            (None, None) => Layout::Footer(Arc::new(read_footer(&path, entry, &*file)?)),
+            None => Layout::Footer(Arc::new(read_footer(&path, entry, &*opened)?)),
         };
-        Ok(Self { path, entry: entry.clone(), file, layout })
+        let file = OnceCell::from(opened);
+        let recent = RefCell::default();
+        let entry = entry.clone();
+        Ok(Self { path, entry, disk, file, layout, recent, pages: None, in_memory: false, reached: None })
+    }
+
+    /// Keeps nothing open and nothing in memory for the next read but where things are.
+    pub(crate) fn rest(&mut self) {
+        self.file = OnceCell::new();
+        self.recent.get_mut().clear();
+        self.reached = None;
+    }
+
+    fn file(&self) -> Result<&dyn DiskFile, StoreError> {
+        if let Some(file) = self.file.get() {
+            return Ok(&**file);
+        }
+        let opened = self.disk.open(&self.path).at("open", &self.path)?;
+        Ok(&**self.file.get_or_init(|| opened))
+    }
+
+    /// Keeps pages for those who read next.
+    pub(crate) fn keeping(self, pages: Arc<Mutex<Pages>>) -> Self {
+        Self { pages: Some(pages), ..self }
+    }
+
+    /// Fails with [`StoreError::NotInMemory`] where it would have to read from the disk.
+    pub(crate) fn in_memory(self) -> Self {
+        Self { in_memory: true, ..self }
     }
 
     /// Where things are, to keep for the next time.
@@ -80,27 +141,42 @@ impl Reader {
         &self.layout
     }
 
-    /// Calls `take` for every wanted row, sorted by series and time, until it answers `false`.
-    pub(crate) fn read(&self, wanted: &Wanted<'_>, take: &mut dyn FnMut(Point) -> bool) -> Result<(), StoreError> {
-        match &self.layout {
-            Layout::Footer(metadata) => self.read_by_footer(metadata, wanted, take),
-            Layout::Index(index) => self.read_by_index(index, wanted, take),
+    /// Hands every wanted row to `take`, sorted by series and time, until it answers `false`.
+    pub(crate) fn read(&mut self, wanted: &Wanted<'_>, take: &mut Take<'_>) -> Result<(), StoreError> {
+        match self.layout.clone() {
+            Layout::Footer(metadata) => self.read_by_footer(&metadata, wanted, take),
+            Layout::Index(index) => {
+                let (mut cursor, mut at) = self.reached.take().unwrap_or_else(|| (self.cursor(&index), 0));
+                let read = self.read_by_index(&index, (&mut cursor, &mut at), wanted, take);
+                self.reached = Some((cursor, at));
+                read
+            }
+        }
+    }
+
+    fn cursor(&self, index: &Arc<FileIndex>) -> Cursor {
+        let cursor = Cursor::new(index.clone());
+        match &self.pages {
+            Some(pages) => cursor.keeping(pages.clone(), self.entry.checksum),
+            None => cursor,
         }
     }
 
     fn read_by_index(
         &self,
-        index: &Arc<FileIndex>,
+        index: &FileIndex,
+        (cursor, reached): (&mut Cursor, &mut usize),
         wanted: &Wanted<'_>,
-        take: &mut dyn FnMut(Point) -> bool,
+        take: &mut Take<'_>,
     ) -> Result<(), StoreError> {
-        let mut cursor = Cursor::new(index.clone());
-        let mut at = 0;
+        let is_behind = |first: &SeriesId| index.run(*reached).is_some_and(|run| run.series <= first.0);
+        let mut at = if wanted.series.first().is_some_and(is_behind) { *reached } else { 0 };
         for series in wanted.series {
             at = index.find(series.0, at);
+            *reached = at;
             while let Some(run) = index.run(at).filter(|run| run.series == series.0) {
                 let goes_on =
-                    read_run(&mut cursor, &|at, length| self.piece(at, length), &run, wanted.first, wanted.last, take)
+                    read_run(cursor, &|at, length| self.piece(at, length), &run, wanted.first, wanted.last, take)
                         .map_err(|error| self.told(error))?;
                 if !goes_on {
                     return Ok(());
@@ -118,14 +194,14 @@ impl Reader {
         &self,
         metadata: &ParquetMetaData,
         wanted: &Wanted<'_>,
-        take: &mut dyn FnMut(Point) -> bool,
+        take: &mut Take<'_>,
     ) -> Result<(), StoreError> {
         let mut goes_on = true;
         for (index, group) in metadata.row_groups().iter().enumerate() {
             if format1::may_hold(group, wanted) {
                 let part = self.part(format1::group_range(group))?;
                 format1::read_group(&part, metadata, index, wanted, &mut |point| {
-                    goes_on = take(point);
+                    goes_on = take(point.series, &mut vec![point.timestamp.micros()], &mut vec![point.value]);
                     goes_on
                 })
                 .map_err(|error| StoreError::damaged(&self.path, part.start, error))?;
@@ -152,7 +228,24 @@ impl Reader {
     }
 
     fn piece(&self, at: u64, length: usize) -> Result<Bytes, StoreError> {
-        read_checked(&self.path, &self.entry, &*self.file, at, length)
+        if self.in_memory {
+            return Err(StoreError::NotInMemory);
+        }
+        let end = at + length as u64;
+        let mut recent = self.recent.borrow_mut();
+        if let Some((start, bytes)) =
+            recent.iter().find(|(start, bytes)| *start <= at && end <= start + bytes.len() as u64)
+        {
+            let skip = (at - start) as usize;
+            return Ok(bytes.slice(skip..skip + length));
+        }
+        let (start, bytes) = read_blocks(&self.path, &self.entry, self.file()?, at, length)?;
+        let skip = (at - start) as usize;
+        if bytes.len() <= RECENT_BYTES_MAX {
+            recent.truncate(RECENT_MAX - 1);
+            recent.push_front((start, bytes.clone()));
+        }
+        Ok(bytes.slice(skip..skip + length))
     }
 
     fn part(&self, (start, length): (u64, usize)) -> Result<Arc<Part>, StoreError> {
@@ -219,8 +312,12 @@ impl Stream {
             (State::Runs { next, cursor }, Layout::Index(index)) => {
                 if let Some(run) = index.run(*next) {
                     let reader = &self.reader;
-                    let mut take = |point| {
-                        out.push(point);
+                    let mut take = |series, times: &mut Vec<i64>, values: &mut Vec<f64>| {
+                        out.extend(times.iter().zip(values.iter()).map(|(time, value)| Point {
+                            series,
+                            timestamp: Timestamp::from_micros(*time),
+                            value: *value,
+                        }));
                         true
                     };
                     let (from, to) = (Timestamp::MIN, Timestamp::MAX);
@@ -272,6 +369,19 @@ fn read_checked(
     start: u64,
     length: usize,
 ) -> Result<Bytes, StoreError> {
+    let (from, bytes) = read_blocks(path, entry, file, start, length)?;
+    let skip = (start - from) as usize;
+    Ok(bytes.slice(skip..skip + length))
+}
+
+/// Reads and checks the blocks that a range touches; gives where they begin.
+fn read_blocks(
+    path: &Path,
+    entry: &DataFile,
+    file: &dyn DiskFile,
+    start: u64,
+    length: usize,
+) -> Result<(u64, Bytes), StoreError> {
     let end = start + length as u64;
     if end > entry.bytes {
         return Err(StoreError::damaged(path, start, "a range reaches behind the end"));
@@ -293,6 +403,5 @@ fn read_checked(
             return Err(StoreError::damaged(path, at, "the checksum of this block does not match"));
         }
     }
-    let skip = (start - from) as usize;
-    Ok(bytes.slice(skip..skip + length))
+    Ok((from, bytes))
 }

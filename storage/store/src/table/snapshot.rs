@@ -16,7 +16,7 @@ pub(crate) const WAL_APP: &str = "orzo.wal";
 /// `txn` of the newest file of tombstones.
 pub(crate) const TOMBSTONES_APP: &str = "orzo.tombstones";
 /// Layout of what the protocol leaves to us; a higher one is refused.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 /// The oldest layout that is still read.
 const FORMAT_MIN: u32 = 1;
 const FORMAT_KEY: &str = "orzo.format";
@@ -31,6 +31,8 @@ pub(crate) struct Snapshot {
     pub(crate) store_id: Uuid,
     /// Which columns the table has; files of earlier formats may be in it.
     pub(crate) format: u32,
+    /// Whether it has the column that only files of formats 1 and 2 have.
+    pub(crate) has_old_value: bool,
     /// The last sequence of the log that is in the files.
     pub(crate) covered: u64,
     /// Number of the file of tombstones; 0 is none.
@@ -47,24 +49,34 @@ pub(crate) struct Snapshot {
 pub(crate) fn first_actions(store_id: Uuid, now: Timestamp) -> Vec<Action> {
     vec![
         Action::Protocol(Protocol { min_reader_version: READER_VERSION, min_writer_version: WRITER_VERSION }),
-        Action::MetaData(metadata(store_id, now)),
+        Action::MetaData(metadata(store_id, now, false)),
     ]
 }
 
-/// What readers are told about the table.
-pub(crate) fn metadata(store_id: Uuid, now: Timestamp) -> MetaData {
+/// The column that files of formats 1 and 2 have for what [`OTHER_VALUE`] is now.
+pub(crate) const OLD_VALUE: &str = "value";
+/// Values that are no decimal number. Not called a value as such: a sum of it alone would be a wrong answer.
+pub(crate) const OTHER_VALUE: &str = "other_value";
+
+/// What readers are told about the table; with the column of old files if it has some.
+pub(crate) fn metadata(store_id: Uuid, now: Timestamp, has_old_files: bool) -> MetaData {
     let field = |name: &str, kind: &str, nullable: bool, comment: &str| {
         let metadata = if comment.is_empty() { serde_json::json!({}) } else { serde_json::json!({"comment": comment}) };
         serde_json::json!({"name": name, "type": kind, "nullable": nullable, "metadata": metadata})
     };
-    let schema = serde_json::json!({"type": "struct", "fields": [
+    let mut fields = vec![
         field("series", "long", false, ""),
         field("timestamp", "timestamp", false, ""),
-        field("value", "double", true, "null where number has it: read coalesce(value, number / divisor)"),
+        field(OTHER_VALUE, "double", true, "null where number has it: read coalesce(other_value, number / divisor)"),
         field("number", "long", true, "the value times divisor, exactly"),
         field("divisor", "double", true, "a power of ten"),
         field("day", "date", true, ""),
-    ]});
+    ];
+    if has_old_files {
+        let comment = "what old files have as other_value: read coalesce(value, other_value, number / divisor)";
+        fields.insert(2, field(OLD_VALUE, "double", true, comment));
+    }
+    let schema = serde_json::json!({"type": "struct", "fields": fields});
     MetaData {
         id: store_id.to_string(),
         name: "samples".to_owned(),
@@ -74,6 +86,13 @@ pub(crate) fn metadata(store_id: Uuid, now: Timestamp) -> MetaData {
         configuration: [(FORMAT_KEY.to_owned(), FORMAT.to_string())].into(),
         created_time: now.micros() / 1000,
     }
+}
+
+/// Whether readers are told of the column that only old files have.
+fn has_old_value(metadata: &MetaData) -> bool {
+    let schema: serde_json::Value = serde_json::from_str(&metadata.schema_string).unwrap_or_default();
+    let fields = schema["fields"].as_array();
+    fields.is_some_and(|fields| fields.iter().any(|field| field["name"] == OLD_VALUE))
 }
 
 /// The format that a table says it has.
@@ -87,7 +106,7 @@ impl Snapshot {
     pub(crate) fn first(path: &Path, version: u64, actions: Vec<Action>) -> Result<Self, StoreError> {
         let unknown = |reason: &str| StoreError::Format { path: path.to_owned(), reason: reason.to_owned() };
         let (mut head, mut rest) = (Vec::new(), Vec::new());
-        let (mut store_id, mut format) = (None, FORMAT);
+        let (mut store_id, mut format, mut old_value) = (None, FORMAT, false);
         for action in actions {
             match &action {
                 Action::Protocol(protocol) => {
@@ -99,6 +118,7 @@ impl Snapshot {
                 Action::MetaData(metadata) => {
                     format = format_of(metadata).ok_or_else(|| unknown("it was written by a newer version of Orzo"))?;
                     store_id = Uuid::parse_str(&metadata.id).ok();
+                    old_value = has_old_value(metadata);
                     head.push(action);
                 }
                 _ => rest.push(action),
@@ -106,7 +126,9 @@ impl Snapshot {
         }
         let store_id = store_id.ok_or_else(|| unknown("the table has no id"))?;
         let (files, removed) = (Vec::new(), BTreeMap::new());
-        let snapshot = Self { version, store_id, format, covered: 0, tombstones: 0, files, removed, head };
+        let has_old_value = old_value;
+        let snapshot =
+            Self { version, store_id, format, has_old_value, covered: 0, tombstones: 0, files, removed, head };
         snapshot.apply(path, version, &rest)
     }
 
@@ -135,9 +157,10 @@ impl Snapshot {
                 }
                 Action::MetaData(metadata)
                     if metadata.id == self.store_id.to_string()
-                        && format_of(metadata).is_some_and(|format| format > next.format) =>
+                        && format_of(metadata).is_some_and(|format| format >= next.format) =>
                 {
                     next.format = format_of(metadata).unwrap_or(next.format);
+                    next.has_old_value = has_old_value(metadata);
                     next.head.retain(|action| !matches!(action, Action::MetaData(_)));
                     next.head.push(action.clone());
                 }
@@ -149,6 +172,11 @@ impl Snapshot {
         }
         next.files.sort_by(|a, b| (a.generation, &a.path).cmp(&(b.generation, &b.path)));
         Ok(next)
+    }
+
+    /// Whether a file of an earlier format is in it.
+    pub(crate) fn has_old_files(&self) -> bool {
+        self.files.iter().any(|file| file.format < FORMAT)
     }
 
     /// Everything that a reader of this version needs, as one list.

@@ -1,6 +1,6 @@
 //! Directories that earlier builds wrote are opened by every later one, to the same points.
 //!
-//! `golden/format-1` was written on purpose with everything that a directory can have: several files of a day and a merged
+//! `golden/format-1` and `format-2` were written on purpose with everything that a directory can have: several files of a day and a merged
 //! one, a checkpoint, tombstones, replaced values, and a log that holds what is in no file.
 
 use std::path::Path;
@@ -9,15 +9,34 @@ use orzo_model::Rooms;
 
 use super::*;
 
-/// Rows that `format-1` holds: series, microseconds, bits of the value.
+/// Rows that they hold: series, microseconds, bits of the value.
 const FORMAT_1: &str = include_str!("golden/format-1.rows");
+const FORMAT_2: &str = include_str!("golden/format-2.rows");
 
-fn golden_rows() -> Vec<(u64, i64, u64)> {
+fn golden_rows(text: &str) -> Vec<(u64, i64, u64)> {
     let row = |line: &str| {
         let fields: Vec<&str> = line.split(' ').collect();
         (fields[0].parse().unwrap(), fields[1].parse().unwrap(), u64::from_str_radix(fields[2], 16).unwrap())
     };
-    FORMAT_1.lines().map(row).collect()
+    text.lines().map(row).collect()
+}
+
+/// The columns that readers of the newest version are told of.
+fn columns(directory: &Path) -> Vec<String> {
+    let mut commits: Vec<_> =
+        std::fs::read_dir(directory.join("samples/_delta_log")).unwrap().map(|e| e.unwrap().path()).collect();
+    commits.extend(std::fs::read_dir(directory.join("snapshots")).unwrap().map(|e| e.unwrap().path()));
+    commits.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    commits.sort_by_key(|path| path.file_name().map(std::ffi::OsStr::to_owned));
+    let of = |path: &std::path::PathBuf| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let schema =
+            lines.filter_map(|line| Some(line["metaData"]["schemaString"].as_str()?.to_owned())).next_back()?;
+        let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+        Some(schema["fields"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap().to_owned()).collect())
+    };
+    commits.iter().rev().find_map(of).expect("a schema")
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -35,8 +54,17 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn a_directory_of_format_1_is_opened_read_written_and_merged() {
+    open_read_write_and_merge("format-1", golden_rows(FORMAT_1)).await;
+}
+
+#[tokio::test]
+async fn a_directory_of_format_2_is_opened_read_written_and_merged() {
+    open_read_write_and_merge("format-2", golden_rows(FORMAT_2)).await;
+}
+
+async fn open_read_write_and_merge(name: &str, mut expected: Vec<(u64, i64, u64)>) {
     let directory = tempfile::tempdir().unwrap();
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tests/golden/format-1"), directory.path());
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tests/golden").join(name), directory.path());
     let settings = StoreSettings {
         directory: directory.path().to_owned(),
         disk_reserve_bytes: 0,
@@ -46,21 +74,27 @@ async fn a_directory_of_format_1_is_opened_read_written_and_merged() {
     let room = Rooms::new(&prometheus::Registry::new()).room("store");
     let clock = ManualClock::new(Timestamp::from_secs(START + 7200));
     let open = || Store::open(settings.clone(), room.clone(), clock.clone());
-    let mut expected = golden_rows();
     assert!(expected.len() > 20, "the fixture has rows");
     let series = [1, 2, 3, 4, 5, 6, 7];
 
     let store = open().await.expect("opens");
     assert_eq!(everything(&store, &series).await.expect("read"), expected);
     assert!(store.verify().await.expect("read").is_sound());
-    store.append(vec![point(7, 60, 0.1)]).await.expect("stored");
-    expected.extend(rows(&[point(7, 60, 0.1)]));
+    // Files of both kinds are there: readers are told of both columns.
+    assert_eq!(columns(directory.path()), ["series", "timestamp", "value", "other_value", "number", "divisor", "day"]);
+    let new = [point(7, 60, 0.1), point(7, 70, 1.0 / 3.0)];
+    store.append(new.to_vec()).await.expect("stored");
+    expected.extend(rows(&new));
+    expected.sort_unstable();
     store.close().await.expect("closed");
 
     let store = open().await.expect("opens again");
     assert_eq!(everything(&store, &series).await.expect("read"), expected);
+    let apart = store.files().len();
+    // From here on upkeep may merge them as well, before or after.
     clock.advance(Duration::from_secs(10 * 86_400));
-    assert!(store.compact().await.expect("merged") > 1, "old and new files become one");
+    store.compact().await.expect("merged");
+    assert!(store.files().len() < apart, "old and new files become one: {:?}", store.files());
     assert_eq!(everything(&store, &series).await.expect("read"), expected);
     store.checkpoint().await.expect("written");
     let report = store.verify().await.expect("read");
@@ -68,4 +102,10 @@ async fn a_directory_of_format_1_is_opened_read_written_and_merged() {
     store.close().await.expect("closed");
     let store = open().await.expect("opens from the checkpoint");
     assert_eq!(everything(&store, &series).await.expect("read"), expected);
+    // A single file of a day stays as it is; where none of the old ones is left the column goes with them.
+    let is_old = |file: &crate::FileStats| file.format < 3;
+    let has_old = store.files().iter().any(is_old);
+    let named_value = columns(directory.path()).contains(&"value".to_owned());
+    assert_eq!(named_value, has_old, "{:?}", store.files());
+    store.close().await.expect("closed");
 }

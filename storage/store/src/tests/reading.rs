@@ -3,13 +3,16 @@
 use std::{
     io,
     path::Path,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
 
 use super::*;
-use crate::files::{Disk, DiskFile, Entry, LockGuard};
+use crate::{
+    Reduce, Reduced,
+    files::{Disk, DiskFile, Entry, LockGuard},
+};
 
 /// A disk that counts what is read from it.
 #[derive(Clone)]
@@ -193,4 +196,93 @@ async fn the_last_point_of_a_live_series_reads_no_file() {
     assert_eq!(store.last(SeriesId(6)).await.unwrap().map(|last| last.value), Some(2.0));
     store.delete_series(&[SeriesId(6)]).await.unwrap();
     assert_eq!(store.last(SeriesId(6)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn several_threads_read_what_one_reads() {
+    let mut world = World::new();
+    world.settings.wal_segment_bytes = 1 << 16;
+    let store = world.open().await.expect("a store");
+    let series: Vec<u64> = (0..40).map(|number| number * 3).collect();
+    let points = |from: i64, value: f64| -> Vec<Point> {
+        series.iter().flat_map(|series| (from..from + 20).map(|at| point(*series, at, value + at as f64))).collect()
+    };
+    store.append(points(0, 0.5)).await.expect("durable");
+    store.flush().await.expect("in a file");
+    store.append(points(10, 100.5)).await.expect("durable");
+    store.flush().await.expect("in a file");
+    store.append(points(25, 200.5)).await.expect("durable");
+    let mut expected = std::collections::BTreeMap::new();
+    for point in [points(0, 0.5), points(10, 100.5), points(25, 200.5)].concat() {
+        expected.insert((point.series.0, point.timestamp.micros()), point.value.to_bits());
+    }
+    let expected: Vec<_> = expected.into_iter().map(|((series, at), value)| (series, at, value)).collect();
+    // The first read learns where things are, the second one knows how many there will be.
+    for _ in 0..2 {
+        assert_eq!(everything(&store, &series).await.expect("all"), expected);
+        assert_eq!(everything(&store, &series[..1]).await.expect("one"), expected[..45]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_reduced_while_it_is_read_is_what_is_read() {
+    let mut world = World::new();
+    world.settings.wal_segment_bytes = 1 << 16;
+    world.settings.scan_points_max = 700;
+    let store = world.open().await.expect("a store");
+    let series: Vec<SeriesId> = (0..30).map(|number| SeriesId(number * 3)).collect();
+    // More files than are kept open, the same times again in some, and points in the head.
+    for (round, from) in [0, 100, 10, 200, 150].into_iter().enumerate() {
+        let mut points = Vec::new();
+        for one in &series {
+            points.extend((from..from + 6).map(|at| point(one.0, at, (round * 1000) as f64 + at as f64)));
+        }
+        store.append(points).await.expect("durable");
+        if round < 4 {
+            store.flush().await.expect("in a file");
+        }
+    }
+    let all = (Timestamp::MIN, Timestamp::MAX);
+    assert!(store.scan_columns(&series, all.0, all.1).await.is_err(), "more than one answer may have");
+    let mut expected = Vec::new();
+    for one in &series {
+        let found = store.scan_columns(&[*one], all.0, all.1).await.expect("a series");
+        expected.extend(found.into_iter().map(|(series, columns)| {
+            let (points, bits) = (columns.times.len(), |time: &i64| f64::from_bits(*time as u64));
+            Reduced { series, points, values: columns.times.iter().map(bits).chain(columns.values.clone()).collect() }
+        }));
+    }
+    let whole: Arc<Reduce> = Arc::new(|| {
+        let bits = |time: &i64| f64::from_bits(*time as u64);
+        Box::new(move |columns| Some(columns.times.iter().map(bits).chain(columns.values.clone()).collect()))
+    });
+    // The first read learns where things are, the second one knows how many there will be.
+    for _ in 0..2 {
+        let reduced = store.scan_reduced(&series, all, 1000, 0, whole.clone()).await.expect("reduced");
+        assert_eq!(reduced, expected);
+    }
+    let error = store.scan_reduced(&series, all, 800, 0, whole.clone()).await.expect_err("too many");
+    assert!(matches!(error, StoreError::TooManyPoints { points_max: 800 }), "{error}");
+    // What is brief and in memory is read here, and gives the same.
+    let here = std::thread::current().id();
+    let threads: Arc<Reduce> =
+        Arc::new(move || Box::new(move |_| Some(vec![f64::from(u8::from(std::thread::current().id() == here))])));
+    for (brief, is_here) in [(1000, 1.0), (100, 0.0)] {
+        let reduced = store.scan_reduced(&series, all, 1000, brief, threads.clone()).await.expect("reduced");
+        assert!(reduced.iter().all(|one| one.values == [is_here]), "{brief}");
+    }
+    let reduced = store.scan_reduced(&series, all, 1000, 1000, whole).await.expect("reduced");
+    assert_eq!(reduced, expected);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let some: Arc<Reduce> = Arc::new({
+        let asked = asked.clone();
+        move || {
+            let asked = asked.clone();
+            Box::new(move |_| (asked.fetch_add(1, Ordering::Relaxed) < 5).then(Vec::new))
+        }
+    });
+    let error = store.scan_reduced(&series, all, 1000, 0, some).await.expect_err("stopped");
+    assert!(matches!(error, StoreError::Stopped), "{error}");
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    assert!(asked.load(Ordering::Relaxed) <= 5 + cores, "nobody goes on");
 }

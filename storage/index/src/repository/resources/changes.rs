@@ -28,6 +28,7 @@ impl Index {
         id: Uuid,
         change: &ResourceChange,
     ) -> Result<(Resource, bool), IndexError> {
+        let _change = self.change();
         let now = self.clock.now();
         let series = self.next_series(change.metrics.as_deref().map_or(0, count_new)).await?;
         let (resource, changed, detached) = transact!(self.database, |tx| {
@@ -78,6 +79,7 @@ impl Index {
         creator: &str,
         metrics: &[(String, MetricSource)],
     ) -> Result<Resource, IndexError> {
+        let _change = self.change();
         let series = self.next_series(count_new(metrics)).await?;
         let resource = transact!(self.database, |tx| {
             let (mut resource, _) = read_resource(tx, scope, "generic", id).await?;
@@ -95,6 +97,7 @@ impl Index {
 
     /// Removes a resource with its history; its metrics are marked deleted.
     pub async fn delete_resource(&self, scope: &Scope, resource_type: &str, id: Uuid) -> Result<(), IndexError> {
+        let _change = self.change();
         let now = self.clock.now();
         let deletions = transact!(self.database, |tx| {
             read_resource(tx, scope, resource_type, id).await?;
@@ -108,6 +111,7 @@ impl Index {
 
     /// Removes all resources that a search finds; how many. The search may not be empty.
     pub async fn delete_resources(&self, query: &ResourceQuery) -> Result<u64, IndexError> {
+        let _change = self.change();
         if query.filter.is_everything() {
             return Err(IndexError::refused(
                 "caution: the query can not be empty, or it will                   delete entire database",
@@ -169,6 +173,7 @@ impl Index {
     /// Ends resources (an event said so): sets `ended_at` where it is not set to an earlier or the same time. A time
     /// before the start becomes the start. How many changed.
     pub async fn end_resources(&self, ids: &[Uuid], ended_at: Timestamp) -> Result<u64, IndexError> {
+        let _change = self.change();
         let now = self.clock.now();
         let changed = transact!(self.database, |tx| {
             let mut changed = Vec::new();

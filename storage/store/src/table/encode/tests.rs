@@ -40,8 +40,12 @@ fn read_all(encoded: &Encoded) -> Vec<Point> {
     let (mut cursor, mut points) = (Cursor::new(index.clone()), Vec::new());
     for at in 0..index.runs_count() {
         let run = index.run(at).unwrap();
-        read_run(&mut cursor, &fetch, &run, Timestamp::MIN, Timestamp::MAX, &mut |point| {
-            points.push(point);
+        read_run(&mut cursor, &fetch, &run, Timestamp::MIN, Timestamp::MAX, &mut |series, times, values| {
+            points.extend(times.iter().zip(values).map(|(time, value)| Point {
+                series,
+                timestamp: Timestamp::from_micros(*time),
+                value: *value,
+            }));
             true
         })
         .unwrap();
@@ -137,8 +141,8 @@ fn one_series_of_many_is_two_small_reads() {
     let run = index.run(index.find(503, 0)).unwrap();
     let mut cursor = Cursor::new(index.clone());
     let mut found = 0;
-    read_run(&mut cursor, &fetch, &run, Timestamp::MIN, Timestamp::MAX, &mut |_| {
-        found += 1;
+    read_run(&mut cursor, &fetch, &run, Timestamp::MIN, Timestamp::MAX, &mut |_, times, _| {
+        found += times.len();
         true
     })
     .unwrap();
@@ -163,4 +167,34 @@ proptest! {
             rows.into_iter().map(|((series, time), value)| point(series, i64::from(time) * 1000, value)).collect();
         check(&points);
     }
+}
+
+/// Meters beside each other, and all of an instance's have its times, which are no whole steps.
+#[test]
+fn times_that_far_series_share_are_kept_about_once() {
+    let (instances, meters, points) = (60i64, 8u64, 288i64);
+    let mut seed = 7u64;
+    let mut jitter = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 40) as i64 % 4_000
+    };
+    let times: Vec<Vec<i64>> =
+        (0..instances).map(|_| (0..points).map(|at| at * 300_000_000 + jitter() * 1000).collect()).collect();
+    let rows = |meters: u64| -> Vec<Point> {
+        let series =
+            (0..meters).flat_map(|meter| times.iter().zip(0..).map(move |(times, one)| (meter << 40 | one, times)));
+        let point = |series, time: &i64| Point {
+            series: SeriesId(series),
+            timestamp: Timestamp::from_micros(*time),
+            value: 1.0,
+        };
+        series.flat_map(|(series, times)| times.iter().map(move |time| point(series, time))).collect()
+    };
+    let bytes = |rows: &[Point]| {
+        let mut encoder = Encoder::new().expect("an encoder");
+        encoder.push(rows).expect("in memory");
+        encoder.finish().expect("in memory").bytes.len()
+    };
+    let (one, all) = (bytes(&rows(1)), bytes(&rows(meters)));
+    assert!(all < one * 3, "{one} bytes for one meter, {all} for {meters}");
 }
