@@ -2,16 +2,42 @@
 //! resource). Out: a price, in decimals; nothing here is ever a binary fraction.
 //!
 //! [`HashMap`] is CloudKitty's rating module of that name, with its arithmetic to the last digit (`tests/differential/rating`
-//! compares the two). This crate does no input or output and knows no clock, no store and no API.
+//! compares the two). Rated usage is a [`RatedLine`]; where lines are kept, rules come from and usage is read are
+//! [`doors`]. [`RatingBook`] keeps the rules, with all their versions, and what rating has to remember, in a database.
+//! This crate knows no store of samples and no API.
 #![forbid(unsafe_code)]
 
+mod book;
 mod decimal;
+pub mod doors;
+pub mod expression;
+pub mod forecast;
 mod hashmap;
+pub mod line;
+pub mod metrics;
+pub mod price;
+pub mod processor;
 mod quantity;
+mod quote;
+pub mod segments;
 mod usage;
 
 pub use bigdecimal::BigDecimal;
+pub use book::{
+    BookError, COLLECTOR_DEFAULT, COST_PLACES, ClosedPeriod, CollectorMapping, LEVEL_PLACES, MODULES, Mapping,
+    MappingChange, MappingFilter, ModuleState, NewMapping, NewScope, NewThreshold, RatingBook, RuleChange,
+    RuleDocument, RuleField, RuleGroup, RuleService, RuleSet, SCOPE_KEY, ScopeChange, ScopeFilter, ScopeState, Task,
+    TaskFilter, Threshold, ThresholdChange, ThresholdFilter,
+};
 pub use decimal::{DecimalError, decimal};
+pub use doors::{
+    Ledger, LedgerError, LineFilter, LineStream, MemoryLedger, RuleSource, RuleSourceError, Rules, UsageReader,
+};
 pub use hashmap::{HashMap, Kind, PriceList, RuleError};
+pub use line::{COST_SCALE, LineKind, RatedLine, cost_of};
+pub use metrics::{MetricDefinition, Metrics, MetricsError, UsageKind};
+pub use price::{KINDS, PriceError, Prices};
+pub use processor::{Explanation, Mode, Processor, ProcessorError, RatingSettings, Report, RulesOf};
 pub use quantity::{Conversion, Mutation};
+pub use quote::{Quote, quote};
 pub use usage::{Usage, UsageError};

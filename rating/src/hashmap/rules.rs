@@ -33,25 +33,25 @@ pub struct RuleError {
 }
 
 /// The rules of all tenants.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct HashMap {
     services: Vec<Service>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Service {
     name: String,
     entries: Entries,
     fields: Vec<(String, Entries)>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Entries {
     mappings: Vec<Mapping>,
     thresholds: Vec<Threshold>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Mapping {
     /// Of a field: the value that it is for.
     value: Option<String>,
@@ -59,7 +59,7 @@ struct Mapping {
     entry: Entry,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Threshold {
     level: BigDecimal,
     whose: Whose,
