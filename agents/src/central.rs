@@ -123,6 +123,11 @@ impl CentralAgent {
             };
             self.room.took(pollster.meter, self.clock.monotonic().saturating_sub(started));
             self.note(pollster, asked.as_ref().err());
+            let now = self.clock.now();
+            match &asked {
+                Ok(samples) => self.room.note_passed([(pollster.meter, samples.len() as u64)], now),
+                Err(error) => self.room.note_failed([pollster.meter], &error.to_string(), now),
+            }
             complete &= match asked {
                 Ok(samples) => {
                     let part = format!("{}@{}", pollster.meter, interval.as_millis());

@@ -10,7 +10,7 @@ pub mod bench;
 use std::{sync::Arc, time::Duration};
 
 use orzo_hypervisor::{Hypervisor, HypervisorError};
-use orzo_model::{Room, Rooms, Sample, SampleSink, SharedClock, Timestamp};
+use orzo_model::{Room, Rooms, Sample, SampleSink, SharedClock, Timestamp, by_meter};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -96,6 +96,10 @@ impl ComputeAgent {
             };
             match self.poll(&pollsters, slot).await {
                 Ok(samples) => {
+                    // What gave nothing was polled as well.
+                    let mut counts = by_meter(&samples);
+                    pollsters.iter().for_each(|pollster| _ = counts.entry(pollster.meter).or_default());
+                    self.room.note_passed(counts, self.clock.now());
                     if std::mem::take(&mut silent) {
                         tracing::info!("the hypervisor answers again");
                     }
@@ -104,6 +108,8 @@ impl ComputeAgent {
                 }
                 Err(error) => {
                     self.slots.dropped("hypervisor silent", 1);
+                    let reason = format!("the hypervisor does not answer: {error}");
+                    self.room.note_failed(pollsters.iter().map(|one| one.meter), &reason, self.clock.now());
                     if !std::mem::replace(&mut silent, true) {
                         tracing::warn!(
                             error = &error as &dyn std::error::Error,

@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use orzo_model::{Rooms, SampleSink, SharedClock, Timestamp};
+use orzo_model::{Rooms, SampleSink, SharedClock, Timestamp, by_meter};
 use tokio_util::sync::CancellationToken;
 
 pub use self::meters::{HOST_METERS, HostContext};
@@ -132,7 +132,7 @@ impl HostAgent {
     }
 
     async fn poll_at(&self, schedule: Schedule, meters: BTreeSet<&'static str>, stop: CancellationToken) {
-        let slots = self.rooms.room("host.slots");
+        let (slots, room) = (self.rooms.room("host.slots"), self.rooms.room("host"));
         let mut ticker = Ticker::new("host", schedule, self.clock.clone(), slots.clone());
         // Use of the processors is a difference; the first slot has nothing to compare with and says nothing of it.
         let mut previous: Option<CpuTimes> = None;
@@ -148,12 +148,17 @@ impl HostAgent {
                     let mut made = samples(&reading, &context);
                     made.retain(|sample| meters.contains(sample.meter.as_str()));
                     previous = reading.cpu.or(previous);
+                    let mut counts = by_meter(&made);
+                    meters.iter().for_each(|meter| _ = counts.entry(*meter).or_default());
+                    room.note_passed(counts, self.clock.now());
                     let part = format!("{}", schedule.interval().as_secs());
                     self.send(made, slot, &part, &schedule, &stop).await;
                     slots.stored(1);
                 }
                 Err(error) => {
                     slots.dropped("not readable", 1);
+                    let reason = format!("this machine's figures cannot be read: {error}");
+                    room.note_failed(meters.iter().copied(), &reason, self.clock.now());
                     tracing::warn!(error = &error as &dyn std::error::Error, "cannot read this machine's figures");
                 }
             }

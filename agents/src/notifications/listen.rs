@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use orzo_bus::{Backoff, Delivery, QueueSpec, Subscription};
-use orzo_model::{Batch, Receipt, SinkError};
+use orzo_model::{Batch, Receipt, SinkError, by_meter};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -105,6 +105,7 @@ async fn settle(
         match decode(&delivery.message.body) {
             Ok(notification) => {
                 let translated = translate(&parts.definitions, settings, &notification);
+                parts.room.note_passed(by_meter(&translated.samples), parts.clock.now());
                 things += translated.len();
                 parts.room.received(translated.len() as u64);
                 for reason in &translated.dropped {

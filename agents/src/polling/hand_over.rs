@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use orzo_model::{Batch, Room, Sample, SampleSink, SharedClock, SinkError, Timestamp, sample_id};
+use orzo_model::{Batch, Room, Sample, SampleSink, SharedClock, SinkError, Timestamp, by_meter, sample_id};
 use tokio_util::sync::CancellationToken;
 
 /// Samples of one batch: some hundred KiB before compression, so that a batch is one message.
@@ -44,7 +44,9 @@ impl HandOver {
         let mut accepted = true;
         for (number, batch) in self.batches(samples, slot, part).into_iter().enumerate() {
             let count = batch.len() as u64;
+            let meters: Vec<String> = by_meter(&batch.samples).into_keys().map(str::to_owned).collect();
             if let Err(reason) = self.send_batch(batch, until, stop).await {
+                self.room.note_failed(meters.iter().map(String::as_str), &reason, self.clock.now());
                 tracing::error!(origin = self.origin, %slot, number, samples = count, reason, "samples are lost");
                 accepted = false;
             }
