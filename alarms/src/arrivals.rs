@@ -13,11 +13,11 @@ use tokio::sync::Notify;
 /// A letter box between the store's writers and the evaluator.
 #[derive(Default)]
 pub struct ArrivalBox {
-    /// A bit for each watched series.
+    /// A bit for each watched series, by its count.
     watched: RwLock<Vec<u64>>,
     /// At most one entry for each watched series.
     pending: Mutex<HashMap<SeriesId, Arrived>>,
-    /// The largest number of a series seen. Numbers are dense: a larger one is a series that was not there before.
+    /// The largest count of a series seen. Counts are dense: a larger one is a series that was not there before.
     newest_series: AtomicU64,
     has_events: AtomicBool,
     wake: Notify,
@@ -32,14 +32,14 @@ pub(crate) struct Arrived {
 
 impl Arrivals for ArrivalBox {
     fn points(&self, points: &[Point]) {
-        let Some(newest) = points.iter().map(|point| point.series.0).max() else { return };
+        let Some(newest) = points.iter().map(|point| point.series.count()).max() else { return };
         self.newest_series.fetch_max(newest, Ordering::Relaxed);
         let mut is_awaited = false;
         {
             let watched = self.watched.read();
             let is_watched = |series: SeriesId| {
-                let word = usize::try_from(series.0 / 64).ok().and_then(|word| watched.get(word));
-                word.is_some_and(|word| word & (1 << (series.0 % 64)) != 0)
+                let word = usize::try_from(series.count() / 64).ok().and_then(|word| watched.get(word));
+                word.is_some_and(|word| word & (1 << (series.count() % 64)) != 0)
             };
             let mut pending = None;
             for point in points.iter().filter(|point| is_watched(point.series)) {
@@ -62,19 +62,19 @@ impl Arrivals for ArrivalBox {
     }
 }
 
-/// Series beyond this number are not watched by bit; 128 MiB of bits would be too many.
+/// Series beyond this count are not watched by bit; 128 MiB of bits would be too many.
 const WATCHED_MAX: u64 = 1 << 30;
 
 impl ArrivalBox {
     /// From now on samples of this series are kept.
     pub(crate) fn watch(&self, series: impl IntoIterator<Item = SeriesId>) {
         let mut watched = self.watched.write();
-        for series in series.into_iter().filter(|series| series.0 < WATCHED_MAX) {
-            let word = (series.0 / 64) as usize;
+        for series in series.into_iter().filter(|series| series.count() < WATCHED_MAX) {
+            let word = (series.count() / 64) as usize;
             if watched.len() <= word {
                 watched.resize(word + 1, 0);
             }
-            watched[word] |= 1 << (series.0 % 64);
+            watched[word] |= 1 << (series.count() % 64);
         }
     }
 
@@ -118,6 +118,16 @@ mod tests {
         assert_eq!(taken[&SeriesId(3)], expected);
         assert!(arrivals.take().is_empty());
         assert_eq!(arrivals.newest_series(), 900);
+    }
+
+    #[test]
+    fn a_series_is_watched_whatever_its_meter_is_called() {
+        let arrivals = ArrivalBox::default();
+        let (cpu, memory) = (SeriesId::of_meter(3, b"cpu"), SeriesId::of_meter(4, b"memory.usage"));
+        arrivals.watch([cpu]);
+        arrivals.points(&[point(memory.0, 1), point(cpu.0, 2)]);
+        assert_eq!(arrivals.take().into_keys().collect::<Vec<_>>(), [cpu]);
+        assert_eq!(arrivals.newest_series(), 4, "counted, not by their whole numbers");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Who asks: from a credential in the request to a verified [`Caller`].
 //!
-//! Unless the settings say otherwise, two credentials are taken: `X-Auth-Token` (checked with the identity service) and `Authorization: Basic` (user and
-//! password, checked the same way; Gnocchi's own basic mode checks no password, this one does). Identity headers such as
+//! Unless the settings say otherwise, two credentials are taken: `X-Auth-Token` (checked with the identity service) and
+//! `Authorization: Basic` (user and password, or an application credential's id and secret, checked the same way; Gnocchi's
+//! own basic mode checks no password, this one does). Requests that only read also take a read token, as `X-Auth-Token`,
+//! `Authorization: Bearer` or as the password of the user `token`. Identity headers such as
 //! `X-User-Id` or `X-Roles` are never read: anyone can send them. The metric API can be set to take a name without a
 //! check ([`Credentials`]); no other face does. This file knows no endpoint and no policy.
 
@@ -10,11 +12,13 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use axum::extract::{ConnectInfo, FromRequestParts};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderName, header, request::Parts};
+use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 use ipnet::IpNet;
 use orzo_model::{Caller, Standing};
 use orzo_session::Session;
 use secrecy::{ExposeSecret, SecretString};
+
+use orzo_tokens::{ReadToken, TokenError};
 
 use crate::{SharedApi, problem::Problem};
 
@@ -99,7 +103,12 @@ pub(crate) enum Credential {
         /// Password.
         password: SecretString,
     },
+    /// A read token of our own.
+    ReadToken(SecretString),
 }
+
+/// The user name that goes with a read token as password.
+const READ_TOKEN_USER: &str = "token";
 
 /// Longer than any token or password that the identity service takes; what is longer is not even asked about.
 const CREDENTIAL_BYTES_MAX: usize = 4096;
@@ -108,14 +117,24 @@ const CREDENTIAL_BYTES_MAX: usize = 4096;
 pub(crate) fn credential(headers: &HeaderMap) -> Option<Credential> {
     let text = |name: &str| headers.get(name)?.to_str().ok().filter(|t| t.len() <= CREDENTIAL_BYTES_MAX);
     if let Some(token) = text("x-auth-token").map(str::trim).filter(|token| !token.is_empty()) {
-        return Some(Credential::Token(token.to_owned().into()));
+        let secret = SecretString::from(token.to_owned());
+        return Some(match orzo_tokens::is_read_token(token) {
+            true => Credential::ReadToken(secret),
+            false => Credential::Token(secret),
+        });
     }
     let (scheme, encoded) = text(header::AUTHORIZATION.as_str())?.trim().split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") && orzo_tokens::is_read_token(encoded.trim()) {
+        return Some(Credential::ReadToken(encoded.trim().to_owned().into()));
+    }
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
     let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (user, password) = decoded.split_once(':')?;
+    if user == READ_TOKEN_USER && orzo_tokens::is_read_token(password) {
+        return Some(Credential::ReadToken(password.to_owned().into()));
+    }
     (!user.is_empty()).then(|| Credential::Password { user: user.to_owned(), password: password.to_owned().into() })
 }
 
@@ -135,19 +154,29 @@ impl FromRequestParts<SharedApi> for Asker {
                 let name = trusted.name(&parts.headers, peer).ok_or_else(Problem::unauthorized)?;
                 Ok(Self(Caller::named(&name, Standing::Name)))
             }
-            taken => verify(&parts.headers, taken, api).await,
+            taken => {
+                let only_reads = parts.extensions.get::<TakesReadTokens>().is_some_and(|takes| (takes.0)(parts));
+                verify(&parts.headers, taken, only_reads.then_some(peer), api).await
+            }
         }
     }
 }
+
+/// Marks the requests of a face, or of some of its routes, that take read tokens: those of which this says that they only
+/// read. Nowhere else are they worth anything.
+#[derive(Clone)]
+pub(crate) struct TakesReadTokens(pub(crate) fn(&Parts) -> bool);
 
 /// Marks the requests of the face that takes the credentials of the settings.
 #[derive(Clone)]
 pub(crate) struct TakesSetCredentials;
 
-/// Checks a request's token or password; `taken` is the face's setting.
+/// Checks a request's token or password; `taken` is the face's setting. `reader` is the address of who sends a request
+/// that only reads, which takes read tokens too.
 pub(crate) async fn verify(
     headers: &HeaderMap,
     taken: Option<&Credentials>,
+    reader: Option<Option<SocketAddr>>,
     api: &SharedApi,
 ) -> Result<Asker, Problem> {
     let credential = credential(headers).ok_or_else(Problem::unauthorized)?;
@@ -157,6 +186,7 @@ pub(crate) async fn verify(
     let answer = match &credential {
         Credential::Token(token) => api.session.by_token(token.expose_secret()).await,
         Credential::Password { user, password } => api.session.by_password(user, password.expose_secret()).await,
+        Credential::ReadToken(token) => return by_read_token(token, reader, api).await,
     };
     match answer {
         Ok(Some(caller)) => Ok(Asker(caller)),
@@ -164,6 +194,53 @@ pub(crate) async fn verify(
         Err(error) => {
             tracing::warn!(%error, "a request waits for the identity service");
             Err(Problem::unavailable("the identity service does not answer"))
+        }
+    }
+}
+
+async fn by_read_token(
+    token: &SecretString,
+    reader: Option<Option<SocketAddr>>,
+    api: &SharedApi,
+) -> Result<Asker, Problem> {
+    let Some(peer) = reader else {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "a read token only reads, and not everything"));
+    };
+    let Some(book) = &api.tokens else { return Err(Problem::unauthorized()) };
+    let address = peer.map(|peer| peer.ip().to_canonical().to_string()).unwrap_or_default();
+    match book.check(token.expose_secret(), &address).await {
+        Ok(Some(token)) => Ok(Asker(reader_of(&token))),
+        Ok(None) => Err(Problem::unauthorized()),
+        Err(error) => Err(problem_of(&error)),
+    }
+}
+
+/// Who a read token stands for: somebody who reads in its project, or everywhere as an operator does.
+fn reader_of(token: &ReadToken) -> Caller {
+    let roles: &[&str] = if token.all_projects { &["admin", "reader"] } else { &["reader"] };
+    Caller {
+        user_id: token.user_id.clone(),
+        user_name: token.name.clone(),
+        project_id: Some(token.project_id.clone()),
+        project_name: None,
+        user_domain_id: None,
+        roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        standing: if token.all_projects { Standing::Everywhere } else { Standing::Project },
+    }
+}
+
+/// How trouble with read tokens is told.
+pub(crate) fn problem_of(error: &TokenError) -> Problem {
+    match error {
+        TokenError::Name | TokenError::Expired { .. } => Problem::bad(error.to_string()),
+        TokenError::TooMany => Problem::new(StatusCode::FORBIDDEN, error.to_string()),
+        TokenError::Guessing { wait } => Problem {
+            retry_after_s: Some(wait.as_secs().max(1)),
+            ..Problem::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
+        },
+        TokenError::Database(_) => {
+            tracing::warn!(error = error as &dyn std::error::Error, "a request waits for the book of tokens");
+            Problem::unavailable(error.to_string())
         }
     }
 }
@@ -179,6 +256,7 @@ mod tests {
             None => "none".to_owned(),
             Some(Credential::Token(token)) => format!("token {}", token.expose_secret()),
             Some(Credential::Password { user, password }) => format!("{user} {}", password.expose_secret()),
+            Some(Credential::ReadToken(token)) => format!("read {}", token.expose_secret()),
         }
     }
 
@@ -192,6 +270,14 @@ mod tests {
         assert_eq!(read("authorization", "basic ???"), "none");
         assert_eq!(read("authorization", "basic OnB3"), "none", "no user");
         assert_eq!(read("x-user-id", "admin"), "none");
+        for (name, value) in [
+            ("x-auth-token", "orzo_a"),
+            ("authorization", "Bearer orzo_a"),
+            ("authorization", "Basic dG9rZW46b3J6b19h"),
+        ] {
+            assert_eq!(read(name, value), "read orzo_a", "{name}: {value}");
+        }
+        assert_eq!(read("authorization", "Basic YWRtaW46b3J6b19h"), "admin orzo_a", "a password as good as any");
         assert_eq!(read("x-auth-token", &"x".repeat(CREDENTIAL_BYTES_MAX + 1)), "none");
     }
 

@@ -181,7 +181,9 @@ fn number(word: &str) -> Option<Value> {
     word.parse::<f64>().ok().and_then(Number::from_f64).map(Value::Number)
 }
 
+/// The last part stands first, as in Gnocchi: of several that are wrong, it is the one that is told.
 fn joined(operator: &str, mut parts: Vec<Value>) -> Value {
+    parts.reverse();
     if parts.len() == 1 { parts.remove(0) } else { json!({operator: parts}) }
 }
 
@@ -196,13 +198,13 @@ mod tests {
             ("a=1", json!({"=": {"a": 1}})),
             ("a = -1.5", json!({"=": {"a": -1.5}})),
             ("flavor_id!=\"1\"", json!({"!=": {"flavor_id": "1"}})),
-            ("nm like 'x%' and size>2", json!({"and": [{"like": {"nm": "x%"}}, {">": {"size": 2}}]})),
+            ("nm like 'x%' and size>2", json!({"and": [{">": {"size": 2}}, {"like": {"nm": "x%"}}]})),
             (
                 "not (flavor_id!=\"1\" and memory>=24)",
-                json!({"not": {"and": [{"!=": {"flavor_id": "1"}}, {">=": {"memory": 24}}]}}),
+                json!({"not": {"and": [{">=": {"memory": 24}}, {"!=": {"flavor_id": "1"}}]}}),
             ),
-            ("a=1 or b=2 and c=3", json!({"or": [{"=": {"a": 1}}, {"and": [{"=": {"b": 2}}, {"=": {"c": 3}}]}]})),
-            ("a=1 ∨ b=2 ∨ c≠3", json!({"or": [{"=": {"a": 1}}, {"=": {"b": 2}}, {"≠": {"c": 3}}]})),
+            ("a=1 or b=2 and c=3", json!({"or": [{"and": [{"=": {"c": 3}}, {"=": {"b": 2}}]}, {"=": {"a": 1}}]})),
+            ("a=1 ∨ b=2 ∨ c≠3", json!({"or": [{"≠": {"c": 3}}, {"=": {"b": 2}}, {"=": {"a": 1}}]})),
             ("ended_at = null", json!({"=": {"ended_at": null}})),
             ("on eq True", json!({"eq": {"on": true}})),
             ("id=90d58eea-70d7-4294-a49a-170dcdf44c3c", json!({"=": {"id": "90d58eea-70d7-4294-a49a-170dcdf44c3c"}})),

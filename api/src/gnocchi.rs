@@ -38,6 +38,15 @@ pub(crate) fn outside(routes: Router) -> Router {
     Router::new().route("/healthcheck", get(crate::health::healthcheck)).fallback_service(routes)
 }
 
+/// Whether a request changes nothing, so that a read token is enough: what is asked by `GET`, and the questions that come
+/// as `POST` because they have a body.
+pub(crate) fn only_reads(parts: &http::request::Parts) -> bool {
+    let path = parts.uri.path();
+    let is_question =
+        path == "/v1/aggregates" || ["/v1/search/", "/v1/aggregation/"].iter().any(|folder| path.starts_with(folder));
+    parts.method.is_safe() || (parts.method == http::Method::POST && is_question)
+}
+
 /// The routes below the mount, in the order of Gnocchi's documentation.
 pub(crate) fn router() -> Router<SharedApi> {
     Router::new()

@@ -45,7 +45,7 @@ pub enum MetricsAccess {
     /// busy a cloud is, which is nobody else's business.
     #[default]
     Loopback,
-    /// Only operators (admin or service), by token or password.
+    /// Only operators (admin or service), by token or password, or by a read token for all projects.
     Operators,
     /// Anyone who can connect; for a port that only the monitoring network reaches.
     Everyone,
@@ -99,7 +99,7 @@ async fn told(readiness: &dyn Readiness) -> Response {
 async fn metrics(State(api): State<SharedApi>, request: Request) -> Result<Response, Problem> {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     if !may_read(api.settings.metrics_access, peer, request.headers()) {
-        let authenticate::Asker(caller) = authenticate::verify(request.headers(), None, &api).await?;
+        let authenticate::Asker(caller) = authenticate::verify(request.headers(), None, Some(peer), &api).await?;
         policy::operator(&caller)?;
     }
     counted(&api.rooms)

@@ -1,4 +1,5 @@
-//! Points in the forms that other monitoring systems send: Prometheus remote write 1.0 and 2.0, InfluxDB line protocol.
+//! Points in the forms that other monitoring systems send: Prometheus remote write 1.0 and 2.0, InfluxDB line protocol,
+//! OpenTelemetry (OTLP).
 //!
 //! Bodies come in; out come series and samples that borrow from them. Sizes that a body declares are held against the
 //! limits here before any memory is taken for them. This room knows no series numbers, no store and no tenant.
@@ -8,8 +9,10 @@ use http::StatusCode;
 use crate::problem::Problem;
 
 pub(crate) mod admission;
+pub(crate) mod histograms;
 pub(crate) mod labelled;
 pub(crate) mod line_protocol;
+pub(crate) mod otlp;
 pub(crate) mod protobuf;
 pub(crate) mod remote_write;
 pub(crate) mod snappy;
@@ -19,6 +22,9 @@ pub(crate) mod snappy;
 pub(crate) const DECODED_BYTES_MAX: usize = 32 << 20;
 /// Samples of one request: their points take 24 bytes each and must fit one record of the log.
 pub(crate) const SAMPLES_MAX: usize = 500_000;
+
+/// Exemplars of one request; Prometheus sends some hundreds.
+pub(crate) const EXEMPLARS_MAX: usize = 10_000;
 
 /// Why a body cannot be taken. Nothing of it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,6 +16,7 @@ use tower::ServiceExt;
 
 mod aodh;
 mod authenticate;
+mod backups;
 mod batches;
 mod cors;
 mod events;
@@ -26,26 +27,40 @@ mod health;
 mod influx;
 mod ingest;
 mod offered;
+mod otlp;
+mod page;
 mod parameters;
 mod policy;
 mod problem;
 mod prometheus;
+mod rating;
+pub mod remote;
 mod request;
+mod sql;
+mod store;
 #[cfg(test)]
 mod tests;
 mod watch;
 mod wire;
 
 pub use authenticate::{AuthenticationUnavailable, Authenticator, Credentials, TrustedHeader};
+pub use backups::{BackupMaker, BackupState};
 pub use batches::BatchDoor;
 pub use health::{MetricsAccess, Readiness, RoomState, health_alone};
+pub use page::{KnownMeter, Pipeline, Quarantined};
 pub use policy::{Policies, PolicyError};
+pub use prometheus::targets::{TargetView, Targets};
+pub use rating::{Exports, RatingParts, ScheduleError, SummaryError, summary_by_project};
+pub use sql::{SqlAnswer, SqlForm, SqlRefusal, SqlRefusalKind, SqlRunner};
 
 /// What an operator can set.
 #[derive(Clone, Debug)]
 pub struct ApiSettings {
     /// The URL that clients use, if it is not the one in their `Host` header (behind a proxy that ends TLS).
     pub public_url: Option<url::Url>,
+    /// The identity service's URL (`https://keystone.example.org/v3`) for the page's log-in; `None` if it is this
+    /// server's own.
+    pub identity_url: Option<url::Url>,
     /// Where Gnocchi's root is mounted.
     pub metric_path: String,
     /// Who may do what in the metric API.
@@ -75,6 +90,7 @@ impl Default for ApiSettings {
     fn default() -> Self {
         Self {
             public_url: None,
+            identity_url: None,
             metric_path: "/metric".to_owned(),
             policies: Arc::new(Policies::default()),
             credentials: Credentials::Identity,
@@ -102,6 +118,10 @@ pub struct ApiParts {
     pub prometheus: Option<Arc<dyn orzo_alarms::InstantQueries>>,
     /// Checks credentials; a [`orzo_session::Session`] in production.
     pub session: Arc<dyn Authenticator>,
+    /// Read tokens; `None`: there are none.
+    pub tokens: Option<Arc<orzo_tokens::TokenBook>>,
+    /// What is scraped; `None`: nothing.
+    pub targets: Option<Arc<dyn Targets>>,
     /// Where everything is counted; [`router`] registers a counter in its registry, so call it once per registry.
     pub rooms: Rooms,
     /// Tells the time.
@@ -112,6 +132,14 @@ pub struct ApiParts {
     pub readiness: Arc<dyn Readiness>,
     /// Where agents' batches go; `None` closes that door.
     pub batches: Option<BatchDoor>,
+    /// Makes backups; `None` closes that door.
+    pub backups: Option<Arc<dyn BackupMaker>>,
+    /// What is known of the rooms before this one; `None` leaves that out of the page.
+    pub pipeline: Option<Arc<dyn Pipeline>>,
+    /// Rules and rated lines; `None` leaves the rating API answering 503.
+    pub rating: Option<RatingParts>,
+    /// Runs SQL over everything, for administrators; `None` closes that door.
+    pub sql: Option<Arc<dyn SqlRunner>>,
 }
 
 /// The parts, as handlers share them.
@@ -123,13 +151,21 @@ pub(crate) struct Api {
     /// Test notices and dry runs under way at once: each holds a connection to wherever a tenant said.
     pub(crate) alarm_tests: tokio::sync::Semaphore,
     pub(crate) session: Arc<dyn Authenticator>,
+    pub(crate) tokens: Option<Arc<orzo_tokens::TokenBook>>,
+    pub(crate) targets: Option<Arc<dyn Targets>>,
     pub(crate) rooms: Rooms,
     pub(crate) room: Room,
     pub(crate) clock: SharedClock,
     pub(crate) settings: ApiSettings,
     pub(crate) readiness: Arc<dyn Readiness>,
     pub(crate) batches: Option<BatchDoor>,
+    pub(crate) backups: Option<Arc<dyn BackupMaker>>,
+    pub(crate) pipeline: Option<Arc<dyn Pipeline>>,
+    pub(crate) rating: Option<RatingParts>,
+    pub(crate) sql: Option<Arc<dyn SqlRunner>>,
     pub(crate) ingest: prometheus::Ingest,
+    /// Queries that were parsed lately.
+    pub(crate) expressions: orzo_promql::Expressions,
 }
 
 impl Api {
@@ -161,12 +197,20 @@ const ALARM_TESTS_MAX: usize = 8;
 pub(crate) const EVENT_MOUNT: &str = "/event";
 /// Where Aodh's root is mounted.
 pub(crate) const ALARMING_MOUNT: &str = "/alarming";
+/// Where CloudKitty's root is mounted.
+pub(crate) const RATING_MOUNT: &str = "/rating";
 /// Where Prometheus' API is mounted.
 pub(crate) const PROMETHEUS_MOUNT: &str = "/prometheus";
 /// Where InfluxDB's write API is mounted.
 pub(crate) const INFLUX_MOUNT: &str = "/influxdb";
+/// Where OpenTelemetry's metrics are taken.
+pub(crate) const OTLP_MOUNT: &str = "/otlp";
 /// Where the agents' door is mounted.
 pub(crate) const COLLECTOR_MOUNT: &str = "/collector";
+/// Where operators look after the store.
+pub(crate) const STORE_MOUNT: &str = "/store";
+/// Where SQL is asked, below it `sql`.
+pub(crate) const SQL_MOUNT: &str = "/v1";
 /// Where evaluators elsewhere ask.
 pub(crate) const WATCH_MOUNT: &str = "/watch";
 
@@ -184,19 +228,35 @@ pub fn router(parts: ApiParts) -> Router {
         prometheus: parts.prometheus,
         alarm_tests: tokio::sync::Semaphore::new(ALARM_TESTS_MAX),
         session: parts.session,
+        tokens: parts.tokens,
+        targets: parts.targets,
         rooms: parts.rooms,
         clock: parts.clock,
         settings: parts.settings,
         readiness: parts.readiness,
         batches: parts.batches,
+        backups: parts.backups,
+        pipeline: parts.pipeline,
+        rating: parts.rating,
+        sql: parts.sql,
         ingest: prometheus::Ingest::default(),
+        expressions: orzo_promql::Expressions::default(),
     });
     let mut router = front.face("health", health::router().with_state(api.clone()));
+    router = router.merge(front.face("page", page::router().with_state(api.clone())));
     let metric_path = api.settings.metric_path.clone();
     let faces = [
-        (metric_path.as_str(), "metric", gnocchi::router().layer(axum::Extension(authenticate::TakesSetCredentials))),
+        (STORE_MOUNT, "store", store::router().merge(backups::router(api.backups.as_ref()))),
+        (
+            metric_path.as_str(),
+            "metric",
+            gnocchi::router()
+                .layer(axum::Extension(authenticate::TakesSetCredentials))
+                .layer(reads_of(gnocchi::only_reads)),
+        ),
         (ALARMING_MOUNT, "alarming", aodh::router()),
-        (EVENT_MOUNT, "event", events::router()),
+        (RATING_MOUNT, "rating", rating::router()),
+        (EVENT_MOUNT, "event", events::router().layer(reads_of(|parts| parts.method.is_safe()))),
         (COLLECTOR_MOUNT, "collector", batches::router(api.batches.is_some())),
         (WATCH_MOUNT, "watch", watch::router()),
     ];
@@ -218,14 +278,32 @@ pub fn router(parts: ApiParts) -> Router {
         router = router.nest_service(mount, face);
     }
     // These have their own forms of answers and errors, whatever a client says that it accepts.
-    let plain = [(PROMETHEUS_MOUNT, "prometheus", prometheus::router()), (INFLUX_MOUNT, "influxdb", influx::router())];
+    let plain = [
+        (PROMETHEUS_MOUNT, "prometheus", prometheus::router()),
+        (INFLUX_MOUNT, "influxdb", influx::router()),
+        (OTLP_MOUNT, "otlp", otlp::router()),
+        (otlp::GRPC_MOUNT, "otlp", otlp::grpc_router()),
+        (SQL_MOUNT, "sql", sql::router(api.sql.as_ref())),
+    ];
     for (mount, name, routes) in plain {
         let routes = routes.fallback(front::no_route).method_not_allowed_fallback(front::no_method);
-        let face = front.face(name, routes.with_state(api.clone())).map_request(|mut request: Request| {
+        let face = front.face(name, routes.with_state(api.clone())).map_request(move |mut request: Request| {
             front::make_path_normal(&mut request);
+            if mount == PROMETHEUS_MOUNT {
+                prometheus::name_project(&mut request);
+            }
             request
+        });
+        let face = face.map_response(move |response| match mount == PROMETHEUS_MOUNT {
+            true => prometheus::in_envelope(response),
+            false => response,
         });
         router = router.nest_service(mount, face);
     }
     router
+}
+
+/// Lets a face's requests of which `only_reads` is true take read tokens.
+fn reads_of(only_reads: fn(&http::request::Parts) -> bool) -> axum::Extension<authenticate::TakesReadTokens> {
+    axum::Extension(authenticate::TakesReadTokens(only_reads))
 }

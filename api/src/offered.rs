@@ -34,12 +34,6 @@ impl Offered {
         self.room.dropped("repeated", count);
     }
 
-    /// So many are left out on purpose.
-    pub(crate) fn left_out(&mut self, reason: &str, count: u64) {
-        let count = self.take(count);
-        self.room.dropped(reason, count);
-    }
-
     /// All that is left is refused.
     pub(crate) fn refused_all(mut self, reason: &str) {
         self.refused(reason, self.waiting);

@@ -84,7 +84,7 @@ impl Policies {
             return Scope::All;
         }
         let creator = caller.creator();
-        if caller.standing != Standing::Project {
+        if !caller.has_projects() {
             let own = self.rules.decides(action, caller, Target::Fields(&[("creator", &creator)]));
             return if own { Scope::Creator(creator) } else { Scope::Nothing };
         }
@@ -113,7 +113,7 @@ pub(crate) fn admin(caller: &Caller) -> Result<(), Problem> {
 
 /// Anybody with a project: what is made without one belongs to nobody, and nobody but an operator would see it again.
 pub(crate) fn has_project(caller: &Caller) -> Result<(), Problem> {
-    let is_someone = caller.project_id.is_some() || caller.standing != Standing::Project;
+    let is_someone = caller.project_id.is_some() || !caller.has_projects();
     allow(is_someone || caller.is_admin() || caller.is_service())
 }
 

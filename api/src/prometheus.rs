@@ -1,5 +1,7 @@
 //! Prometheus' faces: remote write 1.0 and 2.0 here, the questions in the files below.
 //!
+//! The same is below `/project/ID` for one project only. What only reads takes read tokens.
+//!
 //! Series belong to the caller's project, whoever the caller is. A 204 means durable. Answers and their headers are
 //! those of Prometheus' remote write specification and HTTP API. This file knows no store.
 
@@ -15,7 +17,7 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use orzo_labels::LabelIndex;
-use orzo_model::Caller;
+use orzo_model::{Caller, Standing};
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
@@ -35,11 +37,16 @@ use crate::{
 };
 
 mod about;
+mod chunks;
 mod federate;
+mod parts;
 pub(crate) mod query;
-mod remote_read;
+pub(crate) mod remote_read;
 mod rules;
 mod series;
+pub(crate) mod targets;
+mod tokens;
+pub(crate) mod wire;
 
 /// Bodies up to this size are read on the thread that received them: handing them over costs more.
 const READ_HERE_BYTES_MAX: usize = 1 << 20;
@@ -69,8 +76,18 @@ impl Ingest {
 }
 
 pub(crate) fn router() -> Router<SharedApi> {
-    Router::new()
+    reading()
+        .layer(crate::reads_of(|_| true))
         .route("/api/v1/write", post(write))
+        .route("/api/v1/otlp/v1/metrics", post(crate::otlp::export))
+        .route("/api/v1/admin/tsdb/delete_series", post(series::delete).put(series::delete))
+        .route("/tokens", get(tokens::list).post(tokens::create))
+        .route("/tokens/{id}", axum::routing::delete(tokens::revoke))
+}
+
+/// What changes nothing, so that a read token is enough for it.
+fn reading() -> Router<SharedApi> {
+    Router::new()
         .route("/api/v1/read", post(remote_read::read))
         .route("/api/v1/query", get(query::instant).post(query::instant))
         .route("/api/v1/query_range", get(query::range).post(query::range))
@@ -81,13 +98,12 @@ pub(crate) fn router() -> Router<SharedApi> {
         .route("/api/v1/series", get(series::series).post(series::series))
         .route("/api/v1/labels", get(series::labels).post(series::labels))
         .route("/api/v1/label/{name}/values", get(series::values))
-        .route("/api/v1/admin/tsdb/delete_series", post(series::delete).put(series::delete))
         .route("/api/v1/rules", get(rules::rules))
         .route("/api/v1/alerts", get(rules::alerts))
         .route("/api/v1/alertmanagers", get(about::alertmanagers))
-        .route("/api/v1/targets", get(about::targets))
-        .route("/api/v1/targets/metadata", get(about::targets_metadata))
-        .route("/api/v1/scrape_pools", get(about::scrape_pools))
+        .route("/api/v1/targets", get(targets::targets))
+        .route("/api/v1/targets/metadata", get(targets::targets_metadata))
+        .route("/api/v1/scrape_pools", get(targets::scrape_pools))
         .route("/api/v1/status/buildinfo", get(about::build))
         .route("/api/v1/status/config", get(about::configuration))
         .route("/api/v1/status/flags", get(about::flags))
@@ -112,10 +128,15 @@ impl IntoResponse for Refused {
         let kind = match self.0.status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => "unavailable",
             status if status.is_server_error() => "internal",
+            StatusCode::UNAUTHORIZED => "unauthorized",
+            StatusCode::FORBIDDEN => "forbidden",
+            StatusCode::NOT_FOUND => "not_found",
             _ => "bad_data",
         };
+        let named = || self.0.status.canonical_reason().unwrap_or("refused").to_lowercase();
         let text = match &self.0.description {
-            Value::String(text) => text.clone(),
+            Value::String(text) if !text.is_empty() => text.clone(),
+            Value::String(_) | Value::Null => named(),
             other => other.to_string(),
         };
         let body = Json(json!({"status": "error", "errorType": kind, "error": text}));
@@ -125,6 +146,18 @@ impl IntoResponse for Refused {
         }
         response
     }
+}
+
+/// What is refused before a handler is asked (no credential, no such path, too much at once) in this API's own form.
+pub(crate) fn in_envelope(response: Response) -> Response {
+    let Some(problem) = response.extensions().get::<Problem>() else { return response };
+    let mut told = Refused(problem.clone()).into_response();
+    for (name, value) in response.headers() {
+        if *name != header::CONTENT_TYPE && *name != header::CONTENT_LENGTH {
+            told.headers_mut().insert(name.clone(), value.clone());
+        }
+    }
+    told
 }
 
 /// The project whose series a caller writes and reads.
@@ -146,8 +179,53 @@ impl FromRequestParts<SharedApi> for Sender {
         {
             parts.headers.insert(TOKEN_HEADER, token);
         }
-        Asker::from_request_parts(parts, api).await.map(|Asker(caller)| Self(caller))
+        let Asker(caller) = Asker::from_request_parts(parts, api).await?;
+        match parts.extensions.get::<OnlyProject>() {
+            None => Ok(Self(caller)),
+            Some(OnlyProject(project)) => {
+                within(caller, project).map(Self).ok_or_else(|| Problem::missing(format!("the project {project}")))
+            }
+        }
     }
+}
+
+/// The project that a request's path names: `/project/ID/api/v1/...` is about nothing else.
+#[derive(Clone)]
+struct OnlyProject(String);
+
+/// Longer than any id of a project.
+const PROJECT_BYTES_MAX: usize = 64;
+
+/// Takes the project out of the path, if it names one.
+pub(crate) fn name_project(request: &mut Request) {
+    let named = || {
+        let (project, rest) = request.uri().path().strip_prefix("/project/")?.split_once('/')?;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let is_id = !project.is_empty() && project.len() <= PROJECT_BYTES_MAX && project.bytes().all(is_plain);
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        let uri = format!("/{rest}{query}").parse::<http::Uri>().ok().filter(|_| is_id)?;
+        Some((OnlyProject(project.to_owned()), uri))
+    };
+    if let Some((project, uri)) = named() {
+        *request.uri_mut() = uri;
+        request.extensions_mut().insert(project);
+    }
+}
+
+/// The caller in one project only: its own, or any for an operator, who then sees what a member of it would. Nobody else
+/// hears whether there is such a project.
+fn within(caller: Caller, project: &str) -> Option<Caller> {
+    let is_own = caller.project_id.as_deref() == Some(project);
+    if !is_own && !caller.is_admin() {
+        return None;
+    }
+    Some(Caller {
+        project_id: Some(project.to_owned()),
+        project_name: caller.project_name.filter(|_| is_own),
+        roles: caller.roles.into_iter().filter(|role| role != "admin").collect(),
+        standing: if caller.standing == Standing::Everywhere { Standing::Project } else { caller.standing },
+        ..caller
+    })
 }
 
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-auth-token");
@@ -246,6 +324,9 @@ pub(crate) fn refused_whole(api: &SharedApi, error: &IngestError) -> Problem {
     error.clone().into()
 }
 
+/// Bytes of a body for each sample, seldom less: memory for its points is taken once.
+const SAMPLE_BYTES: usize = 160;
+
 fn read(
     api: &SharedApi,
     labels: &LabelIndex,
@@ -256,17 +337,21 @@ fn read(
     let mut buffer = api.ingest.buffer();
     let outcome = snappy::decode_into(body, &mut buffer).and_then(|()| {
         let mut labelled = Labelled::default();
+        let native = labels.project(&orzo_query::book_of(project));
         let (project, limits) = (labels.project(project), labels.settings().set);
-        let known = project.known();
+        let (known, native) = (project.known(), native.known());
+        labelled.points.known.reserve(buffer.len() / SAMPLE_BYTES);
         match message {
             Message::V1 => {
                 // Nothing in 1.0 says when a counter began.
                 let nothing = Beginnings::default();
-                remote_write::read_v1(&buffer, |one| labelled.take(one, &known, &limits, &nothing))?;
+                let find = |labels: &[u8]| known.look_up(labels);
+                remote_write::read_v1(&buffer, find, |one| labelled.take(one, &known, &native, &limits, &nothing))?;
+                remote_write::read_metadata_v1(&buffer, |name, about| labelled.describe(name, about))?;
             }
             Message::V2 => {
                 let beginnings = api.ingest.beginnings.read();
-                remote_write::read_v2(&buffer, |one| labelled.take(one, &known, &limits, &beginnings))?;
+                remote_write::read_v2(&buffer, |one| labelled.take(one, &known, &native, &limits, &beginnings))?;
             }
         }
         Ok(labelled)
@@ -278,6 +363,8 @@ fn read(
 /// What was written of a request.
 pub(crate) struct Written {
     pub(crate) samples: u64,
+    pub(crate) histograms: u64,
+    pub(crate) exemplars: u64,
     pub(crate) series: Vec<Option<orzo_model::SeriesId>>,
     /// Why something was not, and how it is told.
     pub(crate) problem: Option<Problem>,
@@ -296,7 +383,8 @@ impl Written {
             }
             None => status.into_response(),
         };
-        for (name, count) in [("samples", self.samples), ("histograms", 0), ("exemplars", 0)] {
+        for (name, count) in [("samples", self.samples), ("histograms", self.histograms), ("exemplars", self.exemplars)]
+        {
             let name = HeaderName::try_from(format!("x-prometheus-remote-write-{name}-written"));
             if let Ok(name) = name {
                 response.headers_mut().insert(name, HeaderValue::from(count));
@@ -308,21 +396,34 @@ impl Written {
 
 /// Keeps what was read, and counts it.
 pub(crate) async fn keep(api: &SharedApi, project: &str, labelled: Labelled) -> Result<Written, Problem> {
-    let Labelled { points, samples, zeros, exemplars, refused, first_refusal, .. } = labelled;
-    let mut offered = Offered::new(&api.room, samples + zeros + exemplars);
+    let Labelled { points, samples, zeros, exemplars, exemplars_refused, refused, first_refusal, .. } = labelled;
+    // A histogram counts as the points that it becomes.
+    let (histograms, words) = (points.native.histograms, points.native.words());
+    let mut offered = Offered::new(&api.room, samples + zeros + words + exemplars);
     for (reason, count) in &refused {
         offered.refused(reason, *count);
     }
-    offered.left_out("exemplars are not kept", exemplars);
+    for (reason, count) in &exemplars_refused {
+        offered.refused(reason, *count);
+    }
+    let exemplars = (points.exemplars.len() + points.native.exemplars.len()) as u64;
     // On an error the rest counts as given back.
     let receipt = api.engine.write_labelled(project, points).await?;
     if let Some(refusal) = &receipt.refusal {
         offered.refused(refusal.reason(), receipt.refused);
     }
+    offered.refused("no such series", exemplars - receipt.exemplars);
     offered.repeated(receipt.repeated);
-    offered.stored(receipt.stored);
-    let written = (receipt.stored + receipt.repeated).saturating_sub(zeros);
-    let mut problem = first_refusal.map(Problem::bad);
+    offered.stored(receipt.stored + receipt.exemplars);
+    if receipt.metadata_refused > 0 {
+        api.room.received(receipt.metadata_refused);
+        api.room.refused("too many names with metadata", receipt.metadata_refused);
+    }
+    offered.refused("delta out of order", receipt.deltas_late);
+    let written = (receipt.stored + receipt.repeated).saturating_sub(zeros + words - receipt.words_refused);
+    let histograms = histograms - receipt.histograms_refused;
+    let late = (receipt.deltas_late > 0).then(|| "a delta came after a later one of its series".to_owned());
+    let mut problem = first_refusal.or(late).map(Problem::bad);
     if let Some(refusal) = receipt.refusal {
         // What may be taken later is sent again; that the rest is then there twice changes nothing.
         let later = Problem {
@@ -331,7 +432,7 @@ pub(crate) async fn keep(api: &SharedApi, project: &str, labelled: Labelled) -> 
         };
         problem = Some(if refusal.is_retryable() { later } else { Problem::bad(refusal.to_string()) });
     }
-    Ok(Written { samples: written, series: receipt.series, problem })
+    Ok(Written { samples: written, histograms, exemplars: receipt.exemplars, series: receipt.series, problem })
 }
 
 /// New series are counted by the minute.

@@ -71,6 +71,11 @@ pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     content_type(headers).as_deref() == Some("application/json")
 }
 
+/// Whether the body is of one of these media types.
+pub(crate) fn is_any(headers: &HeaderMap, types: &[&str]) -> bool {
+    content_type(headers).is_some_and(|own| types.contains(&own.as_str()))
+}
+
 /// The media type of the body, lower case, without its parameters.
 fn content_type(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;

@@ -14,11 +14,21 @@ use crate::{tests::house::House, wire};
 
 mod access;
 mod alarming;
+mod annotations;
 mod client;
 mod house;
 mod ingest;
+mod leaks;
 mod limits;
+mod native;
+mod otlp;
+mod page;
 mod promql;
+mod rating;
+mod remembered;
+mod sql;
+mod store;
+mod tokens;
 mod watch;
 
 #[derive(Deserialize)]

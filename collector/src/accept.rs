@@ -9,7 +9,8 @@ use std::{
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use orzo_model::{
-    Batch, Event, Measure, MeasureReader, ReadError, Receipt, Room, Rooms, Sample, SampleSink, SharedClock, SinkError,
+    Batch, Event, Measure, MeasureReader, ReadError, Receipt, RefusedSample, Room, Rooms, Sample, SampleSink,
+    SharedClock, SinkError, by_meter,
 };
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -133,7 +134,11 @@ impl CollectorCore {
         let Batch { id, origin, samples, events } = batch;
         let turn = self.hasher.hash_one(&origin) as usize % TURNS;
         let _turn = self.turns[turn].lock().await;
-        let mut sifted = sift(samples, events, self.clock.now(), &self.limits);
+        let now = self.clock.now();
+        let mut sifted = sift(samples, events, now, &self.limits);
+        for (reason, sample) in std::mem::take(&mut sifted.examples) {
+            self.room.note_refused(reason.as_str(), sample, now);
+        }
         let refused = sifted.refused.values().sum::<u64>();
         let repeated = self.drop_repeats(&mut sifted);
         let fresh = (sifted.samples.len() + sifted.events.len()) as u64;
@@ -150,9 +155,12 @@ impl CollectorCore {
             derived_count = derived.samples.len() as u64;
             let mut samples = sifted.samples;
             samples.extend(derived.samples);
+            let seen: Vec<(String, u64)> =
+                by_meter(&samples).into_iter().map(|(meter, count)| (meter.to_owned(), count)).collect();
             let started = self.clock.monotonic();
             receipt = self.sink.accept(Batch { id, origin, samples, events: sifted.events }).await?;
             self.room.took("sink", self.clock.monotonic().saturating_sub(started));
+            self.room.note_passed(seen.iter().map(|(meter, count)| (meter.as_str(), *count)), now);
             self.remember(ids, derived.newest);
         }
         let (own, made) = share(receipt, fresh, derived_count);
@@ -190,12 +198,23 @@ struct Sifted {
     samples: Vec<Sample>,
     events: Vec<Event>,
     refused: BTreeMap<Refusal, u64>,
+    /// Some of the refused samples, for whoever looks for them.
+    examples: Vec<(Refusal, RefusedSample)>,
+}
+
+/// Refused samples of one batch that are remembered by name; a batch with more is all wrong in the same way.
+const EXAMPLES_MAX: usize = 64;
+
+/// Longer names are why a sample is refused; their beginning says which it was.
+fn beginning(text: &str) -> String {
+    text.chars().take(check::NAME_MAX).collect()
 }
 
 fn sift(samples: Vec<Sample>, events: Vec<Event>, now: orzo_model::Timestamp, limits: &Limits) -> Sifted {
     let mut refused: BTreeMap<Refusal, u64> = BTreeMap::new();
     // Samples of one poll share their metadata; each map is judged once.
     let mut judged_maps: HashMap<usize, Result<(), Refusal>> = HashMap::new();
+    let mut examples = Vec::new();
     let mut passes = |verdict: Result<(), Refusal>| match verdict {
         Ok(()) => true,
         Err(reason) => {
@@ -209,11 +228,22 @@ fn sift(samples: Vec<Sample>, events: Vec<Event>, now: orzo_model::Timestamp, li
             let address = Arc::as_ptr(&sample.metadata) as usize;
             let mut metadata =
                 || *judged_maps.entry(address).or_insert_with(|| check::check_metadata(&sample.metadata));
-            passes(check::check_sample(sample, now, limits).and_then(|()| metadata()))
+            let verdict = check::check_sample(sample, now, limits).and_then(|()| metadata());
+            if let Err(reason) = verdict
+                && examples.len() < EXAMPLES_MAX
+            {
+                let refused = RefusedSample {
+                    meter: beginning(&sample.meter),
+                    resource_id: beginning(&sample.resource_id),
+                    project_id: sample.project_id.as_deref().map(beginning),
+                };
+                examples.push((reason, refused));
+            }
+            passes(verdict)
         })
         .collect();
     let events = events.into_iter().filter(|event| passes(check::check_event(event, now, limits))).collect();
-    Sifted { samples, events, refused }
+    Sifted { samples, events, refused, examples }
 }
 
 /// Shares the sink's receipt between what came in and what was derived; the sink does not say which was which, but a

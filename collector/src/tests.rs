@@ -239,6 +239,12 @@ async fn one_wrong_sample_does_not_cost_the_others() {
     assert_eq!(house.core().accept(batch).await.unwrap(), receipt(2, 0, 4));
     let balance = house.balance("collector");
     assert_eq!((balance.received, balance.stored, balance.refused), (6, 2, 4));
+    // Whose they were is remembered, too.
+    let mut refused: Vec<_> =
+        house.rooms.refused_lately().into_iter().map(|one| (one.reason, one.last.meter)).collect();
+    refused.sort();
+    let wanted = [("meter name", "memory/usage"), ("timestamp in the future", "cpu"), ("value not finite", "cpu")];
+    assert_eq!(refused, wanted.map(|(reason, meter)| (reason, meter.to_owned())));
     house.assert_conserved();
 }
 

@@ -58,29 +58,33 @@ fn read(body: &[u8], keeps_labels: bool) -> Result<Found, Problem> {
     let body = snappy::decode(body)?;
     let mut found = Found::default();
     let mut problem = None;
-    remote_write::read_v1(&body, |series| {
-        let labels = remote_write::labels_of(series.labels)?;
-        if series.samples.is_empty() {
-            return Ok(());
-        }
-        let label = |name: &str| labels.iter().find(|(label, _)| *label == name).map(|(_, value)| *value);
-        let Some(name) = label("__name__") else {
-            problem.get_or_insert_with(|| Problem::bad("a series has no label `__name__`"));
-            return Ok(());
-        };
-        let (job, instance) = (label("job").unwrap_or("none"), label("instance").unwrap_or("none"));
-        let metric = if keeps_labels { full_name(name, &labels) } else { name.to_owned() };
-        let measures = series.samples.iter().map(|sample| Measure {
-            timestamp: Timestamp::from_micros(sample.at_ms.saturating_mul(1000)),
-            value: sample.value,
-        });
-        let attributes: Map<String, Value> = [("instance", instance), ("job", job)]
-            .map(|(name, value)| (name.to_owned(), value.into()))
-            .into_iter()
-            .collect();
-        found.add(format!("{job}@{instance}"), attributes, metric, measures);
-        Ok(())
-    })?;
+    remote_write::read_v1(
+        &body,
+        |_| None,
+        |series| {
+            let labels = remote_write::labels_of(series.labels)?;
+            if series.samples.is_empty() {
+                return Ok(());
+            }
+            let label = |name: &str| labels.iter().find(|(label, _)| *label == name).map(|(_, value)| *value);
+            let Some(name) = label("__name__") else {
+                problem.get_or_insert_with(|| Problem::bad("a series has no label `__name__`"));
+                return Ok(());
+            };
+            let (job, instance) = (label("job").unwrap_or("none"), label("instance").unwrap_or("none"));
+            let metric = if keeps_labels { full_name(name, &labels) } else { name.to_owned() };
+            let measures = series.samples.iter().map(|sample| Measure {
+                timestamp: Timestamp::from_micros(sample.at_ms.saturating_mul(1000)),
+                value: sample.value,
+            });
+            let attributes: Map<String, Value> = [("instance", instance), ("job", job)]
+                .map(|(name, value)| (name.to_owned(), value.into()))
+                .into_iter()
+                .collect();
+            found.add(format!("{job}@{instance}"), attributes, metric, measures);
+            Ok(())
+        },
+    )?;
     match problem {
         Some(problem) => Err(problem),
         None => Ok(found),

@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use orzo_labels::{KnownSeries, LabelSets, SetLimits};
-use orzo_model::{Point, SeriesId, Timestamp};
-use orzo_query::LabelledPoints;
+use orzo_model::{Exemplar, MetricMetadata, SeriesId, Timestamp};
+use orzo_promql::Histogram;
+use orzo_query::{LabelledPoints, LabelledTarget};
 
 use super::{
-    IngestError,
-    remote_write::{Incoming, labels_of},
+    EXEMPLARS_MAX, IngestError, SAMPLES_MAX,
+    remote_write::{Incoming, RawExemplar, labels_of},
 };
 
 /// Series whose beginnings are remembered, so that a counter's zero is written once and not with every sample.
@@ -47,7 +48,10 @@ pub(crate) struct Labelled {
     pub(crate) samples: u64,
     /// Points that a counter's beginning made, which no sender counts.
     pub(crate) zeros: u64,
+    /// Exemplars that came.
     pub(crate) exemplars: u64,
+    /// Those that are not kept, by reason; a sender is not told, as by Prometheus, since nothing is counted by them.
+    pub(crate) exemplars_refused: BTreeMap<&'static str, u64>,
     /// Samples and histograms refused, by reason.
     pub(crate) refused: BTreeMap<&'static str, u64>,
     /// Why the first of them was, for people.
@@ -55,39 +59,46 @@ pub(crate) struct Labelled {
     /// Beginnings of known series, and of new ones by their set.
     pub(crate) begun: Vec<(SeriesId, i64)>,
     pub(crate) new_begun: Vec<(usize, i64)>,
-}
-
-/// Where the points of a series go.
-#[derive(Clone, Copy)]
-enum Target {
-    Known(SeriesId),
-    New(usize),
+    /// Where each new set stands: a body has many samples of a series, and its labels are written once.
+    new_places: HashMap<Box<[u8]>, usize>,
+    /// The same of histograms.
+    new_native: HashMap<Box<[u8]>, usize>,
 }
 
 impl Labelled {
     /// Takes one series.
     pub(crate) fn take(
         &mut self,
-        incoming: Incoming<'_>,
+        mut incoming: Incoming<'_>,
         known: &KnownSeries<'_>,
+        native: &KnownSeries<'_>,
         limits: &SetLimits,
         beginnings: &Beginnings,
     ) -> Result<(), IngestError> {
-        self.exemplars += incoming.exemplars;
-        if incoming.histograms > 0 {
-            self.refuse("native histogram", incoming.histograms, || "native histograms are not kept".to_owned());
+        self.exemplars += incoming.exemplars.len() as u64 + incoming.exemplars_beyond;
+        self.leave_out_exemplars("too many exemplars", incoming.exemplars_beyond);
+        if let Some((name, about)) = incoming.metadata.take() {
+            self.describe(name, about);
         }
-        self.samples += incoming.samples.len() as u64 + incoming.histograms;
-        if incoming.samples.is_empty() {
+        self.samples += incoming.samples.len() as u64;
+        if !incoming.histograms.is_empty() {
+            self.take_histograms(&incoming, native, limits)?;
+        }
+        if incoming.samples.is_empty() && incoming.exemplars.is_empty() {
             return Ok(());
         }
-        let target = match known.look_up(incoming.labels) {
-            Some(series) => Target::Known(series),
+        let target = match incoming.series.or_else(|| known.look_up(incoming.labels)) {
+            Some(series) => LabelledTarget::Known(series),
             None => {
                 let mut labels = labels_of(incoming.labels)?;
+                if incoming.samples.is_empty() {
+                    self.attach_to_found(&mut labels, &incoming, known, native, limits);
+                    return Ok(());
+                }
                 match self.place(&mut labels, known, limits) {
                     Ok(target) => target,
                     Err(refusal) => {
+                        self.leave_out_exemplars("no such series", incoming.exemplars.len() as u64);
                         self.refuse(refusal.reason(), incoming.samples.len() as u64, || refusal.to_string());
                         return Ok(());
                     }
@@ -101,7 +112,113 @@ impl Labelled {
                 None => self.refuse("time out of range", 1, || format!("{} ms is not a time", sample.at_ms)),
             }
         }
+        for raw in incoming.exemplars {
+            self.attach(Some(target), exemplar_of(raw), false);
+        }
         Ok(())
+    }
+
+    /// Exemplars that came alone make no series: they belong to one of numbers or of histograms that there is.
+    fn attach_to_found(
+        &mut self,
+        labels: &mut Vec<(&str, &str)>,
+        incoming: &Incoming<'_>,
+        known: &KnownSeries<'_>,
+        native: &KnownSeries<'_>,
+        limits: &SetLimits,
+    ) {
+        let numbers = found_in(&self.new_places, labels, known, limits);
+        let (target, is_native) = match numbers {
+            Some(target) => (Some(target), false),
+            None => (found_in(&self.new_native, labels, native, limits), true),
+        };
+        for raw in incoming.exemplars {
+            self.attach(target, exemplar_of(raw), is_native);
+        }
+    }
+
+    fn take_histograms(
+        &mut self,
+        incoming: &Incoming<'_>,
+        native: &KnownSeries<'_>,
+        limits: &SetLimits,
+    ) -> Result<(), IngestError> {
+        let mut labels = labels_of(incoming.labels)?;
+        for raw in incoming.histograms {
+            let at = at_millis(raw.at_ms).map(|at| at.micros());
+            self.take_histogram(&mut labels, at, raw.histogram.clone(), native, limits)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a native histogram; labels as of any series, the time in microseconds and a whole millisecond.
+    pub(crate) fn take_histogram(
+        &mut self,
+        labels: &mut Vec<(&str, &str)>,
+        at_micros: Option<i64>,
+        histogram: Result<Histogram, &'static str>,
+        native: &KnownSeries<'_>,
+        limits: &SetLimits,
+    ) -> Result<Option<LabelledTarget>, IngestError> {
+        let words = histogram.and_then(|one| orzo_query::words(&one).ok_or("a histogram has too many buckets"));
+        let taken = match (words, at_micros) {
+            (Err(reason), _) => Err(("native histogram", reason.to_owned())),
+            (_, None) => Err(("time out of range", "a histogram's time is out of range".to_owned())),
+            (Ok(words), Some(at)) => {
+                let place = place_in(&mut self.points.native.new, &mut self.new_native, labels, native, limits);
+                place.map(|target| (target, at, words)).map_err(|refusal| (refusal.reason(), refusal.to_string()))
+            }
+        };
+        match taken {
+            Ok((target, at, words)) => {
+                self.points.native.push(target, Timestamp::from_micros(at), &words);
+                // Each word is a point of the log's one record.
+                if self.points.native.words() + self.samples > SAMPLES_MAX as u64 {
+                    return Err(IngestError::TooManySamples);
+                }
+                Ok(Some(target))
+            }
+            Err((reason, text)) => {
+                self.samples += 1;
+                self.refuse(reason, 1, || text);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes an exemplar of a series, or says why not: `None` is a time that is none, `Some(None)` labels too long.
+    /// `is_native` says that the target is one of the series of histograms.
+    pub(crate) fn attach(
+        &mut self,
+        target: Option<LabelledTarget>,
+        exemplar: Option<Option<Exemplar>>,
+        is_native: bool,
+    ) {
+        let list = if is_native { &mut self.points.native.exemplars } else { &mut self.points.exemplars };
+        match (target, exemplar) {
+            (None, _) => self.leave_out_exemplars("no such series", 1),
+            (_, None) => self.leave_out_exemplars("exemplar without a time", 1),
+            (_, Some(None)) => self.leave_out_exemplars("exemplar too long", 1),
+            (Some(_), _) if list.len() >= EXEMPLARS_MAX => {
+                self.leave_out_exemplars("too many exemplars", 1);
+            }
+            (Some(target), Some(Some(exemplar))) => list.push((target, exemplar)),
+        }
+    }
+
+    fn leave_out_exemplars(&mut self, reason: &'static str, count: u64) {
+        if count > 0 {
+            *self.exemplars_refused.entry(reason).or_default() += count;
+        }
+    }
+
+    /// Takes what a series' or a family's name means.
+    pub(crate) fn describe(&mut self, name: &str, about: MetricMetadata) {
+        let family = about.family(name);
+        // Each series of a family says the same.
+        if self.points.metadata.get(family) != Some(&about) && !family.is_empty() {
+            self.points.metadata.insert(family.to_owned(), about);
+        }
     }
 
     /// Takes one point of a series whose labels are text already.
@@ -112,15 +229,45 @@ impl Labelled {
         value: f64,
         known: &KnownSeries<'_>,
         limits: &SetLimits,
-    ) {
+    ) -> Option<LabelledTarget> {
+        let (target, at) = self.target_of(labels, at_micros, known, limits)?;
+        self.push(target, at, value);
+        Some(target)
+    }
+
+    /// Takes what was added to a series since its last point.
+    pub(crate) fn take_delta(
+        &mut self,
+        labels: &mut Vec<(&str, &str)>,
+        at_micros: Option<i64>,
+        value: f64,
+        known: &KnownSeries<'_>,
+        limits: &SetLimits,
+    ) -> Option<LabelledTarget> {
+        let (target, at) = self.target_of(labels, at_micros, known, limits)?;
+        self.points.deltas.push((target, at, value));
+        Some(target)
+    }
+
+    fn target_of(
+        &mut self,
+        labels: &mut Vec<(&str, &str)>,
+        at_micros: Option<i64>,
+        known: &KnownSeries<'_>,
+        limits: &SetLimits,
+    ) -> Option<(LabelledTarget, Timestamp)> {
         self.samples += 1;
         let at = at_micros.filter(|at| (Timestamp::MIN.micros()..=Timestamp::MAX.micros()).contains(at));
         let Some(at) = at else {
-            return self.refuse("time out of range", 1, || "a line's time is out of range".to_owned());
+            self.refuse("time out of range", 1, || "a line's time is out of range".to_owned());
+            return None;
         };
         match self.place(labels, known, limits) {
-            Ok(target) => self.push(target, Timestamp::from_micros(at), value),
-            Err(refusal) => self.refuse(refusal.reason(), 1, || refusal.to_string()),
+            Ok(target) => Some((target, Timestamp::from_micros(at))),
+            Err(refusal) => {
+                self.refuse(refusal.reason(), 1, || refusal.to_string());
+                None
+            }
         }
     }
 
@@ -136,39 +283,69 @@ impl Labelled {
         labels: &mut Vec<(&str, &str)>,
         known: &KnownSeries<'_>,
         limits: &SetLimits,
-    ) -> Result<Target, orzo_labels::Refusal> {
-        let new: &mut LabelSets = &mut self.points.new;
-        new.push(labels, limits)?;
-        let place = new.len() - 1;
-        Ok(match known.look_up(new.get(place)) {
-            Some(series) => {
-                new.pop();
-                Target::Known(series)
-            }
-            None => Target::New(place),
-        })
+    ) -> Result<LabelledTarget, orzo_labels::Refusal> {
+        place_in(&mut self.points.new, &mut self.new_places, labels, known, limits)
     }
 
-    fn push(&mut self, target: Target, timestamp: Timestamp, value: f64) {
-        match target {
-            Target::Known(series) => self.points.known.push(Point { series, timestamp, value }),
-            Target::New(place) => self.points.new_points.push((place, timestamp, value)),
-        }
+    fn push(&mut self, target: LabelledTarget, timestamp: Timestamp, value: f64) {
+        self.points.push(target, timestamp, value);
     }
 
     /// A counter that says when it began was 0 then.
-    fn begin(&mut self, target: Target, incoming: &Incoming<'_>, beginnings: &Beginnings) {
+    fn begin(&mut self, target: LabelledTarget, incoming: &Incoming<'_>, beginnings: &Beginnings) {
         let Some(created_ms) = incoming.created_ms else { return };
         let is_before = incoming.samples.iter().all(|sample| created_ms < sample.at_ms);
         let Some(at) = at_millis(created_ms).filter(|_| is_before) else { return };
         match target {
-            Target::Known(series) if beginnings.knows(series, created_ms) => return,
-            Target::Known(series) => self.begun.push((series, created_ms)),
-            Target::New(place) => self.new_begun.push((place, created_ms)),
+            LabelledTarget::Known(series) if beginnings.knows(series, created_ms) => return,
+            LabelledTarget::Known(series) => self.begun.push((series, created_ms)),
+            LabelledTarget::New(place) => self.new_begun.push((place, created_ms)),
         }
         self.zeros += 1;
         self.push(target, at, 0.0);
     }
+}
+
+/// Finds a set by its labels, whatever their order, or puts it among new ones.
+fn place_in(
+    new: &mut LabelSets,
+    places: &mut HashMap<Box<[u8]>, usize>,
+    labels: &mut Vec<(&str, &str)>,
+    known: &KnownSeries<'_>,
+    limits: &SetLimits,
+) -> Result<LabelledTarget, orzo_labels::Refusal> {
+    new.push(labels, limits)?;
+    let place = new.len() - 1;
+    let target = match known.look_up(new.get(place)) {
+        Some(series) => LabelledTarget::Known(series),
+        None => match places.get(new.get(place)) {
+            Some(earlier) => LabelledTarget::New(*earlier),
+            None => {
+                places.insert(new.get(place).into(), place);
+                return Ok(LabelledTarget::New(place));
+            }
+        },
+    };
+    new.pop();
+    Ok(target)
+}
+
+/// Where a set stands already, if it does.
+fn found_in(
+    places: &HashMap<Box<[u8]>, usize>,
+    labels: &mut Vec<(&str, &str)>,
+    known: &KnownSeries<'_>,
+    limits: &SetLimits,
+) -> Option<LabelledTarget> {
+    let mut set = LabelSets::default();
+    set.push(labels, limits).ok()?;
+    let own = known.look_up(set.get(0)).map(LabelledTarget::Known);
+    own.or_else(|| places.get(set.get(0)).map(|place| LabelledTarget::New(*place)))
+}
+
+/// An exemplar as it is kept; see [`Labelled::attach`].
+fn exemplar_of(raw: &RawExemplar) -> Option<Option<Exemplar>> {
+    at_millis(raw.at_ms).map(|at| Exemplar::new(raw.labels.clone(), raw.value, at))
 }
 
 /// A time of the wire; `None` if no store can hold it.

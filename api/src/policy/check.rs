@@ -1,7 +1,7 @@
 //! The language of oslo.policy's rules, read and decided: `role:admin or (project_id:%(project_id)s and not rule:x)`.
 //! Pure. A check of a field that the thing does not have is false.
 
-use orzo_model::{Caller, Standing};
+use orzo_model::Caller;
 use serde_json::Value;
 
 use super::{Action, Target, actions::ACTIONS};
@@ -99,7 +99,7 @@ fn credential(caller: &Caller, name: &str) -> Option<String> {
         "domain_id" => caller.user_domain_id.clone(),
         "is_admin" => Some(if caller.is_admin() { "True" } else { "False" }.to_owned()),
         // A bare administrator is one of the whole system, as in Gnocchi's basic mode.
-        "system_scope" => (caller.standing != Standing::Project && caller.is_admin()).then(|| "all".to_owned()),
+        "system_scope" => (!caller.has_projects() && caller.is_admin()).then(|| "all".to_owned()),
         _ => None,
     }
 }
@@ -296,6 +296,8 @@ pub(super) fn is_cyclic(checks: &[Check], start: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use orzo_model::Standing;
+
     use super::*;
 
     fn read(text: &str) -> Result<Check, String> {

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode, header};
-use orzo_promql::{LOOKBACK_MS, Labels, Limits, RawSeries, Selection, SeriesSource, number_text};
+use orzo_promql::{LOOKBACK_MS, Labels, Limits, RawSeries, Selection, SeriesSource, number_of, number_text};
 
 use super::{
     Refused, Sender,
@@ -33,7 +33,7 @@ pub(super) async fn federate(
         Err(error) => return Ok((StatusCode::BAD_REQUEST, format!("{error}\n")).into_response()),
     };
     let now = api.clock.now().micros().div_euclid(1000);
-    let selection = Selection { groups, after_ms: now - LOOKBACK_MS, until_ms: now };
+    let selection = Selection { groups, after_ms: now - LOOKBACK_MS, until_ms: now, newest_only: true };
     let found = named(&api, &caller).select(&selection, SERIES_MAX, Limits::default().points_max).await;
     let mut found = match found {
         Ok(found) => found,
@@ -55,7 +55,9 @@ fn exposed(found: &[RawSeries], takes_any_name: bool) -> String {
     let mut before: Option<&str> = None;
     for series in found {
         let (Some(time), Some(value)) = (series.times.last(), series.values.last()) else { continue };
-        if value.to_bits() == STALE_BITS {
+        // The text format has no native histograms, and Prometheus leaves them out of it as well.
+        let is_histogram = number_of(*value).is_some() && !series.histograms.is_empty();
+        if value.to_bits() == STALE_BITS || is_histogram {
             continue;
         }
         let name = series.labels.get("__name__");
@@ -112,6 +114,7 @@ mod tests {
             labels: Labels::new(labels.iter().copied()),
             times: (1..=values.len() as i64).map(|at| at * 1000).collect(),
             values: values.into(),
+            histograms: Vec::new(),
         };
         let found = [
             series(&[("__name__", "disk.read"), ("dc.name", "a\"b\n")], &[1.0, 2.5]),

@@ -19,25 +19,35 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, header};
-use orzo_model::{Caller, Scope};
+use orzo_model::{Caller, Scope, Standing};
 use orzo_promql::{
-    Answer, LOOKBACK_MS, Labels, Limits, Plan, QueryError, RawSeries, Value, Window, evaluate, read, value_text,
+    Answer, Histogram, LOOKBACK_MS, Labels, Limits, Part, Plan, QueryError, Selected, Value, Window, evaluate, read,
+    write_value, write_whole,
 };
 use orzo_query::NamedSeries;
 use serde_json::json;
 
-use super::{Refused, Sender, parameters_of};
+use super::{
+    Refused, Sender, parameters_of,
+    parts::{InParts, Question},
+};
 use crate::{SharedApi, parameters::Parameters, policy::Action};
 
 /// A query gets no longer than this, whatever it asks for: it holds a core.
 pub(super) const TIMEOUT_MAX: Duration = Duration::from_secs(50);
+
+/// Answers made of fewer points are made again as soon as they are remembered. In tests all are remembered.
+const REMEMBERED_POINTS_MIN: Option<usize> = if cfg!(test) { None } else { Some(2_000) };
 
 /// Whoever looks back farther asks for series that have long ended.
 const LOOKBACK_MS_MAX: i64 = 86_400_000;
 
 /// What a caller may see, by name.
 pub(crate) fn named(api: &SharedApi, caller: &Caller) -> NamedSeries {
-    let labelled = caller.project_id.clone().map_or(Scope::Nothing, Scope::Project);
+    let labelled = match caller.standing {
+        Standing::Everywhere if caller.is_admin() => Scope::All,
+        _ => caller.project_id.clone().map_or(Scope::Nothing, Scope::Project),
+    };
     NamedSeries::new(api.engine.clone(), api.scope(Action::GetMeasures, caller), labelled)
 }
 
@@ -100,6 +110,8 @@ struct Asked<'a> {
     /// Series of the answer, if they are to be cut.
     limit: Option<usize>,
     with_stats: bool,
+    /// Not with `nocache=1`, the parameter of VictoriaMetrics, and not where the figures of the evaluation are wanted.
+    may_remember: bool,
 }
 
 impl<'a> Asked<'a> {
@@ -119,6 +131,7 @@ impl<'a> Asked<'a> {
                 .map_or(LOOKBACK_MS, |millis| millis.min(LOOKBACK_MS_MAX)),
             limit: limit_of(parameters)?,
             with_stats: given("stats").is_some(),
+            may_remember: given("stats").is_none() && given("nocache").is_none_or(|text| text == "0"),
         })
     }
 }
@@ -137,26 +150,81 @@ pub(super) fn limit_of(parameters: &Parameters) -> Result<Option<usize>, QueryEr
 
 async fn evaluated(api: &SharedApi, caller: &Caller, asked: &Asked<'_>, window: Window) -> Result<String, QueryError> {
     let limits = Limits { lookback_ms: asked.lookback_ms, ..Limits::default() };
-    let clock = api.clock.clone();
-    let started = clock.monotonic();
-    let plan = Plan::new(asked.text, window, &limits)?;
-    let found = read(&plan, &named(api, caller), &limits).await?;
-    let read_at = clock.monotonic();
+    let started = api.clock.monotonic();
+    let plan = api.expressions.plan(asked.text, window, &limits)?;
+    let source = named(api, caller);
     let cancelled = Arc::new(AtomicBool::new(false));
     let _cancel = CancelOnDrop(cancelled.clone());
-    let (limit, with_stats) = (asked.limit, asked.with_stats);
-    let evaluation = tokio::task::spawn_blocking(move || {
-        let mut answer = evaluate(&plan, &found, &limits, &cancelled)?;
+    let remembered = match asked.may_remember {
+        true => source.remembered(asked.text, &plan, &limits).await?,
+        false => None,
+    };
+    let question = Question {
+        text: asked.text,
+        expressions: &api.expressions,
+        source: &source,
+        limits,
+        cancelled: cancelled.clone(),
+    };
+    let remembered = match remembered {
+        Some(remembered) => match question.in_parts(&plan, remembered).await? {
+            InParts::Whole(part) => return told(plan, part, asked.limit).await,
+            InParts::AtOnce(remembered) => Some(remembered),
+            InParts::Not => None,
+        },
+        None => None,
+    };
+    let found = match read(&plan, &source, &limits, &cancelled).await {
+        Ok(found) => found,
+        Err(error @ QueryError::TooMuch { what: "points", .. }) => {
+            let Some(remembered) = remembered else { return Err(error) };
+            return match question.in_pieces(&plan, remembered).await? {
+                InParts::Whole(part) => told(plan, part, asked.limit).await,
+                InParts::AtOnce(_) | InParts::Not => Err(error),
+            };
+        }
+        Err(error) => return Err(error),
+    };
+    let points: usize = found.iter().map(Selected::points).sum();
+    let read_at = api.clock.monotonic();
+    let (limit, with_stats, clock) = (asked.limit, asked.with_stats, api.clock.clone());
+    let is_brief = plan.is_brief(&found);
+    let remembered = remembered.filter(|_| REMEMBERED_POINTS_MIN.is_none_or(|least| points >= least));
+    let is_remembered = remembered.is_some();
+    let evaluation = move || {
+        let mut answer = evaluate(&plan, found, &limits, &cancelled)?;
+        let part = if is_remembered { Part::of(&plan, &answer) } else { None };
         if let Some(limit) = limit {
             cut(&mut answer, limit);
         }
         let stats = with_stats.then(|| {
             let (all, reading) = (clock.monotonic().saturating_sub(started), read_at.saturating_sub(started));
-            stats(&found, all, reading)
+            stats(points, all, reading)
         });
-        Ok(written(&plan, &answer, stats.as_ref()))
-    });
-    evaluation.await.unwrap_or(Err(QueryError::Cancelled))
+        let text = written(&plan, &answer, stats.as_ref());
+        Ok((text, plan, part))
+    };
+    let (text, plan, part) = if is_brief {
+        evaluation()?
+    } else {
+        tokio::task::spawn_blocking(evaluation).await.unwrap_or(Err(QueryError::Cancelled))?
+    };
+    if let (Some(remembered), Some(part)) = (remembered, part) {
+        source.remember(remembered, &plan, &limits, part).await?;
+    }
+    Ok(text)
+}
+
+/// Writes an answer that was put together.
+async fn told(plan: Plan, part: Part, limit: Option<usize>) -> Result<String, QueryError> {
+    let writing = move || {
+        let mut answer = part.into_answer();
+        if let Some(limit) = limit {
+            cut(&mut answer, limit);
+        }
+        written(&plan, &answer, None)
+    };
+    tokio::task::spawn_blocking(writing).await.map_err(|_| QueryError::Cancelled)
 }
 
 fn cut(answer: &mut Answer, limit: usize) {
@@ -180,8 +248,7 @@ fn cut(answer: &mut Answer, limit: usize) {
 pub(super) const TRUNCATED: &str = "results truncated due to limit";
 
 /// What an answer took, in the form of Prometheus' `stats`; a query's samples are all read before it is evaluated.
-fn stats(found: &[Vec<RawSeries>], all: Duration, reading: Duration) -> serde_json::Value {
-    let samples: usize = found.iter().flatten().map(|series| series.times.len()).sum();
+fn stats(samples: usize, all: Duration, reading: Duration) -> serde_json::Value {
     let inner = all.saturating_sub(reading).as_secs_f64();
     json!({
         "timings": {
@@ -299,8 +366,17 @@ fn written(plan: &Plan, answer: &Answer, stats: Option<&serde_json::Value>) -> S
             out.push_str("\"vector\",\"result\":[");
             for (at, one) in series.iter().enumerate() {
                 write_head(&mut out, at, &one.labels);
-                out.push_str(",\"value\":");
-                write_sample(&mut out, 0, times[0], one.column.get(0).unwrap_or(f64::NAN));
+                let value = one.column.get(0).unwrap_or(f64::NAN);
+                match answer.histogram(value) {
+                    Some(histogram) => {
+                        out.push_str(",\"histogram\":");
+                        write_histogram(&mut out, 0, times[0], histogram);
+                    }
+                    None => {
+                        out.push_str(",\"value\":");
+                        write_sample(&mut out, 0, times[0], value);
+                    }
+                }
                 out.push('}');
             }
             out.push(']');
@@ -309,11 +385,8 @@ fn written(plan: &Plan, answer: &Answer, stats: Option<&serde_json::Value>) -> S
             out.push_str("\"matrix\",\"result\":[");
             for (at, one) in series.iter().enumerate() {
                 write_head(&mut out, at, &one.labels);
-                out.push_str(",\"values\":[");
-                for (place, (step, number)) in one.column.iter().enumerate() {
-                    write_sample(&mut out, place, times[step], number);
-                }
-                out.push_str("]}");
+                write_points(&mut out, answer, one.column.iter().map(|(step, number)| (times[step], number)));
+                out.push('}');
             }
             out.push(']');
         }
@@ -321,11 +394,8 @@ fn written(plan: &Plan, answer: &Answer, stats: Option<&serde_json::Value>) -> S
             out.push_str("\"matrix\",\"result\":[");
             for (at, (labels, times, values)) in rows.iter().enumerate() {
                 write_head(&mut out, at, labels);
-                out.push_str(",\"values\":[");
-                for (place, (time, number)) in times.iter().zip(values).enumerate() {
-                    write_sample(&mut out, place, *time, *number);
-                }
-                out.push_str("]}");
+                write_points(&mut out, answer, times.iter().copied().zip(values.iter().copied()));
+                out.push('}');
             }
             out.push(']');
         }
@@ -346,15 +416,84 @@ fn written(plan: &Plan, answer: &Answer, stats: Option<&serde_json::Value>) -> S
 fn write_head(out: &mut String, at: usize, labels: &Labels) {
     out.push_str(if at == 0 { "{\"metric\":{" } else { ",{\"metric\":{" });
     for (place, (name, value)) in labels.iter().enumerate() {
-        let comma = if place == 0 { "" } else { "," };
-        let _ = write!(out, "{comma}{}:{}", quoted(name), quoted(value));
+        if place > 0 {
+            out.push(',');
+        }
+        write_quoted(out, name);
+        out.push(':');
+        write_quoted(out, value);
     }
     out.push('}');
 }
 
+/// Numbers as `values`, native histograms as `histograms`; of a series without one of them that list is left out.
+fn write_points(out: &mut String, answer: &Answer, points: impl Iterator<Item = (i64, f64)>) {
+    let mut histograms = Vec::new();
+    let mut place = 0;
+    for (time, number) in points {
+        if let Some(histogram) = answer.histogram(number) {
+            histograms.push((time, histogram));
+            continue;
+        }
+        if place == 0 {
+            out.push_str(",\"values\":[");
+        }
+        write_sample(out, place, time, number);
+        place += 1;
+    }
+    if place > 0 {
+        out.push(']');
+    }
+    for (place, (time, histogram)) in histograms.iter().enumerate() {
+        if place == 0 {
+            out.push_str(",\"histograms\":[");
+        }
+        write_histogram(out, place, *time, histogram);
+    }
+    if !histograms.is_empty() {
+        out.push(']');
+    }
+}
+
+fn write_histogram(out: &mut String, at: usize, time: i64, histogram: &Histogram) {
+    let _ = write!(out, "{}[{},{{\"count\":\"", if at == 0 { "" } else { "," }, seconds_text(time));
+    write_value(out, histogram.count);
+    out.push_str("\",\"sum\":\"");
+    write_value(out, histogram.sum);
+    out.push('"');
+    for (place, (inclusion, lower, upper, count)) in histogram.listed().into_iter().enumerate() {
+        out.push_str(if place == 0 { ",\"buckets\":[" } else { "," });
+        let _ = write!(out, "[{inclusion},\"");
+        for (number, end) in [(lower, "\",\""), (upper, "\",\""), (count, "\"]")] {
+            write_value(out, number);
+            out.push_str(end);
+        }
+    }
+    if !histogram.listed().is_empty() {
+        out.push(']');
+    }
+    out.push_str("}]");
+}
+
 fn write_sample(out: &mut String, at: usize, time: i64, number: f64) {
-    let comma = if at == 0 { "" } else { "," };
-    let _ = write!(out, "{comma}[{},\"{}\"]", seconds_text(time), value_text(number));
+    out.push_str(if at == 0 { "[" } else { ",[" });
+    match time.rem_euclid(1000) {
+        0 => write_whole(out, time / 1000),
+        _ => out.push_str(&seconds_text(time)),
+    }
+    out.push_str(",\"");
+    write_value(out, number);
+    out.push_str("\"]");
+}
+
+/// A text as JSON has it; nearly all labels need no escape.
+fn write_quoted(out: &mut String, text: &str) {
+    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        return out.push_str(&quoted(text));
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
 }
 
 /// Milliseconds as seconds, without zeros that say nothing.
@@ -394,7 +533,7 @@ mod tests {
     fn the_health_check_of_grafana_gets_its_two() {
         let limits = Limits::default();
         let plan = Plan::new("1+1", Window { start_ms: 4000, end_ms: 4000, step_ms: 0 }, &limits).expect("a plan");
-        let answer = evaluate(&plan, &[], &limits, &AtomicBool::new(false)).expect("an answer");
+        let answer = evaluate(&plan, Vec::new(), &limits, &AtomicBool::new(false)).expect("an answer");
         assert_eq!(
             written(&plan, &answer, None),
             r#"{"status":"success","data":{"resultType":"scalar","result":[4,"2"]}}"#

@@ -1,6 +1,6 @@
 //! Which series, labels and values there are, and their deletion.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{
     Json,
@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
+use orzo_model::Timestamp;
 use orzo_promql::{MatcherGroup, QueryError};
 use serde_json::{Value, json};
 
@@ -26,15 +27,24 @@ struct Question {
     limit: usize,
     /// Its end lies before its start: there is nothing between them.
     is_about_nothing: bool,
+    /// Whole days from that of its start to that of its end.
+    between: Option<(Timestamp, Timestamp)>,
 }
 
+/// Prometheus looks at whole blocks of its data, and here a file has points of a day.
+const DAY: Duration = Duration::from_secs(86_400);
+
 impl Question {
-    /// As in Prometheus, an answer may hold series without points between `start` and `end`.
+    /// As in Prometheus, an answer may hold series without points between `start` and `end`: those of the same days.
     fn of(parameters: &Parameters) -> Result<Self, QueryError> {
         let (start, end) = (time_of(parameters, "start")?, time_of(parameters, "end")?);
         let limit = limit_of(parameters)?.unwrap_or(SERIES_MAX).min(SERIES_MAX);
         let is_about_nothing = start.zip(end).is_some_and(|(start, end)| end < start);
-        Ok(Self { groups: groups(parameters)?, limit, is_about_nothing })
+        let at = |millis: i64| Timestamp::from_micros(millis.saturating_mul(1000)).floor(DAY);
+        let first = start.map_or(Timestamp::MIN, at);
+        let last = end.map_or(Timestamp::MAX, |end| Timestamp::from_micros(at(end).plus(DAY).micros() - 1));
+        let between = (start.is_some() || end.is_some()).then_some((first, last));
+        Ok(Self { groups: groups(parameters)?, limit, is_about_nothing, between })
     }
 }
 
@@ -63,7 +73,7 @@ pub(super) async fn series(
         Ok(question) => question,
         Err(error) => return Ok(failed(&error)),
     };
-    let found = query::named(&api, &caller).find(&question.groups, question.limit + 1).await?;
+    let found = query::named(&api, &caller).find_alive(&question.groups, question.limit + 1, question.between).await?;
     let mut found: Vec<_> = found.into_iter().map(|(_, labels)| labels).collect();
     found.sort();
     let object = |labels: orzo_promql::Labels| -> Value {
@@ -84,7 +94,7 @@ pub(super) async fn labels(
         Ok(question) => question,
         Err(error) => return Ok(failed(&error)),
     };
-    let names = query::named(&api, &caller).label_names(&question.groups, SERIES_MAX).await?;
+    let names = query::named(&api, &caller).label_names(&question.groups, SERIES_MAX, question.between).await?;
     Ok(texts(names, question.limit))
 }
 
@@ -100,7 +110,8 @@ pub(super) async fn values(
         Ok(question) => question,
         Err(error) => return Ok(failed(&error)),
     };
-    let values = query::named(&api, &caller).label_values(&unescaped(&name), &question.groups, SERIES_MAX).await?;
+    let names = query::named(&api, &caller);
+    let values = names.label_values(&unescaped(&name), &question.groups, SERIES_MAX, question.between).await?;
     Ok(texts(values, question.limit))
 }
 

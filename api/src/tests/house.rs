@@ -13,17 +13,70 @@ use orzo_model::{
     TraitValue,
 };
 use orzo_query::{Engine, EngineSettings, IndexNumbers};
+use orzo_rating::doors::{Evidence, UsageReadError};
 use orzo_store::{Store, StoreSettings};
 use prometheus::Registry;
 
-use crate::{ApiParts, ApiSettings, AuthenticationUnavailable, Authenticator, BatchDoor, Readiness, RoomState, router};
+use crate::{
+    ApiParts, ApiSettings, AuthenticationUnavailable, Authenticator, BackupMaker, BackupState, BatchDoor, Readiness,
+    RoomState, router,
+};
+
+/// A server of p1 that lives since 2026-11-20T18:00:00Z, and was polled for an hour.
+struct OneServer;
+
+#[async_trait]
+impl orzo_rating::UsageReader for OneServer {
+    async fn scopes(&self, _: Timestamp, _: Timestamp) -> Result<Vec<String>, UsageReadError> {
+        Ok(vec!["p1".to_owned()])
+    }
+
+    async fn evidence(
+        &self,
+        scope: &str,
+        _: Timestamp,
+        _: Timestamp,
+        _: &[orzo_rating::doors::Wanted],
+    ) -> Result<Vec<Evidence>, UsageReadError> {
+        if scope != "p1" {
+            return Ok(Vec::new());
+        }
+        let born: Timestamp = "2026-11-20T18:00:00Z".parse().expect("a time");
+        let text = |name: &str, text: &str| Trait { name: name.to_owned(), value: TraitValue::Text(text.to_owned()) };
+        let event = Event {
+            message_id: "m1".to_owned(),
+            event_type: "compute.instance.create.end".to_owned(),
+            generated_at: born,
+            traits: vec![text("project_id", "p1"), text("instance_type", "small"), text("state", "active")],
+            raw: None,
+        };
+        let point = |slot: u64| orzo_model::Measure {
+            timestamp: born.plus(std::time::Duration::from_secs(300 * slot)),
+            value: slot as f64,
+        };
+        Ok(vec![Evidence {
+            resource: "server1".to_owned(),
+            resource_type: "instance".to_owned(),
+            started_at: born,
+            ended_at: None,
+            revisions: Vec::new(),
+            events: vec![event],
+            measures: [("cpu".to_owned(), (0..12).map(point).collect())].into(),
+        }])
+    }
+
+    async fn late(&self, _: Option<i64>, _: Timestamp) -> Result<(Vec<(String, Timestamp)>, i64), UsageReadError> {
+        Ok((Vec::new(), 0))
+    }
+}
 
 /// Everything that a scenario needs.
 pub(super) struct House {
     pub(super) router: Router,
     pub(super) engine: Arc<Engine>,
     alarms: orzo_alarms::AlarmBook,
-    room: Room,
+    pub(super) processor: Arc<orzo_rating::Processor>,
+    pub(super) room: Room,
     _folder: tempfile::TempDir,
 }
 
@@ -59,6 +112,33 @@ impl House {
         let folder = tempfile::tempdir().expect("a folder");
         let settings = IndexSettings { create_defaults: false, ..IndexSettings::default() };
         let alarms = orzo_alarms::AlarmBook::open(database.clone(), clock.clone()).await.expect("an alarm book");
+        let rules = orzo_rating::RatingBook::open(database.clone(), clock.clone()).await.expect("a rating book");
+        let ledger: Arc<dyn orzo_rating::Ledger> = Arc::new(orzo_rating::MemoryLedger::default());
+        let key = orzo_export::SigningKey::open(&folder.path().join("export.key")).expect("a key");
+        let exports = folder.path().join("exports");
+        let exports = crate::Exports::new(exports, key, orzo_export::Catalogue::default(), ledger.clone());
+        let processor = orzo_rating::Processor::new(
+            ledger.clone(),
+            Arc::new(rules.clone()),
+            Arc::new(OneServer),
+            orzo_rating::Metrics::shipped(),
+            clock.clone(),
+            rooms.room("rating"),
+            orzo_rating::RatingSettings::default(),
+        );
+        let processor = Arc::new(processor);
+        let rating = crate::RatingParts {
+            processor: Some(processor.clone()),
+            book: rules,
+            ledger,
+            period: std::time::Duration::from_secs(3600),
+            metrics: serde_json::json!({"metrics": {
+                "cpu": {"unit": "instance", "alt_name": "instance", "metadata": ["flavor_name", "flavor_id"]},
+                "volume.size": [{"unit": "GiB", "metadata": ["volume_type"]}]}}),
+            catalogue: orzo_export::Catalogue::default(),
+            exports: Some(Arc::new(exports)),
+        };
+        let tokens = orzo_tokens::TokenBook::open(database.clone(), clock.clone()).await.expect("a book of tokens");
         let index = Arc::new(Index::open(database, clock.clone(), settings).await.expect("an index"));
         index.insert_events(&events()).await.expect("events");
         let settings = StoreSettings {
@@ -95,13 +175,19 @@ impl House {
             deliverer: Some(deliverer),
             prometheus: None,
             session: Arc::new(Guests),
+            tokens: Some(Arc::new(tokens)),
+            targets: None,
             rooms,
             clock,
             settings,
             readiness: Arc::new(HalfReady),
             batches: Some(BatchDoor { sink: Arc::new(Guests), decode }),
+            backups: Some(Arc::new(NeverEnding::default())),
+            pipeline: None,
+            rating: Some(rating),
+            sql: Some(Arc::new(super::sql::OneAnswer)),
         });
-        Self { router, engine, alarms, room, _folder: folder }
+        Self { router, engine, alarms, processor, room, _folder: folder }
     }
 
     /// What came in over HTTP is stored, refused, dropped or waiting, and nothing is waiting.
@@ -201,5 +287,26 @@ impl Readiness for HalfReady {
     async fn rooms(&self) -> Vec<RoomState> {
         let state = |room: &str, ready, reason: &str| RoomState { room: room.into(), ready, reason: reason.into() };
         vec![state("store", true, "open"), state("bus", false, "not connected")]
+    }
+}
+
+/// Begins one backup and is never done with it.
+#[derive(Default)]
+struct NeverEnding(parking_lot::Mutex<Vec<BackupState>>);
+
+#[async_trait]
+impl BackupMaker for NeverEnding {
+    async fn begin(&self) -> Result<BackupState, Box<BackupState>> {
+        let mut states = self.0.lock();
+        if let Some(running) = states.first() {
+            return Err(Box::new(running.clone()));
+        }
+        let state = BackupState { name: "20261122T104500Z".into(), state: "running".into(), ..Default::default() };
+        states.push(state.clone());
+        Ok(state)
+    }
+
+    fn states(&self) -> Vec<BackupState> {
+        self.0.lock().clone()
     }
 }

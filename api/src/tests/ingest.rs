@@ -11,7 +11,11 @@ use tower::ServiceExt;
 use super::house::House;
 use crate::ingest::{
     DECODED_BYTES_MAX,
-    remote_write::tests::{Written, write_v1, write_v2},
+    labelled::{Beginnings, Labelled},
+    remote_write::{
+        read_v1,
+        tests::{Written, write_v1, write_v2},
+    },
 };
 
 const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
@@ -37,12 +41,17 @@ pub(super) async fn post(house: &House, asker: &str, path: &str, kind: &str, bod
     send(house, request.body(body.into()).expect("a request")).await
 }
 
-fn snappy(message: &[u8]) -> Vec<u8> {
+pub(super) fn snappy(message: &[u8]) -> Vec<u8> {
     snap::raw::Encoder::new().compress_vec(message).expect("compressed")
 }
 
+/// A body of remote write 1.0.
+pub(super) fn written(series: &[Written<'_>]) -> Vec<u8> {
+    snappy(&write_v1(series))
+}
+
 pub(super) async fn write(house: &House, asker: &str, series: &[Written<'_>]) -> Answer {
-    post(house, asker, "/prometheus/api/v1/write", "application/x-protobuf", snappy(&write_v1(series))).await
+    post(house, asker, "/prometheus/api/v1/write", "application/x-protobuf", written(series)).await
 }
 
 pub(super) async fn ask(house: &House, asker: &str, path: &str) -> (StatusCode, Value) {
@@ -171,7 +180,7 @@ async fn questions_that_are_none_are_told_so() {
     }
     let (_, nothing) = ask(&house, "alice", "/prometheus/api/v1/series?match[]=up&start=5&end=4").await;
     assert_eq!(nothing["data"], json!([]), "nothing lies between them");
-    let (_, found) = ask(&house, "alice", "/prometheus/api/v1/series?match[]=up&limit=1&start=0&end=10").await;
+    let (_, found) = ask(&house, "alice", "/prometheus/api/v1/series?match[]=up&limit=1&start=-1&end=10").await;
     assert_eq!((found["data"].as_array().map(Vec::len), found["warnings"].is_array()), (Some(1), true));
     let request = Request::post("/prometheus/api/v1/series").header("x-auth-token", "alice");
     let request = request.header("content-type", "application/x-www-form-urlencoded").body("match[]=up".into());
@@ -316,4 +325,26 @@ async fn the_metric_api_takes_remote_write_and_lines_as_gnocchi_does() {
     let answer = post(&house, "alice", "/metric/v1/prometheus/write", "application/x-protobuf", "x").await;
     assert_eq!(answer.status, 400);
     house.assert_conserved();
+}
+
+#[tokio::test]
+async fn a_new_series_that_stands_often_in_a_body_is_written_once() {
+    let house = House::build().await;
+    let labels: &[(&str, &str)] = &[("__name__", "up"), ("job", "a")];
+    let turned: &[(&str, &str)] = &[("job", "a"), ("__name__", "up")];
+    let body = write_v1(&[
+        (labels, &[(1, 1.0)]),
+        (&[("__name__", "down")], &[(1, 0.0)]),
+        (labels, &[(2, 2.0)]),
+        (turned, &[(3, 3.0)]),
+    ]);
+    let index = house.engine.labels().expect("labels").clone();
+    let (project, limits) = (index.project("p1"), index.settings().set);
+    let (known, native) = (project.known(), index.project("none"));
+    let native = native.known();
+    let (mut labelled, nothing) = (Labelled::default(), Beginnings::default());
+    read_v1(&body, |_| None, |one| labelled.take(one, &known, &native, &limits, &nothing)).expect("read");
+    assert_eq!(labelled.points.new.len(), 2);
+    let places: Vec<usize> = labelled.points.new_points.iter().map(|(place, _, _)| *place).collect();
+    assert_eq!(places, [0, 1, 0, 0]);
 }

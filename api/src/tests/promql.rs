@@ -139,7 +139,7 @@ async fn limits_statistics_and_notes_stand_beside_the_answer() {
     let whole = body(get(&house, "alice", "/api/v1/query", &[("query", "took_bucket"), ("limit", "4")]).await);
     assert!(whole.get("warnings").is_none(), "{whole}");
     let counted = body(get(&house, "alice", "/api/v1/query", &[("query", "up"), ("stats", "all")]).await);
-    assert_eq!(counted["data"]["stats"]["samples"]["totalQueryableSamples"], 6);
+    assert_eq!(counted["data"]["stats"]["samples"]["totalQueryableSamples"], 2, "the newest of each series");
     let noted = body(get(&house, "alice", "/api/v1/query", &[("query", "rate(up[1m])")]).await);
     assert!(noted["infos"][0].as_str().is_some_and(|text| text.contains("might not be a counter")), "{noted}");
     let short = [("query", "up"), ("time", "1795291220"), ("lookback_delta", "10s")];
@@ -325,4 +325,37 @@ fn answers_do_not_depend_on_other_projects() {
     if let Err(error) = outcome {
         panic!("{error}");
     }
+}
+
+#[tokio::test]
+async fn series_and_labels_are_those_of_the_days_that_are_asked_for() {
+    let house = House::build().await;
+    let day = 86_400_000;
+    let noon = 1_795_262_400_000 - 1_795_262_400_000 % day + day / 2;
+    let old = [(&[("__name__", "old"), ("job", "a")][..], &[(noon - 5 * day, 1.0)][..])];
+    let new = [(&[("__name__", "new"), ("host", "b")][..], &[(noon - 5 * day, 1.0), (noon, 1.0)][..])];
+    for series in [&old[..], &new[..]] {
+        assert_eq!(super::ingest::write(&house, "alice", series).await.status, StatusCode::NO_CONTENT);
+    }
+    let ask = |path: &'static str, from: i64, to: i64| {
+        let house = &house;
+        async move {
+            let join = if path.contains('?') { '&' } else { '?' };
+            let path = format!("/prometheus/api/v1/{path}{join}start={}&end={}", from / 1000, to / 1000);
+            super::ingest::ask(house, "alice", &path).await.1["data"].clone()
+        }
+    };
+    let (first, last) = (noon - day / 4, noon - day / 8);
+    assert_eq!(ask("label/__name__/values", first, last).await, json!(["new"]));
+    assert_eq!(ask("labels", first, last).await, json!(["__name__", "host"]));
+    assert_eq!(
+        ask("series?match[]={__name__=~%22.%2B%22}", first, last).await,
+        json!([{"__name__": "new", "host": "b"}])
+    );
+    let before = first - 5 * day;
+    assert_eq!(ask("label/__name__/values", before, before).await, json!(["new", "old"]));
+    assert_eq!(ask("label/job/values?match[]=old", before, last).await, json!(["a"]));
+    // Days on which nobody had a point.
+    assert_eq!(ask("label/__name__/values", first - 3 * day, first - 2 * day).await, json!([]));
+    assert_eq!(ask("labels", noon + day, noon + 2 * day).await, json!([]));
 }

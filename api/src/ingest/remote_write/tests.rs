@@ -119,9 +119,9 @@ fn example() -> [Written<'static>; 3] {
 #[test]
 fn both_messages_are_read_bit_by_bit() {
     let (v1, v2) = (write_v1(&example()), write_v2(&example(), Some(77)));
-    assert_eq!(collect(|visit| read_v1(&v1, visit)).expect("read"), expected(&example(), None));
+    assert_eq!(collect(|visit| read_v1(&v1, |_| None, visit)).expect("read"), expected(&example(), None));
     assert_eq!(collect(|visit| read_v2(&v2, visit)).expect("read"), expected(&example(), Some(77)));
-    assert_eq!(collect(|visit| read_v1(&[], visit)).expect("nothing"), Vec::new());
+    assert_eq!(collect(|visit| read_v1(&[], |_| None, visit)).expect("nothing"), Vec::new());
 }
 
 #[test]
@@ -136,7 +136,10 @@ fn labels_of_both_messages_are_the_same_bytes() {
         found
     };
     let (v1, v2) = (write_v1(&example()), write_v2(&example(), None));
-    assert_eq!(of(&|visit| read_v1(&v1, visit).expect("read")), of(&|visit| read_v2(&v2, visit).expect("read")));
+    assert_eq!(
+        of(&|visit| read_v1(&v1, |_| None, visit).expect("read")),
+        of(&|visit| read_v2(&v2, visit).expect("read"))
+    );
 }
 
 #[test]
@@ -149,7 +152,7 @@ fn labels_around_samples_belong_together() {
     let mut body = Vec::new();
     field(&mut body, 1, &message);
     let expected = expected(&[(&[("__name__", "up"), ("job", "x"), ("zone", "y")], &[(1, 2.0)])], None);
-    assert_eq!(collect(|visit| read_v1(&body, visit)).expect("read"), expected);
+    assert_eq!(collect(|visit| read_v1(&body, |_| None, visit)).expect("read"), expected);
 }
 
 #[test]
@@ -157,7 +160,7 @@ fn a_body_cut_anywhere_never_reads_as_more_than_it_is() {
     let (v1, v2) = (write_v1(&example()), write_v2(&example(), Some(5)));
     for end in 0..v1.len() {
         // At the end of a series the rest is a shorter message; HTTP's own length tells that apart.
-        if let Ok(read) = collect(|visit| read_v1(&v1[..end], visit)) {
+        if let Ok(read) = collect(|visit| read_v1(&v1[..end], |_| None, visit)) {
             assert_eq!(read, expected(&example(), None)[..read.len()], "{end}");
         }
     }
@@ -177,7 +180,7 @@ fn wrong_forms_and_references_are_refused_where_they_stand() {
     };
     // A series that is a number; a sample that is a number; a value that is a number of 7 bits a byte.
     for body in [&[0x08, 1][..], &[0x0a, 2, 0x10, 1], &[0x0a, 4, 0x12, 2, 0x08, 1], &[0x0a, 200]] {
-        assert!(refused(&|| collect(|visit| read_v1(body, visit))).contains("at byte"));
+        assert!(refused(&|| collect(|visit| read_v1(body, |_| None, visit))).contains("at byte"));
     }
     // A symbol that is not there, a name without a value, a first symbol that is not empty, symbols as numbers.
     let series = |references: &[u8]| {
@@ -202,7 +205,7 @@ fn more_samples_than_are_taken_are_refused_while_they_are_read() {
     let empty: Vec<u8> = [0x12, 0].repeat(SAMPLES_MAX + 1);
     let mut body = Vec::new();
     field(&mut body, 1, &empty);
-    assert_eq!(collect(|visit| read_v1(&body, visit)), Err(IngestError::TooManySamples));
+    assert_eq!(collect(|visit| read_v1(&body, |_| None, visit)), Err(IngestError::TooManySamples));
 }
 
 #[test]
@@ -210,5 +213,78 @@ fn long_names_and_values_keep_their_lengths() {
     let long = "x".repeat(300);
     let written: [Written<'_>; 1] = [(&[("__name__", &long), ("a", &long)], &[(1, 1.0)])];
     let body = write_v1(&written);
-    assert_eq!(collect(|visit| read_v1(&body, visit)).expect("read"), expected(&written, None));
+    assert_eq!(collect(|visit| read_v1(&body, |_| None, visit)).expect("read"), expected(&written, None));
+}
+
+/// A label set, and times and bits of values.
+type ReadKnowing = (Vec<u8>, Vec<(i64, u64)>);
+
+/// Reads `series` with and without knowing the labels that are in `known`; gives what was read and how many were found.
+fn read_knowing(body: &[u8], known: &[&[u8]]) -> (Vec<ReadKnowing>, usize) {
+    let (mut read, mut found) = (Vec::new(), 0);
+    let find = |labels: &[u8]| known.iter().position(|known| *known == labels).map(|at| SeriesId(at as u64));
+    let visit = |one: Incoming<'_>| {
+        found += usize::from(one.series.is_some());
+        assert!(one.series.is_none() || one.series == find(one.labels));
+        let samples = one.samples.iter().map(|sample| (sample.at_ms, sample.value.to_bits())).collect();
+        read.push((one.labels.to_vec(), samples));
+        Ok(())
+    };
+    read_v1(body, find, visit).expect("read");
+    (read, found)
+}
+
+#[test]
+fn known_series_are_read_as_unknown_ones_are() {
+    const NOW: i64 = 1_795_289_903_442;
+    let labels: &[(&str, &str)] = &[("__name__", "up"), ("job", "a")];
+    let mut set = Vec::new();
+    labels.iter().for_each(|(name, value)| write_label(&mut set, name.as_bytes(), value.as_bytes()));
+    // Times of another length, several samples and none are read the long way.
+    let samples: [&[(i64, f64)]; 8] = [
+        &[(NOW, 1.5)],
+        &[(NOW, 0.0)],
+        &[(NOW, f64::NAN)],
+        &[(1 << 35, -0.0)],
+        &[((1 << 35) - 1, 1.0)],
+        &[(1 << 42, 1.0)],
+        &[(-1, 2.0)],
+        &[(NOW, 1.0), (NOW + 1, 2.0)],
+    ];
+    let written: Vec<Written<'_>> = samples.iter().map(|samples| (labels, *samples)).collect();
+    let mut body = write_v1(&written);
+    // A value of zero is not written by other senders.
+    let mut short = set.clone();
+    let time = &sample(NOW, 0.0)[9..];
+    field(&mut short, 2, time);
+    field(&mut body, 1, &short);
+    // Labels behind the sample, and an exemplar there.
+    let mut scattered = Vec::new();
+    field(&mut scattered, 2, &sample(NOW, 3.0));
+    scattered.extend_from_slice(&set);
+    field(&mut body, 1, &scattered);
+    let mut followed = set.clone();
+    field(&mut followed, 2, &sample(NOW, 3.0));
+    field(&mut followed, 3, &[]);
+    field(&mut body, 1, &followed);
+    let (unknown, found) = read_knowing(&body, &[]);
+    assert_eq!(found, 0);
+    let (known, found) = read_knowing(&body, &[&set]);
+    assert_eq!((found, known), (5, unknown));
+}
+
+#[test]
+fn a_label_that_ends_as_a_sample_does_is_a_label() {
+    const NOW: i64 = 1_795_289_903_442;
+    // The value of the last label is a whole sample; nothing follows it.
+    let mut inside = Vec::new();
+    field(&mut inside, 2, &sample(NOW, 7.0));
+    let mut message = Vec::new();
+    write_label(&mut message, b"__name__", b"up");
+    let first = message.clone();
+    write_label(&mut message, b"job", &inside);
+    let mut body = Vec::new();
+    field(&mut body, 1, &message);
+    let (read, found) = read_knowing(&body, &[&first, &message]);
+    assert_eq!((read, found), (vec![(message, Vec::new())], 0));
 }

@@ -1,0 +1,143 @@
+//! Prices that CloudKitty has no words for, of our own: documents (currency, domains, expressions, tiers, included quantities,
+//! minimums, discounts, credits, taxes) under the versions of all rules; which changes made those; and quotes of whole bills.
+//! Writing is for administrators; a quote is for everybody, for their own project.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use http::StatusCode;
+use orzo_rating::{KINDS, Prices, RatedLine, RuleDocument, Rules, quote};
+use serde_json::{Value, json};
+
+use super::{
+    book, modules, must_be_admin, must_own, problem_of,
+    wsme::{Body, known, query_text},
+};
+use crate::{SharedApi, authenticate::Asker, parameters::Parameters, problem::Problem, request::JsonBody};
+
+/// Changes of one answer.
+const CHANGES_MAX: u32 = 1000;
+
+fn shown(document: &RuleDocument) -> Value {
+    json!({"kind": document.kind, "id": document.id, "body": document.body})
+}
+
+fn known_kind(kind: &str) -> Result<(), Problem> {
+    if KINDS.contains(&kind) {
+        return Ok(());
+    }
+    let kind: String = kind.chars().take(80).collect();
+    Err(Problem::bad(format!("there is no kind `{kind}`; there are {}", KINDS.join(", "))))
+}
+
+pub(super) async fn list(
+    State(api): State<SharedApi>,
+    Asker(caller): Asker,
+    parameters: Parameters,
+) -> Result<Json<Value>, Problem> {
+    must_be_admin(&caller)?;
+    known(&parameters, &["kind"])?;
+    let wanted = query_text(&parameters, "kind");
+    wanted.as_deref().map(known_kind).transpose()?;
+    let mut prices = Vec::new();
+    for kind in KINDS.iter().filter(|kind| wanted.as_deref().is_none_or(|wanted| wanted == **kind)) {
+        prices.extend(book(&api)?.documents(kind).await.map_err(problem_of)?.iter().map(shown));
+    }
+    let version = book(&api)?.rule_version().await.map_err(problem_of)?;
+    Ok(Json(json!({"prices": prices, "rule_version": version})))
+}
+
+pub(super) async fn show(
+    State(api): State<SharedApi>,
+    Asker(caller): Asker,
+    Path((kind, id)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    must_be_admin(&caller)?;
+    known_kind(&kind)?;
+    let all = book(&api)?.documents(&kind).await.map_err(problem_of)?;
+    let found = all.iter().find(|own| own.id == id);
+    found.map(shown).map(Json).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("No such {kind}: {id}")))
+}
+
+pub(super) async fn put(
+    State(api): State<SharedApi>,
+    Asker(caller): Asker,
+    Path((kind, id)): Path<(String, String)>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, Problem> {
+    must_be_admin(&caller)?;
+    known_kind(&kind)?;
+    let document = RuleDocument { kind, id, body };
+    let book = book(&api)?;
+    // With all others, whose number is bounded.
+    let version = book.rule_version().await.map_err(problem_of)?;
+    let mut documents = book.rules_of(version, book.now()).await.map_err(problem_of)?.documents;
+    documents.retain(|own| (&own.kind, &own.id) != (&document.kind, &document.id));
+    documents.push(document.clone());
+    Prices::from_documents(&documents).map_err(|error| Problem::bad(error.to_string()))?;
+    book.put_document(&caller.user_id, &document).await.map_err(problem_of)?;
+    Ok(Json(shown(&document)))
+}
+
+pub(super) async fn delete(
+    State(api): State<SharedApi>,
+    Asker(caller): Asker,
+    Path((kind, id)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    must_be_admin(&caller)?;
+    known_kind(&kind)?;
+    book(&api)?.delete_document(&caller.user_id, &kind, &id).await.map_err(problem_of)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What changed which version of the rules, the newest first.
+pub(super) async fn changes(
+    State(api): State<SharedApi>,
+    Asker(caller): Asker,
+    parameters: Parameters,
+) -> Result<Json<Value>, Problem> {
+    must_be_admin(&caller)?;
+    known(&parameters, &["before"])?;
+    let before = query_text(&parameters, "before").map(|text| text.parse::<u64>());
+    let before = before.transpose().map_err(|_| Problem::bad("before is the number of a version"))?;
+    let changes = book(&api)?.rule_changes(before, CHANGES_MAX).await.map_err(problem_of)?;
+    let change = |own: &orzo_rating::RuleChange| {
+        json!({"version": own.version, "changed_at": own.changed_at.isoformat(), "changed_by": own.changed_by,
+               "change": own.change})
+    };
+    Ok(Json(json!({"changes": changes.iter().map(change).collect::<Value>()})))
+}
+
+fn money(line: &RatedLine) -> String {
+    line.cost.normalized().to_plain_string()
+}
+
+/// What resources would cost a project as one bill, by the rules of now.
+pub(super) async fn quote_bill(
+    State(api): State<SharedApi>,
+    Asker(caller): Asker,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, Problem> {
+    let mut body = Body::read(body, &["resources", "project_id"])?;
+    let project = body.text("project_id")?.or_else(|| caller.project_id.clone());
+    must_own(&caller, project.as_deref())?;
+    let usages = modules::usages_of(&mut body)?;
+    let book = book(&api)?;
+    let version = book.rule_version().await.map_err(problem_of)?;
+    let set = book.rules_of(version, book.now()).await.map_err(problem_of)?;
+    let prices = Prices::from_documents(&set.documents).map_err(|error| Problem::bad(error.to_string()))?;
+    let rules = Rules { version, hashmap: set.hashmap, prices };
+    let quote = quote(&rules, project.as_deref(), book.now(), &usages).map_err(Problem::bad)?;
+    let usage = |line: &RatedLine| {
+        json!({"service": line.service, "quantity": line.quantity.normalized().to_plain_string(), "cost": money(line),
+               "rule": line.rule})
+    };
+    let settled = |line: &RatedLine| json!({"kind": line.kind.name(), "service": line.service, "cost": money(line), "rule": line.rule});
+    Ok(Json(json!({
+        "project_id": project, "currency": quote.currency, "rule_version": version,
+        "usage": quote.usage.iter().map(usage).collect::<Value>(),
+        "settled": quote.settled.iter().map(settled).collect::<Value>(),
+        "total": quote.total.normalized().to_plain_string(),
+    })))
+}
