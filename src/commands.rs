@@ -1,7 +1,12 @@
 //! What the command line can do; one file per command.
 
 pub(crate) mod alarm;
+pub(crate) mod backup;
+pub(crate) mod bill;
 pub(crate) mod config;
+pub(crate) mod dashboards;
+pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod measures;
 pub(crate) mod meters;
 pub(crate) mod output;
@@ -10,5 +15,7 @@ pub(crate) mod prometheus;
 pub(crate) mod query;
 pub(crate) mod rating;
 pub(crate) mod serve;
+pub(crate) mod sql;
 pub(crate) mod store;
+pub(crate) mod token;
 pub(crate) mod top;

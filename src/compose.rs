@@ -12,13 +12,18 @@
 //! most.
 
 mod alarms;
+mod backups;
 mod banner;
 mod distant;
 mod health;
 mod holder;
 mod http;
 mod notices;
+mod pipeline;
 mod poison;
+mod rating;
+mod scrape;
+mod sql;
 mod stages;
 mod telemetry;
 
@@ -43,6 +48,7 @@ use tokio::{net::TcpListener, signal::unix::SignalKind};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+pub(crate) use sql::WORKER_COMMAND as SQL_WORKER;
 use stages::Stages;
 
 use crate::{
@@ -181,6 +187,9 @@ fn check_roles(settings: &Settings) -> anyhow::Result<()> {
     let is_split = settings.has(Role::Alarms) != (chosen != 0);
     if is_split && settings.database.url.is_none() {
         bail!("alarms in a process of their own need database.url, the same as that of the process with the api");
+    }
+    if settings.server.roles.contains(&Role::Rating) && chosen == 0 {
+        bail!("the role rating needs the store and must run in the process with the api");
     }
     if is_split && settings.alarms.signing_secret.is_none() {
         bail!("alarms in a process of their own need alarms.signing_secret, the same in all processes");

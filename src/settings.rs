@@ -18,6 +18,9 @@ use url::Url;
 
 mod keys;
 pub(crate) mod labels;
+pub(crate) mod rating;
+pub(crate) mod scrape;
+pub(crate) mod sql;
 
 pub(crate) use keys::{KEYS, example, nearest};
 
@@ -41,7 +44,7 @@ const FLUSH_AFTER_MIN: Span = Span(Duration::from_millis(100));
 const HEAD_BYTES_MIN: u64 = 64 << 10;
 
 /// First segments of the other services' paths.
-const TAKEN_PATHS: [&str; 14] = [
+const TAKEN_PATHS: [&str; 17] = [
     "identity",
     "image",
     "compute",
@@ -51,7 +54,10 @@ const TAKEN_PATHS: [&str; 14] = [
     "rating",
     "collector",
     "watch",
+    "store",
+    "v1",
     "prometheus",
+    "otlp",
     "healthcheck",
     "healthz",
     "readyz",
@@ -73,7 +79,10 @@ pub(crate) struct Settings {
     pub(crate) collector: CollectorSettings,
     pub(crate) store: StoreSettings,
     pub(crate) labels: labels::LabelSettings,
+    pub(crate) scrape: scrape::ScrapeSettings,
     pub(crate) alarms: AlarmSettings,
+    pub(crate) rating: rating::RatingSettings,
+    pub(crate) sql: sql::SqlSettings,
 }
 
 /// Where this process is reached and where it keeps things.
@@ -102,6 +111,8 @@ pub(crate) enum Role {
     Alarms,
     /// The metric, alarming and event APIs.
     Api,
+    /// Rates usage into the ledger; in the process with the api.
+    Rating,
 }
 
 /// How it tells what happens.
@@ -240,7 +251,10 @@ pub(crate) struct StoreSettings {
     pub(crate) flush_after: Span,
     /// `None`: for ever.
     pub(crate) retention: Option<Span>,
+    pub(crate) removed_grace: Span,
     pub(crate) disk_reserve_bytes: u64,
+    /// Below the data directory if unset.
+    pub(crate) backup_directory: Option<PathBuf>,
 }
 
 /// Alarms and their notices.
@@ -274,7 +288,7 @@ impl Default for ServerSettings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8041)),
             public_url: None,
             data_directory: "orzo-data".into(),
-            roles: vec![Role::Cloud, Role::Agents, Role::Collector, Role::Alarms, Role::Api],
+            roles: vec![Role::Cloud, Role::Agents, Role::Collector, Role::Alarms, Role::Api, Role::Rating],
             drain: Span::secs(30),
             metrics_public: false,
         }
@@ -433,7 +447,14 @@ impl Default for CollectorSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { head_bytes_max: 128 << 20, flush_after: Span::secs(600), retention: None, disk_reserve_bytes: 256 << 20 }
+        Self {
+            head_bytes_max: 128 << 20,
+            flush_after: Span::secs(600),
+            retention: None,
+            removed_grace: Span::secs(3600),
+            disk_reserve_bytes: 256 << 20,
+            backup_directory: None,
+        }
     }
 }
 
@@ -524,6 +545,9 @@ impl Settings {
         if self.store.head_bytes_max < HEAD_BYTES_MIN {
             bail!("store.head_bytes_max is {}, must be at least {HEAD_BYTES_MIN}", self.store.head_bytes_max);
         }
+        self.scrape.check()?;
+        self.rating.check()?;
+        self.sql.check()?;
         self.metrics.check()?;
         if self.alarms.webhook_timeout.0 > WEBHOOK_TIMEOUT_MAX.0 {
             bail!("alarms.webhook_timeout is {}, must be at most {WEBHOOK_TIMEOUT_MAX}", self.alarms.webhook_timeout);
@@ -536,6 +560,11 @@ impl Settings {
         }
         orzo_alarms::AllowList::parse(&self.alarms.webhook_allow).context("alarms.webhook_allow")?;
         Ok(())
+    }
+
+    /// Where backups go.
+    pub(crate) fn backup_directory(&self) -> PathBuf {
+        self.store.backup_directory.clone().unwrap_or_else(|| self.server.data_directory.join("backups"))
     }
 
     /// Whether this process has the role.

@@ -27,47 +27,51 @@ pub(crate) struct Rows {
 impl Rows {
     /// Writes them to standard output. A reader that goes away early (`| head`) is no error.
     pub(crate) fn print(&self, format: Format) -> anyhow::Result<()> {
-        let text = match format {
-            Format::Table => self.table(),
-            Format::Csv => self.csv()?,
-            Format::Json => self.json()?,
-        };
-        match std::io::stdout().write_all(text.as_bytes()) {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.context("cannot write to standard output"),
-        }
+        print(&self.columns, &self.rows, format)
     }
+}
 
-    fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_header(&self.columns);
-        for row in &self.rows {
-            table.add_row(row.iter().map(plain));
-        }
-        format!("{table}\n")
+/// Writes rows under columns that are known only now, as [`Rows::print`] does.
+pub(crate) fn print(columns: &[&str], rows: &[Vec<Value>], format: Format) -> anyhow::Result<()> {
+    let text = match format {
+        Format::Table => table(columns, rows),
+        Format::Csv => csv(columns, rows)?,
+        Format::Json => json(columns, rows)?,
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to standard output"),
     }
+}
 
-    fn csv(&self) -> anyhow::Result<String> {
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.write_record(&self.columns)?;
-        for row in &self.rows {
-            writer.write_record(row.iter().map(|cell| harmless(plain(cell))))?;
-        }
-        Ok(String::from_utf8(writer.into_inner()?)?)
+fn table(columns: &[&str], rows: &[Vec<Value>]) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(columns);
+    for row in rows {
+        table.add_row(row.iter().map(plain));
     }
+    format!("{table}\n")
+}
 
-    fn json(&self) -> anyhow::Result<String> {
-        let objects: Vec<Value> = self
-            .rows
-            .iter()
-            .map(|row| {
-                let pairs = self.columns.iter().zip(row).map(|(name, cell)| ((*name).to_owned(), cell.clone()));
-                Value::Object(pairs.collect::<Map<_, _>>())
-            })
-            .collect();
-        Ok(format!("{}\n", serde_json::to_string_pretty(&objects)?))
+fn csv(columns: &[&str], rows: &[Vec<Value>]) -> anyhow::Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(columns)?;
+    for row in rows {
+        writer.write_record(row.iter().map(|cell| harmless(plain(cell))))?;
     }
+    Ok(String::from_utf8(writer.into_inner()?)?)
+}
+
+fn json(columns: &[&str], rows: &[Vec<Value>]) -> anyhow::Result<String> {
+    let objects: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            let pairs = columns.iter().zip(row).map(|(name, cell)| ((*name).to_owned(), cell.clone()));
+            Value::Object(pairs.collect::<Map<_, _>>())
+        })
+        .collect();
+    Ok(format!("{}\n", serde_json::to_string_pretty(&objects)?))
 }
 
 fn plain(cell: &Value) -> String {
@@ -92,10 +96,10 @@ mod tests {
 
     #[test]
     fn the_same_rows_in_every_form() {
-        let rows = Rows { columns: vec!["name", "value"], rows: vec![vec![json!("=1+1"), json!(-1.5)]] };
-        assert_eq!(rows.csv().expect("csv"), "name,value\n'=1+1,-1.5\n");
-        assert!(rows.table().contains("=1+1"));
-        let parsed: Value = serde_json::from_str(&rows.json().expect("json")).expect("valid");
+        let (columns, rows) = (["name", "value"], [vec![json!("=1+1"), json!(-1.5)]]);
+        assert_eq!(csv(&columns, &rows).expect("csv"), "name,value\n'=1+1,-1.5\n");
+        assert!(table(&columns, &rows).contains("=1+1"));
+        let parsed: Value = serde_json::from_str(&super::json(&columns, &rows).expect("json")).expect("valid");
         assert_eq!(parsed, json!([{"name": "=1+1", "value": -1.5}]));
     }
 }

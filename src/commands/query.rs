@@ -118,7 +118,7 @@ fn time_of(text: &str) -> anyhow::Result<f64> {
     Ok(time.secs_f64())
 }
 
-fn span_of(text: &str) -> anyhow::Result<f64> {
+pub(super) fn span_of(text: &str) -> anyhow::Result<f64> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     let factor = match unit {
         "s" => 1.0,

@@ -1,4 +1,7 @@
-//! `orzo rating quote`: what usages would cost under rules, before anybody is charged by them.
+//! `orzo rating quote`: what usages would cost under rules, before anybody is charged by them. `orzo rating bench`: how fast
+//! this machine rates.
+
+mod bench;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +24,8 @@ pub(crate) struct Arguments {
 enum Command {
     /// Price usages by CloudKitty's hashmap rules, both from files, in exact decimals.
     Quote(Quote),
+    /// Rate a made-up month into a ledger on this disk, and tell how long it takes.
+    Bench(bench::Bench),
 }
 
 #[derive(clap::Args)]
@@ -48,7 +53,14 @@ struct Quote {
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Command::Quote(quote) = arguments.command;
+    let quote = match arguments.command {
+        Command::Quote(quote) => quote,
+        Command::Bench(chosen) => {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+            return runtime.block_on(bench::run(chosen));
+        }
+    };
     let rules = quote.rules.display().to_string();
     let rules = HashMap::from_json(&read(&quote.rules)?).with_context(|| rules)?;
     let prices = rules.for_tenant(quote.project.as_deref());

@@ -1,9 +1,13 @@
-//! `orzo store verify|inspect|stats|compact`: looks after the files of a store that is not running.
+//! `orzo store verify|inspect|stats|compact|backup|restore`: looks after what is kept.
 //!
-//! Each opens the store, which recovers what a crash left, and lets it go again. A store that is in use is refused: its
+//! All but the last two need a store that is not running. Each opens the store, which recovers what a crash left, and lets it go again. A store that is in use is refused: its
 //! server verifies and merges by itself, and its figures are at `/metrics`.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,7 +15,10 @@ use orzo_model::{Rooms, SystemClock};
 use orzo_store::{Store, StoreSettings};
 use serde_json::{Value, json};
 
-use super::output::{Format, Rows};
+use super::{
+    backup,
+    output::{Format, Rows},
+};
 use crate::settings::Settings;
 
 #[derive(clap::Args)]
@@ -39,6 +46,10 @@ enum Command {
     Stats,
     /// Merge files into as few as possible, write those with deleted series anew, and remove what is not needed.
     Compact,
+    /// Copy everything that is kept: points, labels, database, images, secrets. A running server does it while it works.
+    Backup(backup::Backup),
+    /// Make a data directory of a backup, and read every byte of it again.
+    Restore(backup::Restore),
 }
 
 /// How often a bar is drawn while nothing is known to move.
@@ -47,33 +58,46 @@ const TICK: Duration = Duration::from_millis(120);
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(async {
-        let store = open(&arguments).await?;
+        match &arguments.command {
+            Command::Backup(chosen) => return backup::back_up(chosen, &settings(&arguments)?).await,
+            Command::Restore(chosen) => return backup::restore(chosen).await,
+            Command::Verify | Command::Inspect | Command::Stats | Command::Compact => {}
+        }
+        let store = match &arguments.directory {
+            Some(directory) => open(directory).await?,
+            None => open(&settings(&arguments)?.server.data_directory.join("store")).await?,
+        };
         let outcome = look_after(&store, &arguments).await;
         store.close().await.context("cannot close the store")?;
         outcome
     })
 }
 
-async fn open(arguments: &Arguments) -> anyhow::Result<Arc<Store>> {
-    let directory = match (&arguments.directory, &arguments.config) {
-        (Some(directory), _) => directory.clone(),
-        (None, Some(file)) => Settings::read(file)?.server.data_directory.join("store"),
-        (None, None) => Settings::default().server.data_directory.join("store"),
-    };
+fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
+    match &arguments.config {
+        Some(file) => Settings::read(file),
+        None => Ok(Settings::default()),
+    }
+}
+
+/// Opens a store that nobody else has open.
+pub(super) async fn open(directory: &Path) -> anyhow::Result<Arc<Store>> {
     if !directory.join("samples").is_dir() {
         bail!("there is no store in {}", directory.display());
     }
-    let settings = StoreSettings { directory, ..StoreSettings::default() };
+    let settings = StoreSettings { directory: directory.to_owned(), ..StoreSettings::default() };
     let room = Rooms::new(&prometheus::Registry::new()).room("store");
     Store::open(settings, room, SystemClock::shared()).await.context("cannot open the store")
 }
 
 async fn look_after(store: &Arc<Store>, arguments: &Arguments) -> anyhow::Result<()> {
-    match arguments.command {
+    match &arguments.command {
         Command::Verify => verify(store).await,
         Command::Inspect => inspect(store, arguments.format),
         Command::Stats => stats(store, arguments.format),
         Command::Compact => compact(store).await,
+        // These two have opened what they need themselves.
+        Command::Backup(_) | Command::Restore(_) => Ok(()),
     }
 }
 
@@ -114,7 +138,7 @@ fn inspect(store: &Arc<Store>, format: Format) -> anyhow::Result<()> {
             json!(format!("{}..{}", file.series_first, file.series_last)),
             json!(file.oldest.zulu_micros()),
             json!(file.newest.zulu_micros()),
-            json!(if file.has_index { 2 } else { 1 }),
+            json!(file.format),
         ]
     };
     let columns = vec!["file", "rows", "bytes", "bytes per row", "doubles", "series", "oldest", "newest", "format"];

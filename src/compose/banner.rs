@@ -31,6 +31,7 @@ impl Banner<'_> {
         println!("    identity {url}/identity/v3   metrics {url}{path}   alarms {url}/alarming");
         println!("    image    {url}/image         compute {url}/compute/v2.1   events {url}/event");
         println!("    health   {url}/readyz        counters {url}/metrics");
+        println!("\n  To be looked at in a browser: {url}/");
         match self.hypervisor {
             Some("simulated") => {
                 println!("\n  Guests are SIMULATED: libvirt does not answer on this machine, or was not asked for.")

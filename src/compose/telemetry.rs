@@ -21,17 +21,26 @@ use orzo_index::{Index, IndexSettings};
 use orzo_labels::LabelIndex;
 use orzo_model::SampleSink;
 use orzo_query::{Engine, EngineSettings, IndexNumbers};
+use orzo_scrape::Scraper;
 use orzo_session::Session;
 use orzo_store::{Store, StoreSettings};
+use orzo_tokens::TokenBook;
 
 use super::{
     Ground,
     alarms::{AlarmLedger, Alarms},
+    backups::Backups,
     health::Health,
     poison::QuarantinePoison,
+    scrape,
+    sql::Sql,
     stages::Stages,
 };
-use crate::settings::{CredentialChoice, Role, Settings};
+use crate::{
+    backup::{Labels, Source},
+    rating::{Parts, Rating},
+    settings::{CredentialChoice, Role, Settings},
+};
 
 /// How often the store is asked whether it is still open: the bound on how long a process without one lives.
 const STORE_LOOK: Duration = Duration::from_millis(500);
@@ -53,6 +62,11 @@ struct Core {
     collector: Arc<Collector>,
     quarantine: Arc<Quarantine>,
     ledger: AlarmLedger,
+    /// Held while what was deleted is purged, and while it must not be.
+    purging: Arc<tokio::sync::Mutex<()>>,
+    tokens: Arc<TokenBook>,
+    scraper: Option<Arc<Scraper>>,
+    rating: Option<Arc<Rating>>,
 }
 
 /// Opens what the roles need.
@@ -78,6 +92,7 @@ async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Defini
         head_bytes_max: usize::try_from(settings.store.head_bytes_max).context("store.head_bytes_max")?,
         flush_after: settings.store.flush_after.0,
         retention: settings.store.retention.map(|span| span.0),
+        removed_grace: settings.store.removed_grace.0,
         disk_reserve_bytes: settings.store.disk_reserve_bytes,
         ..StoreSettings::default()
     };
@@ -130,7 +145,28 @@ async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Defini
         clock.clone(),
     ));
     let ledger = AlarmLedger::open(ground, session).await?;
-    Ok(Core { store, labels, engine, collector, quarantine, ledger })
+    let scraper = scrape::open(ground, &engine)?;
+    let rating = match settings.has(Role::Rating) {
+        true => {
+            let (index, store) = (engine.index().clone(), store.clone());
+            let parts = Parts { settings, database: database.clone(), index, store, clock: clock.clone(), rooms };
+            Some(Arc::new(crate::rating::open(parts).await?))
+        }
+        false => None,
+    };
+    let tokens = TokenBook::open(database.clone(), clock.clone()).await.context("cannot open the book of tokens")?;
+    Ok(Core {
+        store,
+        labels,
+        engine,
+        collector,
+        quarantine,
+        ledger,
+        purging: Arc::default(),
+        tokens: Arc::new(tokens),
+        scraper,
+        rating,
+    })
 }
 
 impl Telemetry {
@@ -161,6 +197,7 @@ impl Telemetry {
         }
         let settings = ApiSettings {
             public_url: ground.settings.server.public_url.clone(),
+            identity_url: ground.settings.identity.url.clone(),
             metric_path: chosen.path.clone(),
             policies: Arc::new(chosen.policies()?),
             credentials: chosen.credentials()?,
@@ -173,17 +210,43 @@ impl Telemetry {
             ..ApiSettings::default()
         };
         let decode = |bytes: &[u8]| batch::decode(bytes).map_err(|error| error.to_string());
+        let polling = read_polling(ground.settings.agents.polling_file.as_deref())?;
+        let pipeline = super::pipeline::Rooms::new(&ground.settings, &polling, core.quarantine.clone());
         Ok(orzo_api::router(ApiParts {
             engine: core.engine.clone(),
             alarms: Some(core.ledger.book.clone()),
             deliverer: Some(core.ledger.deliverer.clone()),
             prometheus: core.ledger.prometheus.clone(),
             session: session.clone(),
+            tokens: Some(core.tokens.clone()),
+            targets: core
+                .scraper
+                .clone()
+                .map(|scraper| -> Arc<dyn orzo_api::Targets> { Arc::new(scrape::ShownTargets(scraper)) }),
             rooms: ground.rooms.clone(),
             clock: ground.clock.clone(),
             settings,
             readiness,
             batches: Some(BatchDoor { sink: core.collector.core(), decode }),
+            backups: Some(Arc::new(Backups::new(Source {
+                store: core.store.clone(),
+                labels: Labels::Open(core.labels.clone()),
+                database: ground.database.clone(),
+                purging: core.purging.clone(),
+                data_directory: ground.settings.server.data_directory.clone(),
+                backups: ground.settings.backup_directory(),
+                clock: ground.clock.clone(),
+            }))),
+            pipeline: Some(Arc::new(pipeline)),
+            rating: core.rating.as_ref().map(|rating| rating.shown(&ground.settings)).transpose()?,
+            sql: ground.settings.sql.enabled.then(|| -> Arc<dyn orzo_api::SqlRunner> {
+                let source = orzo_sql::Source {
+                    index: core.engine.index().clone(),
+                    labels: Some(core.labels.clone()),
+                    store: core.store.clone(),
+                };
+                Arc::new(Sql::new(ground, source))
+            }),
         }))
     }
 
@@ -193,17 +256,25 @@ impl Telemetry {
             alarms.start(ground, stages);
         }
         let Some(core) = &self.core else { return Ok(()) };
+        if let Some(scraper) = core.scraper.clone() {
+            stages.sources.tasks.spawn(scraper.run(stages.sources.stop.clone()));
+        }
+        if let Some(rating) = &core.rating {
+            super::rating::start(rating, &core.engine, ground, stages)?;
+        }
         let collector = core.collector.clone();
         let stop = stages.sinks.stop.clone();
         stages.sinks.tasks.spawn(async move { collector.run(stop).await });
         let (engine, clock, stop) = (core.engine.clone(), ground.clock.clone(), stages.readers.stop.clone());
         let interval = PURGE_INTERVAL.min(ground.settings.metrics.purge_after.0);
+        let purging = core.purging.clone();
         stages.readers.tasks.spawn(async move {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = clock.sleep(interval) => {}
                 }
+                let _purging = purging.lock().await;
                 match engine.purge_deleted().await {
                     Ok(0) => {}
                     Ok(metrics) => tracing::info!(metrics, "deleted metrics are gone"),

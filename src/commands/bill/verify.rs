@@ -1,0 +1,247 @@
+//! Whether everything fits together: the ledger with itself and its log, closed periods and exports with the ledger, and all of
+//! it with what happened, rated anew and counted once more by other code.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    path::Path,
+};
+
+use anyhow::{Context, bail};
+use futures::TryStreamExt;
+use orzo_export::{check, totals_of};
+use orzo_model::Timestamp;
+use orzo_rating::{BigDecimal, Ledger, LineFilter, LineKind, Mode, RatedLine, RulesOf, processor::effective};
+use uuid::Uuid;
+
+use super::{CHANGES_PRINTED, Open, again, chosen, plain, recount::recount};
+use crate::{rating::Rating, settings::Settings};
+
+/// Runs of exports that are looked at.
+const RUNS_MAX: usize = 10_000;
+
+pub(super) async fn verify(open: &Open, settings: &Settings) -> anyhow::Result<()> {
+    let rating = &open.rating;
+    let mut problems = rating.ledger.verify().await?;
+    corrections(rating, &mut problems).await?;
+    closed(rating, &mut problems).await?;
+    summed(rating, &mut problems).await?;
+    exports(rating, &settings.server.data_directory.join("exports"), &mut problems).await?;
+    anew(rating, &mut problems).await?;
+    counted(open, &mut problems).await?;
+    for problem in &problems {
+        println!("{problem}");
+    }
+    match problems.len() {
+        0 => Ok(()),
+        count => bail!("{count} problems"),
+    }
+}
+
+/// Corrections fit what they correct, nothing is taken back twice, and the log says what the lines sum to.
+async fn corrections(rating: &Rating, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let mut lines: HashMap<Uuid, (BigDecimal, BigDecimal)> = HashMap::new();
+    let mut corrections = Vec::new();
+    let (mut count, mut sum) = (0_u64, BigDecimal::default());
+    let mut stream = rating.ledger.read(&LineFilter::default()).await?;
+    while let Some(line) = stream.try_next().await? {
+        count += 1;
+        sum += &line.cost;
+        if let Some(of) = line.corrects {
+            corrections.push((line.id, of, line.reverses, line.quantity.clone(), line.cost.clone()));
+        }
+        lines.insert(line.id, (line.quantity, line.cost));
+    }
+    let mut taken_back = HashSet::new();
+    for (id, of, reverses, quantity, cost) in corrections {
+        match lines.get(&of) {
+            None => problems.push(format!("line {id} corrects {of}, which is not there")),
+            Some((of_quantity, of_cost)) if reverses => {
+                if -quantity != *of_quantity || -cost != *of_cost {
+                    problems.push(format!("line {id} does not take back all of {of}"));
+                }
+                if !taken_back.insert(of) {
+                    problems.push(format!("line {of} is taken back twice"));
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    let by_log: i128 = rating.ledger.files().iter().filter_map(|file| file.cost.parse::<i128>().ok()).sum();
+    let step = BigDecimal::new(by_log.into(), orzo_rating::COST_SCALE);
+    if step != sum {
+        problems.push(format!("the log says {} in all, the lines sum to {}", plain(&step), plain(&sum)));
+    }
+    println!("{count} lines, {} in all", plain(&sum));
+    Ok(())
+}
+
+/// Closed periods have the lines and the total that they were closed with.
+async fn closed(rating: &Rating, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let periods = rating.book.closed_periods(None, Timestamp::MIN, Timestamp::MAX).await?;
+    for own in &periods {
+        let filter = LineFilter {
+            scopes: Some(vec![own.scope_id.clone()]),
+            begin: Some(own.begin),
+            end: Some(own.end),
+            ..LineFilter::default()
+        };
+        let (mut count, mut sum) = (0, BigDecimal::default());
+        let mut lines = rating.ledger.read(&filter).await?;
+        while let Some(line) = lines.try_next().await? {
+            count += 1;
+            sum += &line.cost;
+        }
+        if (count, &sum) != (own.lines, &own.total) {
+            problems.push(format!(
+                "{} was closed from {} until {} with {} lines and {}; there are {count} and {}",
+                own.scope_id,
+                own.begin,
+                own.end,
+                own.lines,
+                plain(&own.total),
+                plain(&sum)
+            ));
+        }
+    }
+    println!("{} closed periods held against the ledger", periods.len());
+    Ok(())
+}
+
+/// The summary of CloudKitty's API says of every project and service what the lines sum to, in whole and month by month.
+async fn summed(rating: &Rating, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let mut sums: BTreeMap<(String, String, String), BigDecimal> = BTreeMap::new();
+    let mut lines = rating.ledger.read(&LineFilter::default()).await?;
+    while let Some(line) = lines.try_next().await? {
+        let month: String = line.period.zulu_secs().chars().take(7).collect();
+        *sums.entry((month, line.scope, line.service)).or_default() += line.cost;
+    }
+    let months: BTreeSet<String> = sums.keys().map(|(month, ..)| month.clone()).collect();
+    let mut compared = 0;
+    for month in months {
+        let begin: Timestamp = format!("{month}-01T00:00:00Z").parse().context("a month")?;
+        let end = orzo_rating::forecast::month(begin, 1);
+        let said = orzo_api::summary_by_project(&rating.ledger, begin, end).await?;
+        let mut ours: BTreeMap<(String, String), BigDecimal> = BTreeMap::new();
+        for ((_, scope, service), sum) in sums.iter().filter(|((own, ..), _)| *own == month) {
+            ours.insert((scope.clone(), service.clone()), sum.clone());
+        }
+        compared += ours.len();
+        for key in ours.keys().chain(said.keys()).collect::<BTreeSet<_>>() {
+            if ours.get(key) != said.get(key) {
+                let (scope, service) = key;
+                let (a, b) = (said.get(key).map(plain), ours.get(key).map(plain));
+                problems.push(format!("{scope} {service} in {month}: the summary says {a:?}, the lines {b:?}"));
+            }
+        }
+    }
+    println!("{compared} sums of the summary held against the ledger");
+    Ok(())
+}
+
+/// Runs of exports are what was written, and say what the ledger says until their watermark.
+async fn exports(rating: &Rating, directory: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| format!("cannot read {}", directory.display()))?,
+    };
+    let (mut held, mut cells) = (0, 0);
+    for entry in entries.take(RUNS_MAX) {
+        let path = entry?.path();
+        // What is not whole yet begins with a point.
+        if path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.')) {
+            continue;
+        }
+        let manifest = match check(&path, None) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                problems.push(format!("export {}: {error}", path.display()));
+                continue;
+            }
+        };
+        held += 1;
+        let filter = LineFilter {
+            scopes: manifest.projects.clone(),
+            begin: Some(manifest.begin),
+            end: Some(manifest.end),
+            rated_after: manifest.rated_after,
+            ..LineFilter::default()
+        };
+        let (mut count, mut totals) = (0, BTreeMap::<String, BigDecimal>::new());
+        let mut lines = rating.ledger.read(&filter).await?;
+        while let Some(line) = lines.try_next().await? {
+            if manifest.watermark.is_some_and(|watermark| line.rated_at <= watermark) {
+                count += 1;
+                *totals.entry(line.currency).or_default() += line.cost;
+            }
+        }
+        let said: BTreeMap<String, BigDecimal> =
+            manifest.totals.iter().filter_map(|(name, text)| Some((name.clone(), text.parse().ok()?))).collect();
+        let is_all = manifest.left_out == 0;
+        // What stands in the cells, and not what the manifest says of them.
+        let read = totals_of(&path, &manifest);
+        match read {
+            Ok(None) => {}
+            Ok(Some(read)) => {
+                cells += 1;
+                let sum = |of: &BTreeMap<String, BigDecimal>| of.values().sum::<BigDecimal>();
+                let is_same = if read.contains_key("") { sum(&read) == sum(&said) } else { read == said };
+                if !is_same {
+                    let run = manifest.run;
+                    problems.push(format!("export {run}: its cells sum to {read:?}, its manifest says {said:?}"));
+                }
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
+        if manifest.lines + manifest.left_out != count || (is_all && said != totals) {
+            problems.push(format!(
+                "export {} has {} lines and {:?}; until its watermark the ledger has {count} and {totals:?}",
+                manifest.run, manifest.lines, manifest.totals
+            ));
+        }
+    }
+    println!("{held} exports held against the ledger, {cells} of them cell by cell");
+    Ok(())
+}
+
+/// What happened, rated anew by the rules of the first time.
+async fn anew(rating: &Rating, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let scopes = chosen(rating, &[]).await?;
+    let Some(first) = rating.ledger.files().iter().map(|file| file.begins.0).min() else { return Ok(()) };
+    let time = (Timestamp::from_micros(first), Timestamp::MAX);
+    let report = again(rating, &scopes, time, RulesOf::Then, false).await?;
+    println!("{} lines rated anew, {} differ", report.lines, report.changes.len());
+    for own in report.changes.iter().take(CHANGES_PRINTED) {
+        problems.push(format!(
+            "{} {} {} from {}: rated anew it is {}, not {}",
+            own.scope,
+            own.service,
+            own.resource,
+            own.begin.zulu_secs(),
+            own.cost_after.as_ref().map_or("nothing".to_owned(), plain),
+            own.cost_before.as_ref().map_or("nothing".to_owned(), plain)
+        ));
+    }
+    Ok(())
+}
+
+/// Existence, counted by other code.
+async fn counted(open: &Open, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let rating = &open.rating;
+    if rating.processor.settings().mode != Mode::Exact {
+        return Ok(());
+    }
+    let (mut compared, mut left, mut differ) = (0, 0, 0);
+    for scope in chosen(rating, &[]).await? {
+        let filter = LineFilter { scopes: Some(vec![scope.clone()]), ..LineFilter::default() };
+        let all: Vec<RatedLine> = rating.ledger.read(&filter).await?.try_collect().await?;
+        let of_usage = effective(&all).into_iter().filter(|line| line.kind == LineKind::Usage).cloned();
+        let lines: Vec<RatedLine> = of_usage.collect();
+        let found = recount(rating, &open.index, &scope, &lines, rating.processor.metrics()).await?;
+        compared += found.compared;
+        left += found.left;
+        differ += found.problems.len();
+        problems.extend(found.problems.into_iter().take(CHANGES_PRINTED));
+    }
+    println!("{compared} resources and periods counted again from events, {differ} differ, {left} left to the rating");
+    Ok(())
+}
