@@ -1,6 +1,10 @@
 //! Every command that the embedded cloud promises, by the real clients, against the embedded defaults.
 
 mod aodh;
+mod cloudkitty;
+mod grafana;
+mod otlp;
+mod prometheus;
 
 use std::time::Duration;
 

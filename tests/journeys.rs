@@ -1,8 +1,12 @@
 //! The way of a sample from a guest to a webhook: embedded, and with the real parts.
 
 mod agent;
+mod dashboards;
 mod embedded;
+mod import;
+mod read_tokens;
 mod real_parts;
 mod receivers;
+mod scraping;
 mod tenants;
 mod trusts;

@@ -15,8 +15,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("orzo-definitions", &["orzo-model"]),
     ("orzo-hypervisor", &["orzo-model"]),
     ("orzo-session", &["orzo-model"]),
+    ("orzo-tokens", &["orzo-model", "orzo-database"]),
     ("orzo-cloud", &["orzo-model", "orzo-bus", "orzo-database", "orzo-hypervisor"]),
     ("orzo-agents", &["orzo-model", "orzo-bus", "orzo-definitions", "orzo-hypervisor", "orzo-session"]),
+    ("orzo-scrape", &["orzo-model"]),
     ("orzo-collector", &["orzo-model", "orzo-bus"]),
     ("orzo-store", &["orzo-model"]),
     ("orzo-index", &["orzo-model", "orzo-database"]),
@@ -24,19 +26,34 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("orzo-labels", &["orzo-model", "orzo-store"]),
     ("orzo-promql", &[]),
     ("orzo-query", &["orzo-model", "orzo-definitions", "orzo-store", "orzo-index", "orzo-labels", "orzo-promql"]),
+    // Lines are the rating's word; the table's log and the disk are the store's.
+    ("orzo-ledger", &["orzo-model", "orzo-store", "orzo-rating"]),
+    // Tables are names from both indexes and points from the one scan; only the program imports it, so that nothing else
+    // waits for its build.
+    ("orzo-sql", &["orzo-model", "orzo-store", "orzo-index", "orzo-labels"]),
     ("orzo-alarms", &["orzo-model", "orzo-database"]),
-    ("orzo-rating", &[]),
+    // Its book of rules, scopes and runs is in the one database.
+    ("orzo-rating", &["orzo-model", "orzo-database"]),
+    ("orzo-export", &["orzo-model", "orzo-rating"]),
+    // Runs on disk are checked before they go out; the outbox is in the one database.
+    ("orzo-delivery", &["orzo-model", "orzo-database", "orzo-export"]),
     (
         "orzo-api",
         &[
             "orzo-model",
             "orzo-bus",
             "orzo-session",
+            "orzo-tokens",
             "orzo-index",
             "orzo-labels",
             "orzo-promql",
             "orzo-query",
             "orzo-alarms",
+            "orzo-rating",
+            // Runs are begun and invoices are shown over HTTP, too.
+            "orzo-export",
+            // Deliveries are asked for and listed.
+            "orzo-delivery",
         ],
     ),
 ];
@@ -47,9 +64,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sqlx", &["orzo-database"]),
     ("virt-sys", &["orzo-hypervisor"]),
     ("libloading", &["orzo-hypervisor"]),
-    ("datafusion", &["orzo-query"]),
-    ("parquet", &["orzo-store"]),
-    ("arrow", &["orzo-store", "orzo-query"]),
+    ("datafusion", &["orzo-sql"]),
+    ("parquet", &["orzo-store", "orzo-ledger", "orzo-export"]),
+    ("arrow", &["orzo-store", "orzo-sql", "orzo-ledger", "orzo-export"]),
+    ("rusty-s3", &["orzo-delivery"]),
     ("axum", &["orzo-api", "orzo-cloud", "orzo"]),
 ];
 

@@ -154,26 +154,87 @@ def history_loses_no_resource(step, theirs, ours, ask):
     return any(len(resources) > 1 for resources in members.values())
 
 
+def as_list(operations):
+    """Operations in their textual form, `(ne (metric [cd]* mean) (metric cpu mean))`, as the list that they mean."""
+    if not isinstance(operations, str):
+        return operations
+    stack = [[]]
+    for token in re.findall(r'"[^"]*"|[()]|[^\s()]+', operations):
+        if token == "(":
+            stack.append([])
+        elif token == ")":
+            if len(stack) < 2:
+                return operations
+            done = stack.pop()
+            stack[-1].append(done)
+        elif re.fullmatch(r"-?\d+(\.\d+)?", token):
+            stack[-1].append(json.loads(token))
+        else:
+            stack[-1].append(token.strip('"'))
+    return stack[0][0] if len(stack) == 1 and len(stack[0]) == 1 else operations
+
+
 def one_of_several(step, theirs, ours, ask):
     """An operation on a wildcard that finds several metrics, with an operand that wants one: each server takes the first,
     and Gnocchi's order of a resource's metrics is that of its database's pages. Each answer must be the one that both
     give for one of these metrics by its name."""
-    if step.path != "/v1/aggregates" or "search" not in (step.body or {}) or (theirs.status, ours.status) != (200, 200) \
-            or not isinstance(step.body["operations"], list):
+    if step.path != "/v1/aggregates" or "search" not in (step.body or {}) or (theirs.status, ours.status) != (200, 200):
         return False
-    text = json.dumps(step.body["operations"])
-    patterns = set(re.findall(r'\["metric", "([^"]*[*?\[][^"]*)", "([^"]*)"\]', text))
-    if len(patterns) != 1:
+    step = step.copy(body=dict(step.body, operations=as_list(step.body["operations"])))
+    if not isinstance(step.body["operations"], list):
         return False
-    (pattern, method), = patterns
-    listed = ask(step.copy(parameters=[], body=dict(step.body, operations=["metric", pattern, method])))[1]
-    if listed.status != 200:
+    # A list of one metric is that metric.
+    text = re.sub(r'\["metric", (\["[^"]*", "[^"]*"\])\]', lambda found: '["metric", ' + found[1][1:], json.dumps(step.body["operations"]))
+    patterns = sorted(set(re.findall(r'\["metric", "([^"]*[*?\[][^"]*)", "([^"]*)"\]', text)))
+    if not 1 <= len(patterns) <= 2:
         return False
-    names = {name for one in listed.body["measures"].values() for name in one}
-    alone = [ask(step.copy(body=dict(step.body, operations=json.loads(text.replace(json.dumps(["metric", pattern, method]), json.dumps(["metric", name, method]))))))
-             for name in names]
+    # Texts in which each pattern has become the name of one metric that it finds.
+    texts, is_choice = [text], False
+    for pattern, method in patterns:
+        listed = ask(step.copy(parameters=[], body=dict(step.body, operations=["metric", pattern, method])))[1]
+        if listed.status != 200:
+            return False
+        names = {name for one in listed.body["measures"].values() for name in one}
+        is_choice = is_choice or len(names) > 1
+        texts = [text.replace(json.dumps(["metric", pattern, method]), json.dumps(["metric", name, method])) for text in texts for name in names]
+    alone = [ask(step.copy(body=dict(step.body, operations=json.loads(text)))) for text in texts]
     alone = [both for both in alone if both[1].status == 200 and difference(step, *both) is None]
-    return len(names) > 1 and any(difference(step, theirs, both[0]) is None for both in alone) and any(difference(step, both[1], ours) is None for both in alone)
+    # By its name a metric has only its own times; a wildcard lists those of all that it finds. Each group chooses by itself.
+    for part in parts_of(theirs) | parts_of(ours):
+        left, right = only_part(theirs, part), only_part(ours, part)
+        if difference(step, left, right) is None:
+            continue
+        of_part = [(only_part(one, part), only_part(other, part)) for one, other in alone]
+        if not any(difference(step, with_values(left), with_values(one)) is None for one, _ in of_part):
+            return False
+        if not any(difference(step, with_values(other), with_values(right)) is None for _, other in of_part):
+            return False
+    return is_choice
+
+
+def parts_of(answer):
+    """The groups of an answer, as texts; of one without groups the whole."""
+    return {json.dumps(one.get("group"), sort_keys=True) for one in answer.body} if isinstance(answer.body, list) else {None}
+
+
+def only_part(answer, part):
+    """One group of an answer."""
+    if part is None or not isinstance(answer.body, list):
+        return answer
+    kept = [one for one in answer.body if json.dumps(one.get("group"), sort_keys=True) == part]
+    return Answer(answer.status, answer.headers, answer.text, kept)
+
+
+def with_values(answer):
+    """Without measures that are no numbers."""
+    def kept(value):
+        if isinstance(value, dict):
+            return {key: kept(element) for key, element in value.items()}
+        if isinstance(value, list):
+            return [kept(row) for row in value if not (isinstance(row, list) and len(row) == 3 and row[2] != row[2])]
+        return value
+
+    return Answer(answer.status, answer.headers, answer.text, kept(answer.body))
 
 
 def nothing_found(step):
@@ -263,6 +324,33 @@ def no_measures_no_values(step, theirs, ours, ask):
             and any(one.body == [] for one, _ in read) and all(ours.body[metric] == [] for metric, (_, other) in zip(metrics, read) if other.body == []))
 
 
+def older_than_kept(step, theirs, ours, ask):
+    """Up to a `stop` in an earlier block than the newest, Gnocchi counts the timespan back from the newest point that it
+    has read, so it also answers points that it does not answer when it is asked for all."""
+    if not own("stop", step) or theirs.status != 200 or ours.status != 200:
+        return False
+    whole = ask(step.copy(parameters=[(key, value) for key, value in step.parameters if key not in ("start", "stop")]))
+    if any(answer.status != 200 for answer in whole) or difference(step, *whole) is not None:
+        return False
+    return difference(step, Answer(200, theirs.headers, theirs.text, not_older(theirs.body, whole[0].body)), ours) is None
+
+
+def not_older(value, whole):
+    """Lists of measures without those that are older than all of their granularity in the same place of `whole`."""
+    if isinstance(value, dict) and isinstance(whole, dict):
+        return {key: not_older(element, whole.get(key)) for key, element in value.items()}
+    if not isinstance(value, list) or not isinstance(whole, list):
+        return value
+    if all(isinstance(row, list) and len(row) == 3 for row in value + whole):
+        first = {}
+        for time, granularity, _ in whole:
+            first.setdefault(granularity, time)
+        return [row for row in value if row[1] not in first or row[0] >= first[row[1]]]
+    if len(value) != len(whole):
+        return value
+    return [not_older(element, other) for element, other in zip(value, whole)]
+
+
 COMPARISONS = {"=", "==", "eq", "<", "lt", ">", "gt", "<=", "≤", "le", ">=", "≥", "ge", "!=", "≠", "ne"}
 
 
@@ -293,6 +381,38 @@ def multiplied(tree):
     return ["*", inner, 1.0] if tree and isinstance(tree[0], str) and tree[0] in COMPARISONS else inner
 
 
+# Beyond this, the last digit of a number is more than a millionth of a millionth of a turn.
+LARGE_ANGLE = 1e4
+
+
+def turns_of_large_numbers(step, theirs, ours, ask):
+    """The sine, cosine or tangent of a large number, or its remainder by a small one, depends on digits that a double
+    lacks. Where the number itself is not large, the values must be the same; the numbers must be, everywhere."""
+    operations = step.body.get("operations") if isinstance(step.body, dict) else None
+    text = json.dumps(operations)
+    if step.path != "/v1/aggregates" or (theirs.status, ours.status) != (200, 200) or len(re.findall(r'["(](?:sin|cos|tan|mod|%)[" ]', text)) != 1:
+        return False
+    # Of `mod` the divisor must be a number; it is added instead.
+    divisor = re.search(r'^(?:\["(?:mod|%)", .*\], |"\((?:mod|%) .*\) )(-?[0-9.]+)(?:\]|\)")$', text)
+    turned, count = re.subn(r'^(\["|"\()(?:sin|cos|tan)', r"\1abs", text) if not divisor else re.subn(r'^(\["|"\()(?:mod|%)', r"\1+", text)
+    large = LARGE_ANGLE + (2 * abs(float(divisor[1])) if divisor else 0.0)
+    numbers = ask(step.copy(body=dict(step.body, operations=json.loads(turned)))) if count else []
+    if not count or any(answer.status != 200 for answer in numbers) or difference(step, *numbers) is not None:
+        return False
+
+    def merged(one, other, number):
+        """One's values, the other's where the number is large."""
+        if isinstance(one, dict) and isinstance(other, dict) and isinstance(number, dict) and one.keys() == other.keys() == number.keys():
+            return {key: merged(one[key], other[key], number[key]) for key in one}
+        if isinstance(one, list) and isinstance(other, list) and isinstance(number, list) and len(one) == len(other) == len(number):
+            if len(one) == 3 and one[:2] == other[:2] == number[:2] and all(isinstance(row[2], float) for row in (one, other, number)):
+                return other if abs(number[2]) > large else one
+            return [merged(*each) for each in zip(one, other, number)]
+        return one
+
+    return difference(step, Answer(200, theirs.headers, theirs.text, merged(theirs.body, ours.body, numbers[0].body)), ours) is None
+
+
 def truths_are_numbers(step, theirs, ours, ask):
     """Gnocchi computes with the results of a comparison as with truth values, Orzo as with 1 and 0. If they are made
     numbers, both must answer as Orzo did."""
@@ -317,7 +437,9 @@ INTENDED = {
     "pages-lose-nothing": pages_lose_nothing,
     "answered-once": answered_once,
     "no-measures-no-values": no_measures_no_values,
+    "older-than-kept": older_than_kept,
     "truths-are-numbers": truths_are_numbers,
+    "turns-of-large-numbers": turns_of_large_numbers,
     "history-loses-no-resource": history_loses_no_resource,
     "one-of-several": one_of_several,
 }

@@ -157,6 +157,48 @@ class Predicates(unittest.TestCase):
         self.means("one-of-several", step, answer(sums(3.0)), answer(sums(2.0)), ask)
         self.faults("one-of-several", step, answer(sums(3.0)), answer(sums(4.0)), ask)
         self.faults("one-of-several", step, answer(sums(4.0)), answer(sums(2.0)), ask)
+        # Times of the other metric, at which this one has nothing; a value there would be a fault.
+        def beside(value, other):
+            return {"measures": {"aggregated": [["t0", 60.0, other], ["t1", 60.0, value]]}}
+
+        self.means("one-of-several", step, answer(beside(3.0, float("nan"))), answer(sums(2.0)), ask)
+        self.faults("one-of-several", step, answer(beside(3.0, 0.0)), answer(sums(2.0)), ask)
+        # Two patterns: each server has made its choice for both.
+        two = step.copy(body=dict(step.body, operations=["eq", ["metric", "*", "max"], ["metric", "c*", "min"]]))
+
+        def ask_two(other):
+            operations = other.body["operations"]
+            if operations[0] == "metric":
+                found = {"measures": {"r": {name: {"max": [["t1", 60.0, 1.0]]} for name in ("ca", "cb")}}}
+            else:
+                found = sums(1.0 if operations[1][1] == operations[2][1] else 0.0)
+            return answer(found), answer(copy.deepcopy(found))
+
+        self.means("one-of-several", two, answer(sums(1.0)), answer(sums(0.0)), ask_two)
+        self.faults("one-of-several", two, answer(sums(1.0)), answer(sums(2.0)), ask_two)
+        # The same as text.
+        text = step.copy(body=dict(step.body, operations="(+ (metric c* max) 1)"))
+        self.means("one-of-several", text, answer(sums(3.0)), answer(sums(2.0)), ask)
+        self.faults("one-of-several", text, answer(sums(3.0)), answer(sums(4.0)), ask)
+        self.faults("one-of-several", step.copy(body=dict(step.body, operations="(+ (metric c* max) 1")), answer(sums(3.0)), answer(sums(2.0)), ask)
+        # A list of one.
+        listed = step.copy(body=dict(step.body, operations=["+", ["metric", ["c*", "max"]], 1]))
+        self.means("one-of-several", listed, answer(sums(3.0)), answer(sums(2.0)), ask)
+        self.faults("one-of-several", listed, answer(sums(3.0)), answer(sums(4.0)), ask)
+        # Each group has made its own choice.
+        def groups(first, second):
+            return [{"group": {"id": name}, "measures": sums(value)} for name, value in (("a", first), ("b", second))]
+
+        def ask_groups(other):
+            found, same = ask(other)
+            if other.body["operations"][0] == "metric":
+                return found, same
+            value = found.body["measures"]["aggregated"][0][2]
+            return answer(groups(value, value)), answer(groups(value, value))
+
+        self.means("one-of-several", step, answer(groups(3.0, 2.0)), answer(groups(2.0, 2.0)), ask_groups)
+        self.faults("one-of-several", step, answer(groups(3.0, 2.0)), answer(groups(2.0, 4.0)), ask_groups)
+        self.faults("one-of-several", step, answer(groups(3.0, 2.0)), answer(groups(3.0, 2.0)[:1]), ask_groups)
         named = step.copy(body=dict(step.body, operations=["+", ["metric", "ca", "max"], 1]))
         self.faults("one-of-several", named, answer(sums(3.0)), answer(sums(2.0)), ask)
 
@@ -205,6 +247,26 @@ class Predicates(unittest.TestCase):
         self.faults("no-measures-no-values", step, theirs, answer({"{m:a}": [["t1", 60.0, 1.0]]}), lambda _: (answer([]), answer([])))
         self.faults("no-measures-no-values", step, theirs, answer({}), lambda _: (answer([]), answer([])))
 
+    def test_older_than_kept(self):
+        step = asked("GET", "/v1/aggregation/metric", [("stop", "t4"), ("groupby", "id")])
+        old, kept, new, other = ["t1", 1.0, 1.0], ["t3", 1.0, 3.0], ["t5", 1.0, 5.0], ["t0", 60.0, 4.0]
+
+        def group(*rows):
+            return [{"group": {"id": "r"}, "measures": list(rows)}]
+
+        def ask(other_step):
+            self.assertEqual(other_step.parameters, [("groupby", "id")])
+            return answer(group(other, kept, new)), answer(group(other, kept, new))
+
+        self.means("older-than-kept", step, answer(group(other, old, kept)), answer(group(other, kept)), ask)
+        self.faults("older-than-kept", step, answer(group(other, old, kept)), answer(group(other)), ask)
+        self.faults("older-than-kept", step, answer(group(other, kept)), answer(group(other, old, kept)), ask)
+        self.faults("older-than-kept", step, answer(group(other, kept, ["t4", 1.0, 2.0])), answer(group(other, kept)), ask)
+        self.faults("older-than-kept", step, answer(group(other, old, kept)), answer(group(kept)), ask)
+        self.faults("older-than-kept", step, answer(group(other, old, kept)), answer(group(other, kept)),
+                    lambda _: (answer(group(other, kept, new)), answer(group(other, new))))
+        self.faults("older-than-kept", step.copy(parameters=[]), answer(group(other, old, kept)), answer(group(other, kept)))
+
     def test_truths_are_numbers(self):
         less = ["<", ["metric", "x", "mean"], 3]
         step = asked("POST", "/v1/aggregates", body={"operations": ["aggregate", "rate:min", less]})
@@ -220,6 +282,30 @@ class Predicates(unittest.TestCase):
         self.faults("truths-are-numbers", step, theirs, ours, lambda _: (ours, refused("", 404)))
         self.faults("truths-are-numbers", step.copy(body={"operations": ["aggregate", "rate:min", ["+", ["metric", "x", "mean"], 3]]}), theirs, ours)
         self.assertEqual(intended.as_numbers("(aggregate rate:min (< (metric x mean) 3))"), "(aggregate rate:min (* (< (metric x mean) 3) 1.0))")
+
+    def test_turns_of_large_numbers(self):
+        listed = asked("POST", "/v1/aggregates", body={"operations": ["tan", ["metric", "x", "mean"]]})
+        text = asked("POST", "/v1/aggregates", body={"operations": "(tan (metric x mean))"})
+
+        def rows(small, large):
+            return answer({"measures": {"x": [["t1", 60.0, small], ["t2", 60.0, large]]}})
+
+        def ask(other):
+            self.assertIn(other.body["operations"], (["abs", ["metric", "x", "mean"]], "(abs (metric x mean))",
+                                                     ["+", ["metric", "x", "mean"], 0.5], "(+ (metric x mean) 0.5)"))
+            return rows(1.0, 7e14), rows(1.0, 7e14)
+
+        for step in (listed, text, listed.copy(body={"operations": ["mod", ["metric", "x", "mean"], 0.5]}),
+                     listed.copy(body={"operations": "(mod (metric x mean) 0.5)"})):
+            self.means("turns-of-large-numbers", step, rows(1.5, -0.6), rows(1.5, 0.4), ask)
+            self.faults("turns-of-large-numbers", step, rows(1.5, -0.6), rows(1.4, 0.4), ask)
+            self.faults("turns-of-large-numbers", step, rows(1.5, -0.6), answer({"measures": {"x": [["t1", 60.0, 1.5]]}}), ask)
+            self.faults("turns-of-large-numbers", step, rows(1.5, -0.6), rows(1.5, 0.4), lambda _: (rows(1.0, 7e14), rows(1.0, 6e14)))
+            self.faults("turns-of-large-numbers", step, rows(1.5, -0.6), rows(1.5, 0.4), lambda _: (rows(1.0, 70.0), rows(1.0, 70.0)))
+        self.faults("turns-of-large-numbers", listed.copy(body={"operations": ["tan", ["sin", ["metric", "x", "mean"]]]}), rows(1.5, -0.6), rows(1.5, 0.4), ask)
+        by_metric = listed.copy(body={"operations": ["mod", ["metric", "x", "mean"], ["metric", "y", "mean"]]})
+        self.faults("turns-of-large-numbers", by_metric, rows(1.5, -0.6), rows(1.5, 0.4), ask)
+        self.faults("turns-of-large-numbers", listed.copy(body={"operations": ["floor", ["metric", "x", "mean"]]}), rows(1.5, -0.6), rows(1.5, 0.4), ask)
 
     def test_open_names_read_everything(self):
         step = asked("GET", "/v1/resource/generic/vm-1", user="somebody-else")

@@ -91,7 +91,11 @@ class Searches:
             other, value = self.field(random)
             if other == attribute:
                 return value
-        return self.field(random)[1] if attribute not in self.attributes else self.value(random, self.attributes[attribute])
+        if attribute in self.attributes:
+            return self.value(random, self.attributes[attribute])
+        other = self.field(random)[1]
+        # A number among texts of times is never asked, nor a text with nothing in it.
+        return TIMES[0] if attribute in ("started_at", "ended_at") and (not isinstance(other, str) or other == "") else other
 
     def text(self, random, common=False):
         def condition():

@@ -63,7 +63,13 @@ fn every_acknowledged_point_survives_kill_9() {
     ledger.judge(&orzo, &token, &metrics).assert_clean();
     assert!(ledger.len() > kills, "too little was acknowledged to show anything: {}", ledger.len());
     orzo.assert_conserved();
+    // By another engine, once everything is in files; and by a scan of the store, which knows no index and no policy.
+    orzo.request("POST", "/store/v1/settle", &token, None, 200);
     assert_eq!(orzo.stop(), Some(0), "SIGTERM drains and exits 0");
+    if let Some(verdict) = ledger.judge_table(&orzo.data().join("store").join("samples")) {
+        verdict.assert_clean();
+    }
+    ledger.judge_store(&orzo.data().join("store")).assert_clean();
     // And once more from a clean stop.
     orzo.restart();
     ledger.judge(&orzo, &token, &metrics).assert_clean();

@@ -1,16 +1,43 @@
 //! The judge of every fault run: what was sent, what was acknowledged, what is there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Command,
+};
 
+use orzo_model::{Rooms, SeriesId, SystemClock, Timestamp};
+use orzo_store::{Store, StoreSettings};
 use serde_json::{Value, json};
 
-use crate::support::orzo::Orzo;
+use crate::support::{
+    has_real_parts,
+    orzo::{Orzo, runtime},
+};
+
+/// The seconds that senders use: before any that an agent of today does.
+const SECONDS: std::ops::Range<i64> = 1_700_000_000..1_790_000_000;
+/// More series than a run makes.
+const SERIES_MAX: u64 = 20_000;
+/// Prints microsecond and value of each row that senders may have made, as another engine reads the table.
+const READER: &str = r#"
+import sys
+import duckdb
+from deltalake import DeltaTable
+points = DeltaTable(sys.argv[1]).to_pyarrow_table()
+own = duckdb.connect()
+own.register("points", points)
+rows = own.execute("select epoch_us(timestamp), coalesce(other_value, number / divisor) from points "
+                   "where epoch(timestamp) >= ? and epoch(timestamp) < ?", [int(sys.argv[2]), int(sys.argv[3])])
+for micros, value in rows.fetchall():
+    print(micros, repr(value))
+"#;
 
 /// (metric id, second) → value.
 type Points = BTreeMap<(String, i64), f64>;
 
 /// Everything that was sent, and how it ended.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Ledger {
     acknowledged: Points,
     /// Sent without an answer: may be there or not, but not twice and not wrong.
@@ -46,6 +73,23 @@ impl Ledger {
 
     pub fn len(&self) -> usize {
         self.acknowledged.len()
+    }
+
+    /// With what another one has besides.
+    pub fn and(mut self, other: &Self) -> Self {
+        self.merge(other.clone());
+        self
+    }
+
+    /// What is in `later` and not in this one may be there or not.
+    pub fn perhaps(mut self, later: &Self) -> Self {
+        let new = |points: &Points, known: &Points| {
+            let new = points.iter().filter(|(key, _)| !known.contains_key(*key));
+            new.map(|(key, value)| (key.clone(), *value)).collect::<Points>()
+        };
+        self.unknown.extend(new(&later.acknowledged, &self.acknowledged));
+        self.unknown.extend(new(&later.unknown, &self.acknowledged));
+        self
     }
 
     pub fn merge(&mut self, other: Self) {
@@ -86,6 +130,71 @@ impl Ledger {
         }
         verdict.lost = self.acknowledged.keys().filter(|key| !present.contains(*key)).count();
         verdict
+    }
+}
+
+impl Ledger {
+    /// Of rows that have lost their metric's name. No second is sent twice, so it names the point.
+    fn judge_rows(&self, rows: &[(i64, f64)]) -> Verdict {
+        let by_second = |points: &Points| points.iter().map(|((_, second), value)| (*second, *value)).collect();
+        let (acknowledged, unknown): (BTreeMap<i64, f64>, BTreeMap<i64, f64>) =
+            (by_second(&self.acknowledged), by_second(&self.unknown));
+        let mut present = BTreeSet::new();
+        let mut verdict = Verdict {
+            acknowledged: acknowledged.len(),
+            unknown: unknown.len(),
+            recovered: 0,
+            lost: 0,
+            doubled: 0,
+            phantom: 0,
+            wrong: 0,
+        };
+        for (micros, value) in rows {
+            let second = micros.div_euclid(1_000_000);
+            verdict.doubled += usize::from(!present.insert(second));
+            match acknowledged.get(&second).or_else(|| unknown.get(&second)) {
+                None => verdict.phantom += 1,
+                Some(own) if own != value => verdict.wrong += 1,
+                Some(_) => verdict.recovered += usize::from(unknown.contains_key(&second)),
+            }
+        }
+        verdict.lost = acknowledged.keys().filter(|second| !present.contains(second)).count();
+        verdict
+    }
+
+    /// Reads the store itself, which nobody else has open.
+    pub fn judge_store(&self, directory: &Path) -> Verdict {
+        let settings = StoreSettings { directory: directory.to_owned(), ..StoreSettings::default() };
+        let room = Rooms::new(&prometheus::Registry::new()).room("store");
+        let rows = runtime().block_on(async {
+            let store = Store::open(settings, room, SystemClock::shared()).await.unwrap();
+            let series: Vec<SeriesId> = (0..SERIES_MAX).map(SeriesId).collect();
+            let (from, to) = (Timestamp::from_secs(SECONDS.start), Timestamp::from_secs(SECONDS.end));
+            let found = store.scan(&series, from, to).await.unwrap();
+            store.close().await.unwrap();
+            let rows = found.into_iter().flat_map(|(_, measures)| measures);
+            rows.map(|measure| (measure.timestamp.micros(), measure.value)).collect::<Vec<_>>()
+        });
+        self.judge_rows(&rows)
+    }
+
+    /// Reads the table's files by delta-rs and DuckDB, where they are installed. Everything must be in files.
+    pub fn judge_table(&self, table: &Path) -> Option<Verdict> {
+        if !has_real_parts("reading by another engine") {
+            return None;
+        }
+        let clients = std::env::var_os("ORZO_TEST_CLIENTS").expect("checked before");
+        let output = Command::new(Path::new(&clients).join("python"))
+            .args(["-c", READER])
+            .arg(table)
+            .args([SECONDS.start.to_string(), SECONDS.end.to_string()])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let row =
+            |line: &str| line.split_once(' ').map(|(micros, value)| (micros.parse().unwrap(), value.parse().unwrap()));
+        Some(self.judge_rows(&text.lines().filter_map(row).collect::<Vec<_>>()))
     }
 }
 
@@ -175,4 +284,25 @@ impl Sender {
             }
         }
     }
+}
+
+/// A judge that finds nothing must be one that could.
+#[test]
+fn a_row_that_is_lost_doubled_invented_or_wrong_is_seen() {
+    let mut ledger = Ledger::default();
+    let second = |n: i64| SECONDS.start + n;
+    let point = |n: i64| (("m".to_owned(), second(n)), n as f64);
+    ledger.acknowledged([point(1), point(2)].into());
+    ledger.unknown([point(3)].into());
+    let judge = |rows: &[(i64, f64)]| {
+        let rows: Vec<_> = rows.iter().map(|(n, value)| (second(*n) * 1_000_000, *value)).collect();
+        let verdict = ledger.judge_rows(&rows);
+        (verdict.lost, verdict.doubled, verdict.phantom, verdict.wrong, verdict.recovered)
+    };
+    assert_eq!(judge(&[(1, 1.0), (2, 2.0)]), (0, 0, 0, 0, 0));
+    assert_eq!(judge(&[(1, 1.0), (2, 2.0), (3, 3.0)]), (0, 0, 0, 0, 1));
+    assert_eq!(judge(&[(2, 2.0)]), (1, 0, 0, 0, 0));
+    assert_eq!(judge(&[(1, 1.0), (1, 1.0), (2, 2.0)]), (0, 1, 0, 0, 0));
+    assert_eq!(judge(&[(1, 1.0), (2, 2.5)]), (0, 0, 0, 1, 0));
+    assert_eq!(judge(&[(1, 1.0), (2, 2.0), (4, 4.0)]), (0, 0, 1, 0, 0));
 }

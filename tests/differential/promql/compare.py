@@ -1,5 +1,6 @@
 """Whether two answers of the Prometheus API say the same: numbers within 1e-9, order where it is defined."""
 
+import json
 import math
 import re
 
@@ -16,14 +17,34 @@ def number(text):
 
 
 def same(a, b):
+    if isinstance(a, dict) or isinstance(b, dict):
+        return isinstance(a, dict) and isinstance(b, dict) and same_histogram(a, b)
     a, b = number(a), number(b)
     if math.isnan(a) or math.isnan(b):
         return math.isnan(a) and math.isnan(b)
     return a == b or (math.isfinite(a) and math.isfinite(b) and abs(a - b) <= TOLERANCE * max(abs(a), abs(b)))
 
 
+def same_histogram(a, b):
+    """Count, sum and buckets: which bounds they hold, bounds and counts."""
+    if not same(a["count"], b["count"]) or not same(a["sum"], b["sum"]):
+        return False
+    a, b = a.get("buckets", []), b.get("buckets", [])
+    # What is left of a difference is not exactly nothing.
+    largest = max((abs(number(bucket[3])) for bucket in a + b), default=0.0)
+    a, b = ([bucket for bucket in buckets if abs(number(bucket[3])) > TOLERANCE * largest] for buckets in (a, b))
+    return len(a) == len(b) and all(x[0] == y[0] and all(same(v, w) for v, w in zip(x[1:], y[1:])) for x, y in zip(a, b))
+
+
 def key(metric):
-    return tuple(sorted(metric.items()))
+    return tuple(sorted((name, rounded(value)) for name, value in metric.items()))
+
+
+def rounded(text):
+    """What `count_values` makes of a histogram: its bounds' last digits come from a table there and are computed here."""
+    if not text.startswith("{count:"):
+        return text
+    return re.sub(r"-?\d[\d.]*(?:e[-+]\d+)?", lambda found: f"{float(found.group()):.9g}", text)
 
 
 def show(labels):
@@ -52,7 +73,7 @@ def difference(query, first, second):
         is_same = x == y if a["resultType"] == "string" else same(x, y)
         return None if is_same else f"{x} and {y}"
     ours, theirs = table(a), table(b)
-    if len(theirs) != len(b["result"]):
+    if len({json.dumps(one["metric"], sort_keys=True) for one in b["result"]}) != len(b["result"]):
         return "a series stands twice in the second answer"
     if LIMITS.match(query):
         return counted(ours, theirs)
@@ -70,7 +91,9 @@ def difference(query, first, second):
         for time, value in points.items():
             if not same(value, other[time]):
                 return f"{show(labels)} at {time}: {value} and {other[time]}"
-    if a["resultType"] == "matrix" and [key(one["metric"]) for one in a["result"]] != [key(one["metric"]) for one in b["result"]]:
+    # Series are ordered by their labels; texts that differ in their last digits may stand the other way round.
+    is_rounded = any(rounded(value) != value for one in a["result"] for value in one["metric"].values())
+    if a["resultType"] == "matrix" and not is_rounded and [key(one["metric"]) for one in a["result"]] != [key(one["metric"]) for one in b["result"]]:
         return "the series' order differs" if not SORTS_BY_LABEL.match(query) else None
     if a["resultType"] == "vector":
         if SORTS.match(query) and not all(same(x["value"][1], y["value"][1]) for x, y in zip(a["result"], b["result"])):
@@ -89,8 +112,16 @@ def notes_of(notes):
 
 def table(data):
     if data["resultType"] == "vector":
-        return {key(one["metric"]): {one["value"][0]: one["value"][1]} for one in data["result"]}
-    return {key(one["metric"]): dict((time, value) for time, value in one["values"]) for one in data["result"]}
+        points = lambda one: [one["value"]] if "value" in one else [one["histogram"]]
+    else:
+        points = lambda one: sorted(one.get("values", []) + one.get("histograms", []), key=lambda point: point[0])
+    series = {}
+    for one in data["result"]:
+        values = series.setdefault(key(one["metric"]), {})
+        for time, value in points(one):
+            # Two texts of `count_values` may be one when they are rounded.
+            values[time] = value if time not in values else str(number(values[time]) + number(value))
+    return series
 
 
 def by_time(table):

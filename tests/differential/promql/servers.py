@@ -15,7 +15,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 START_SECONDS_MAX = 60
 ANSWER_SECONDS_MAX = 120
 # Prometheus' features that its 3.5 reference documents as experimental; an older one ignores what it does not know.
-FEATURES = "promql-experimental-functions"
+FEATURES = "promql-experimental-functions,native-histograms"
 
 # Of an Orzo that lives as long as the run.
 PASSWORD = "differential"
@@ -150,7 +150,14 @@ class Question:
         return Question(self.world, text, self.start, self.end, self.step)
 
     def at_its_start(self, text):
-        return Question(self.world, text, self.start)
+        return self.at(text, self.start)
+
+    def before(self, text):
+        """Every half minute of an hour before, and of its own times."""
+        return Question(self.world, text, self.start - 3600, self.end or self.start, 30)
+
+    def at(self, text, time):
+        return Question(self.world, text, time)
 
     def line(self):
         """As seeds.txt keeps it."""
