@@ -1,7 +1,7 @@
 //! A month with every class of charge, exported in every profile: what `tests/conformance/focus` holds against the
 //! specification's validator.
 //!
-//! `cargo run -p orzo-export --example month -- DIRECTORY`
+//! `cargo run -p orzo-export --example focus_month -- DIRECTORY`
 
 use std::{collections::BTreeMap, error::Error, path::PathBuf, sync::Arc};
 
