@@ -124,7 +124,7 @@ def main():
                                                          "memory.available", "vcpus")]
         for kind, part, prefix in (("instance_disk", "vda", "disk.device."), ("instance_network_interface", "tap0", "network.")):
             own = f"{guest}-{part}"
-            rows.append((kind, {"id": own, "name": part, "instance_id": guest, **owner}))
+            rows.append((kind, {"id": own, "name": part, "instance_id": guest, "started_at": since, **owner}))
             verbs = ("read", "write") if part == "vda" else ("incoming", "outgoing")
             series += [(own, f"{prefix}{verb}.bytes.rate", pattern) for verb in verbs]
     for number in range(chosen.hosts):

@@ -100,19 +100,19 @@ try {
 
   // Real usage: what an interface has received since yesterday, with two hours in which nobody looked, at a price.
   const nic = `${guest}-tap0`;
+  const hour = Math.floor(Date.now() / 3_600_000) * 3600;
+  const [begin, end] = [hour - 24 * 3600, hour - 4 * 3600].map((at) => new Date(at * 1000).toISOString());
   const hashmap = "rating/v1/rating/module_config/hashmap/";
   for (const [service, cost] of [["network.incoming.bytes", "0.002"], ["instance", "0.05"]]) {
     const { service_id } = await ask(base, admin, "POST", `${hashmap}services`, { name: service });
-    await ask(base, admin, "POST", `${hashmap}mappings`, { service_id, type: "flat", cost });
+    await ask(base, admin, "POST", `${hashmap}mappings`, { service_id, type: "flat", cost, start: begin, force: true });
   }
-  const hour = Math.floor(Date.now() / 3_600_000) * 3600;
   const day = [...Array(12 * 22).keys()].map((step) => hour - 23 * 3600 + step * 300);
   const received = day.filter((at) => at < hour - 12 * 3600 || at >= hour - 10 * 3600);
-  const bytes = received.map((at) => ({ timestamp: at, value: (at - day[0]) * 40_000 }));
+  const measures = received.map((at) => ({ timestamp: at, value: (at - day[0]) * 40_000 }));
   await ask(base, admin, "POST", "metric/v1/batch/resources/metrics/measures?create_metrics=true", {
-    [nic]: { "network.incoming.bytes": { archive_policy_name: "ceilometer-low", unit: "B", measures: bytes } },
+    [nic]: { "network.incoming.bytes": { archive_policy_name: "ceilometer-low", unit: "B", measures } },
   });
-  const [begin, end] = [hour - 24 * 3600, hour - 4 * 3600].map((at) => new Date(at * 1000).toISOString());
   // Its hours may have been rated before there were points: once all of them are, they are rated again.
   await until("the project is rated", async () => {
     const { results } = await ask(base, admin, "GET", "rating/v2/scope?limit=1000").catch(() => ({ results: [] }));
@@ -124,7 +124,7 @@ try {
   const linesOf = async (resource) => (await ask(base, tenant, "GET", `rating/v2/lines?limit=100&begin=${begin}&resource_id=${encodeURIComponent(resource)}`)).lines;
   const usage = await until("usage is rated", async () => (await linesOf(nic)).filter((line) => line.samples > 1 && Date.parse(line.end) === Date.parse(end)));
   check("a tenant's line is of what it received", usage.every((line) => line.scope === own.id && line.service === "network.incoming.bytes") ? "" : JSON.stringify(usage[0]));
-  same("an hour's traffic", Number(usage.at(-1).quantity), 144);
+  same("an hour's traffic and its price", [usage.at(-1).quantity, usage.at(-1).cost].map(Number), [144, 0.288]);
 
   // What a bill rests on: a line's explanation, the lines of a resource, what was measured.
   const { lines } = await ask(base, tenant, "GET", `rating/v2/lines?limit=5&begin=${new Date(Date.now() - 20 * 86_400_000).toISOString()}`);

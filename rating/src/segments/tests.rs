@@ -146,6 +146,18 @@ fn without_events_polling_tells_all() {
 }
 
 #[test]
+fn what_was_measured_before_anybody_told_of_it_was_there() {
+    let seen = server(Vec::new(), vec![revision(1012, "tiny")], &[900, 1200, 1500]);
+    assert_eq!(cut(&seen, 1600), [(900, 1600, "p tiny ".to_owned())], "from the first point on");
+    let told = server(
+        vec![event(1, "create.end", 1003, &[&BASE[..], &[("launched_at", "@1001")]].concat())],
+        Vec::new(),
+        &[900],
+    );
+    assert_eq!(cut(&told, 1600), [(1001, 1600, "p tiny active".to_owned())], "but an event tells exactly");
+}
+
+#[test]
 fn slots_without_a_point_are_told() {
     let create = event(1, "create.end", 1100, &[&BASE[..], &[("launched_at", "@1100")]].concat());
     let evidence = server(vec![create], Vec::new(), &[1210, 1501, 2400]);

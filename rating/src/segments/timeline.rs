@@ -3,7 +3,7 @@
 //!
 //! Rules, in this order:
 //! 1. A resource lives from the earliest `launched_at` that any event tells (without one: `created_at`, the event of its
-//!    creation, what the index says) until the `deleted_at` that any event tells, or the event of its deletion.
+//!    creation, else the first that is known of it: event, history in the index, point) until the `deleted_at` that any event tells, or the event of its deletion.
 //! 2. An event says what the resource is like from its own time on, whenever it arrived and however often.
 //! 3. What polling saw counts before the first event, and after an event only where no later event contradicts: a change
 //!    that polling saw and the next event confirms was a change whose own event was lost.
@@ -203,7 +203,10 @@ pub fn timeline(evidence: &Evidence, known_until: Timestamp) -> Timeline {
     let first_seen = evidence.revisions.first().map_or(evidence.started_at, |revision| revision.from);
     let born = second(born_by_events.unwrap_or_else(|| {
         let first_event = events.first().map(|event| event.generated_at);
-        evidence.started_at.min(first_seen).min(first_event.unwrap_or(Timestamp::MAX))
+        // What was measured was there, even if nobody had told of it yet: points of an import, or of the first poll.
+        let first_point =
+            evidence.measures.values().filter_map(|points| points.first()).map(|point| point.timestamp).min();
+        [Some(first_seen), first_event, first_point].into_iter().flatten().fold(evidence.started_at, Timestamp::min)
     }));
     let died = match (died_by_events, evidence.ended_at) {
         (Some(died), _) => died,
