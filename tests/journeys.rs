@@ -1,6 +1,7 @@
 //! The way of a sample from a guest to a webhook: embedded, and with the real parts.
 
 mod agent;
+mod billing;
 mod dashboards;
 mod embedded;
 mod import;

@@ -105,7 +105,7 @@ try {
   const hashmap = "rating/v1/rating/module_config/hashmap/";
   for (const [service, cost] of [["network.incoming.bytes", "0.002"], ["instance", "0.05"]]) {
     const { service_id } = await ask(base, admin, "POST", `${hashmap}services`, { name: service });
-    await ask(base, admin, "POST", `${hashmap}mappings`, { service_id, type: "flat", cost, start: begin, force: true });
+    await ask(base, admin, "POST", `${hashmap}mappings?force=true`, { service_id, type: "flat", cost, start: begin });
   }
   const day = [...Array(12 * 22).keys()].map((step) => hour - 23 * 3600 + step * 300);
   const received = day.filter((at) => at < hour - 12 * 3600 || at >= hour - 10 * 3600);

@@ -76,6 +76,8 @@ pub(super) struct House {
     pub(super) engine: Arc<Engine>,
     alarms: orzo_alarms::AlarmBook,
     pub(super) processor: Arc<orzo_rating::Processor>,
+    /// Of exports.
+    pub(super) outbox: orzo_delivery::Outbox,
     pub(super) room: Room,
     _folder: tempfile::TempDir,
 }
@@ -116,7 +118,9 @@ impl House {
         let ledger: Arc<dyn orzo_rating::Ledger> = Arc::new(orzo_rating::MemoryLedger::default());
         let key = orzo_export::SigningKey::open(&folder.path().join("export.key")).expect("a key");
         let exports = folder.path().join("exports");
-        let exports = crate::Exports::new(exports, key, orzo_export::Catalogue::default(), ledger.clone());
+        let outbox = orzo_delivery::Outbox::open(database.clone(), clock.clone()).await.expect("an outbox");
+        let exports = crate::Exports::new(exports, key, orzo_export::Catalogue::default(), ledger.clone())
+            .with_deliveries(outbox.clone(), Vec::new());
         let processor = orzo_rating::Processor::new(
             ledger.clone(),
             Arc::new(rules.clone()),
@@ -187,7 +191,7 @@ impl House {
             rating: Some(rating),
             sql: Some(Arc::new(super::sql::OneAnswer)),
         });
-        Self { router, engine, alarms, processor, room, _folder: folder }
+        Self { router, engine, alarms, processor, outbox, room, _folder: folder }
     }
 
     /// What came in over HTTP is stored, refused, dropped or waiting, and nothing is waiting.

@@ -152,6 +152,10 @@ fn table() -> Vec<(&'static str, &'static str, Value, Cells)> {
         ("GET", "/v2/exports", none(), admin(200)),
         ("POST", "/v2/exports", json!({"profile": "xml"}), admin(400)),
         ("GET", "/v2/exports/RUN/Manifest.json", none(), admin(404)),
+        ("GET", "/v2/deliveries", none(), admin(200)),
+        ("GET", "/v2/deliveries?state=lost", none(), admin(400)),
+        ("GET", "/v2/deliveries/DELIVERY", none(), admin(404)),
+        ("POST", "/v2/deliveries/DELIVERY/replay", none(), admin(404)),
         ("GET", "/v2/invoices/p1/2026-11", none(), of_p1),
         ("GET", "/v2/invoices/p1/2026-11?format=html&language=zh", none(), of_p1),
         ("GET", "/v2/invoices/p1/november", none(), [401, 403, 403, 400, 400, 400, 400, 403]),
@@ -710,12 +714,13 @@ async fn exports_are_begun_listed_and_fetched_and_nothing_else_of_the_disk_is() 
         let body = json!({"profile": "focus-1.2-csv", "begin": "2026-11-01", "end": "2026-12-01"});
         let job = expect(&house, "admin", "POST", "/v2/exports", &body, 202).await;
         let mut listed = Value::Null;
-        for _ in 0..1000 {
+        // A minute: it is written and synced by a thread of its own.
+        for _ in 0..6000 {
             listed = expect(&house, "admin", "GET", "/v2/exports", &Value::Null, 200).await;
             if listed["jobs"][0]["state"] != "running" {
                 break;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         assert_eq!((&listed["jobs"][0]["job"], &listed["jobs"][0]["state"]), (&job["job"], &json!("done")), "{listed}");
         let run = &listed["runs"][0];
@@ -747,6 +752,36 @@ async fn exports_are_begun_listed_and_fetched_and_nothing_else_of_the_disk_is() 
         expect(&house, "alice", "GET", "/v2/invoices/p1/2026-10", &Value::Null, 404).await;
         expect(&house, "alice", "GET", "/v2/invoices/p1/2026-11?format=pdf", &Value::Null, 400).await;
         expect(&house, "alice", "GET", "/v2/invoices/p1/2026-11?language=fr", &Value::Null, 400).await;
+    }
+}
+
+#[tokio::test]
+async fn deliveries_of_exports_are_listed_and_only_what_was_given_up_begins_anew() {
+    for house in House::on_every_database(|_| {}).await {
+        let new = orzo_delivery::NewDelivery {
+            run: uuid::Uuid::from_u128(7),
+            directory: "nowhere".to_owned(),
+            profile: "focus-1.2-csv".to_owned(),
+            target: "finance".to_owned(),
+        };
+        let ids = house.outbox.ask(&[new], None).await.expect("room for it");
+        let path = format!("/v2/deliveries/{}", ids[0]);
+        let list = async |query: &str| {
+            let answer = expect(&house, "admin", "GET", &format!("/v2/deliveries{query}"), &Value::Null, 200).await;
+            answer["deliveries"].as_array().expect("a list").len()
+        };
+        assert_eq!((list("?state=waiting").await, list("?target=finance").await), (1, 1));
+        assert_eq!((list("?state=parked").await, list("?target=other").await), (0, 0));
+        let one = expect(&house, "admin", "GET", &path, &Value::Null, 200).await;
+        assert_eq!((&one["state"], &one["profile"]), (&json!("waiting"), &json!("focus-1.2-csv")), "{one}");
+        expect(&house, "admin", "POST", &format!("{path}/replay"), &Value::Null, 409).await;
+        let mut own = house.outbox.find(&ids[0]).await.expect("the outbox").expect("it is there");
+        house.outbox.failed(&own, "refused", None).await.expect("it is given up");
+        own = house.outbox.find(&ids[0]).await.expect("the outbox").expect("it is there");
+        assert_eq!(own.state, orzo_delivery::DeliveryState::Parked);
+        expect(&house, "alice", "POST", &format!("{path}/replay"), &Value::Null, 403).await;
+        let again = expect(&house, "admin", "POST", &format!("{path}/replay"), &Value::Null, 202).await;
+        assert_eq!(again["state"], "waiting", "{again}");
     }
 }
 
