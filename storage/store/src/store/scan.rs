@@ -295,6 +295,14 @@ impl Shared {
         })
     }
 
+    /// A reader that never asks the disk. What is known of a file may be forgotten at any time: the file may have left the table
+    /// since it was looked for, and be gone from disk.
+    fn reader_in_memory(&self, file: &Arc<DataFile>) -> Result<Reader, StoreError> {
+        let known = self.layouts.lock().by_path.get(&file.path).cloned().ok_or(StoreError::NotInMemory)?;
+        let reader = Reader::open(&self.table.disk, &self.table.root, file, Some(known))?;
+        Ok(reader.keeping(self.pages.clone()).in_memory())
+    }
+
     pub(super) fn reader(&self, file: &Arc<DataFile>) -> Result<Reader, StoreError> {
         let known = self.layouts.lock().by_path.get(&file.path).cloned();
         let is_new = known.is_none();

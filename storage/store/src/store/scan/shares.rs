@@ -228,8 +228,7 @@ impl Shared {
     ) -> Result<Vec<(usize, Vec<R>)>, StoreError> {
         let mut readers = Vec::with_capacity(read.files.len());
         for file in read.files {
-            let reader = self.reader(file)?;
-            readers.push((*file, if read.in_memory { reader.in_memory() } else { reader }));
+            readers.push((*file, if read.in_memory { self.reader_in_memory(file)? } else { self.reader(file)? }));
         }
         let (mut make, mut found, mut all) = ((read.begin)(), Found::new(&[], read.points_max), Vec::new());
         while let Some(Share { number, newest }) = read.next(thread) {
