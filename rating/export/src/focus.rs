@@ -64,14 +64,15 @@ impl<'a> Charge<'a> {
         Cell::Decimal(self.line.cost.clone())
     }
 
-    /// A package is paid for later usage: FOCUS wants zero for itself, and its fee with what is covered, each part with its usage.
-    /// A fee for nothing that can be used is what it is.
+    /// FOCUS wants zero of what was bought in advance; a package's fee is with what it covers, each part with its usage. (Of a fee
+    /// that covers nothing the specification does not say so, but its validator does.)
     pub(crate) fn effective_cost(&self) -> Cell {
-        let (line, fact) = (self.line, |name: &str| self.line.metadata.get(name));
+        let line = self.line;
         match line.kind {
-            LineKind::Purchase if fact("included").is_some() => Cell::Decimal(BigDecimal::from(0)),
+            LineKind::Purchase => Cell::Decimal(BigDecimal::from(0)),
             LineKind::Adjustment => {
-                let amortized = fact("amortized").and_then(|text| text.parse::<BigDecimal>().ok()).unwrap_or_default();
+                let amortized = line.metadata.get("amortized").and_then(|text| text.parse::<BigDecimal>().ok());
+                let amortized = amortized.unwrap_or_default();
                 Cell::Decimal(if line.reverses { &line.cost - amortized } else { &line.cost + amortized })
             }
             _ => self.cost(),

@@ -314,7 +314,7 @@ async fn purchases_and_what_they_cover_are_said_as_focus_wants() {
             ("ChargeFrequency", "One-Time"),
             ("ChargePeriodStart", "2026-10-02T00:00:00Z"),
             ("BilledCost", "5.0"),
-            ("EffectiveCost", "5.0"),
+            ("EffectiveCost", "0.0"),
             ("PricingUnit", "Units"),
             ("ServiceName", "purchase"),
         ],
