@@ -65,7 +65,8 @@ impl Inner {
         let mut copies = self.copies()?;
         while let Some(number) = copies.pop() {
             if numbers.last().is_none_or(|last| *last < number) {
-                let reason = format!("commit {number} is missing in {}", self.root.join(LOG).display());
+                let (log, copies) = (self.root.join(LOG), self.snapshots.display());
+                let reason = format!("commit {number} is missing in {}, and {copies} has a copy of it", log.display());
                 return Err(LedgerError::Damaged { reason });
             }
             let path = self.snapshots.join(commit_name(number));
