@@ -189,7 +189,10 @@ fn other_engines_reach_the_totals_of_bills_while_lines_are_written() {
             };
             frames.push(json!({"period": {"begin": time(hour), "end": time(hour + 1)}, "usage": usage}));
         }
-        orzo.request("POST", "/rating/v2/dataframes", &token, Some(&json!({"dataframes": frames})), 204);
+        // Four commits a day, so that the month has a checkpoint.
+        for part in frames.chunks(6) {
+            orzo.request("POST", "/rating/v2/dataframes", &token, Some(&json!({"dataframes": part})), 204);
+        }
         if day % 6 == 0 {
             let answer = read_by(LEDGER_READER, &ledger).unwrap();
             assert_eq!(answer["duckdb"], answer["polars"], "{answer}");
@@ -213,5 +216,15 @@ fn other_engines_reach_the_totals_of_bills_while_lines_are_written() {
     assert_eq!(results.len(), 2, "{summary}");
     assert_eq!(orzo.stop(), Some(0));
     assert_eq!(read_by(LEDGER_READER, &ledger).unwrap()["polars"], expected);
+    // The same without the commits that the checkpoint stands for.
+    let log = ledger.join("_delta_log");
+    let pointer = std::fs::read_to_string(log.join("_last_checkpoint")).expect("a checkpoint");
+    let pointer: serde_json::Value = serde_json::from_str(&pointer).unwrap();
+    let version = pointer["version"].as_u64().unwrap();
+    for number in 0..=version {
+        std::fs::remove_file(log.join(format!("{number:020}.json"))).unwrap();
+    }
+    let answer = read_by(LEDGER_READER, &ledger).unwrap();
+    assert_eq!((&answer["duckdb"], &answer["polars"]), (&expected, &expected), "by the checkpoint: {answer}");
     eprintln!("readers: DuckDB and Polars read {lines} lines, {} in all", money(instances + volumes));
 }

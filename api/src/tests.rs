@@ -28,6 +28,7 @@ mod rating;
 mod remembered;
 mod sql;
 mod store;
+mod summaries;
 mod tokens;
 mod watch;
 

@@ -22,7 +22,7 @@ mod quote;
 pub mod segments;
 mod usage;
 
-pub use bigdecimal::BigDecimal;
+pub use bigdecimal::{BigDecimal, RoundingMode};
 pub use book::{
     BookError, COLLECTOR_DEFAULT, COST_PLACES, ClosedPeriod, CollectorMapping, LEVEL_PLACES, MODULES, Mapping,
     MappingChange, MappingFilter, ModuleState, NewMapping, NewScope, NewThreshold, RatingBook, RuleChange,
@@ -36,7 +36,7 @@ pub use doors::{
 pub use hashmap::{HashMap, Kind, PriceList, RuleError};
 pub use line::{COST_SCALE, LineKind, RatedLine, cost_of};
 pub use metrics::{MetricDefinition, Metrics, MetricsError, UsageKind};
-pub use price::{KINDS, PriceError, Prices};
+pub use price::{Bill, KINDS, PriceError, Prices, Taken};
 pub use processor::{Explanation, Mode, Processor, ProcessorError, RatingSettings, Report, RulesOf};
 pub use quantity::{Conversion, Mutation};
 pub use quote::{Quote, quote};

@@ -4,9 +4,13 @@
 //! service.
 //!
 //! Usage is rated hour by hour at its list price. What depends on a whole bill is settled when the bill is closed: from the
-//! sums of its lines come further lines (adjustments, credits, taxes) that say which rule made them. Pure.
+//! sums of its lines come further lines (purchases, adjustments, credits, taxes) that say which rule made them. Pure.
 //!
-//! The order is fixed: tiers, included quantities, minimums, discounts, credits, taxes; each sees what those before it made.
+//! The order is fixed: purchases, tiers, included quantities, minimums, discounts, credits, taxes; each sees what those before
+//! it made. What a purchase covers has left its service when the others look; its fee is in the whole bill (minimums, discounts
+//! and taxes of all) and in no service's.
+
+mod purchase;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,6 +29,9 @@ use crate::{
     expression::Expression,
     line::{Facts, LineKind, RatedLine, cost_of},
 };
+use purchase::{Purchase, Span};
+
+pub use purchase::Taken;
 
 /// Steps of one tier.
 const STEPS_MAX: usize = 100;
@@ -73,13 +80,18 @@ struct Reach {
 type Domains = BTreeMap<String, BTreeSet<String>>;
 
 impl Reach {
-    fn takes(&self, domains: &Domains, scope: &str, at: Timestamp) -> bool {
+    /// Whether it is for a project, at whatever time.
+    fn names(&self, domains: &Domains, scope: &str) -> bool {
         let is_in = |domain: &String| domains.get(domain).is_some_and(|projects| projects.contains(scope));
-        let is_named = match (&self.projects, &self.domains) {
+        match (&self.projects, &self.domains) {
             (None, None) => true,
             (projects, named) => projects.iter().flatten().any(|own| own == scope) || named.iter().flatten().any(is_in),
-        };
-        is_named && self.valid_from.is_none_or(|from| at >= from) && self.valid_until.is_none_or(|until| at < until)
+        }
+    }
+
+    fn takes(&self, domains: &Domains, scope: &str, at: Timestamp) -> bool {
+        let is_valid = self.valid_from.is_none_or(|from| at >= from) && self.valid_until.is_none_or(|until| at < until);
+        is_valid && self.names(domains, scope)
     }
 }
 
@@ -107,6 +119,8 @@ enum Term {
     Tax { percent: BigDecimal },
     /// The price of each line of a service, from what the hashmap says.
     Expression { service: String, expression: Expression },
+    /// Bought in advance, used or not.
+    Purchase(Purchase),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -150,11 +164,13 @@ struct Written {
     percent: Option<Number>,
     code: Option<String>,
     expression: Option<String>,
+    name: Option<String>,
+    frequency: Option<String>,
 }
 
 /// Kinds of documents, in the order in which they are applied.
-pub const KINDS: [&str; 9] =
-    ["currency", "domain", "expression", "tiers", "included", "minimum", "discount", "credit", "tax"];
+pub const KINDS: [&str; 10] =
+    ["currency", "domain", "expression", "purchase", "tiers", "included", "minimum", "discount", "credit", "tax"];
 
 impl Prices {
     /// Reads the documents of a version; kinds that are not ours are left to others.
@@ -207,13 +223,11 @@ impl Prices {
     }
 
     /// The lines that a bill's own lines make it need. `lines` are all of the scope's lines of usage in the bill, corrections
-    /// among them; the new ones belong to `period`, the bill's last, and are for all of it.
-    pub fn settle<'l>(
+    /// among them; the new ones belong to its last period.
+    pub fn settle(
         &self,
-        scope: &str,
-        lines: impl Iterator<Item = &'l RatedLine>,
-        (begin, end): (Timestamp, Timestamp),
-        period: Timestamp,
+        bill: &Bill<'_>,
+        lines: &[RatedLine],
         (rule_version, rated_at): (u64, Timestamp),
     ) -> Vec<RatedLine> {
         let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
@@ -221,46 +235,107 @@ impl Prices {
             let sum = sums.entry(line.service.clone()).or_default();
             sum.quantity += &line.quantity;
             sum.cost += &line.cost;
-            sum.unit.clone_from(&line.unit);
         }
-        let mut settled = Vec::new();
-        for rule in self.rules.iter().filter(|rule| rule.reach.takes(&self.domains, scope, begin)) {
+        let mut charges = Vec::new();
+        for purchased in purchase::charges(&self.spans(bill), lines, bill) {
+            let sum = sums.entry(purchased.sum.clone()).or_default();
+            sum.quantity -= &purchased.covered;
+            sum.cost += &purchased.charge.cost;
+            charges.push(purchased.charge);
+        }
+        for rule in self.rules.iter().filter(|rule| rule.reach.takes(&self.domains, bill.scope, bill.holds_at)) {
             for (service, kind, cost) in rule.term.made_of(&sums) {
                 let cost = cost_of(&cost);
                 if cost.is_zero() {
                     continue;
                 }
                 sums.entry(service.clone()).or_default().cost += &cost;
-                let facts: Facts = Arc::new(BTreeMap::from([("project_id".to_owned(), scope.to_owned())]));
-                let metadata = BTreeMap::from([("rule".to_owned(), rule.id.clone())]);
-                let line = RatedLine {
-                    id: Uuid::nil(),
-                    scope: scope.to_owned(),
-                    service,
-                    resource: String::new(),
-                    begin,
-                    end,
-                    period,
-                    unit: rule.kind.clone(),
-                    quantity: BigDecimal::from(1),
-                    unit_price: cost.clone(),
-                    cost,
-                    currency: self.currency.clone(),
-                    kind,
-                    corrects: None,
-                    reverses: false,
-                    rule: format!("price/{}/{}", rule.kind, rule.id),
-                    rule_version,
-                    sequence: 0,
-                    groupby: facts,
-                    metadata: Arc::new(metadata),
-                    samples: 0,
-                    rated_at,
-                };
-                settled.push(line.identified());
+                let facts = BTreeMap::from([("rule".to_owned(), rule.id.clone())]);
+                let time = (bill.begin, bill.end);
+                charges.push(Charge { rule: rule.name(), service, kind, time, cost, unit: rule.kind.clone(), facts });
             }
         }
-        settled
+        let facts: Facts = Arc::new(BTreeMap::from([("project_id".to_owned(), bill.scope.to_owned())]));
+        let line = |charge: Charge| RatedLine {
+            id: Uuid::nil(),
+            scope: bill.scope.to_owned(),
+            service: charge.service,
+            resource: String::new(),
+            begin: charge.time.0,
+            end: charge.time.1,
+            period: bill.period,
+            unit: charge.unit,
+            quantity: BigDecimal::from(1),
+            unit_price: charge.cost.clone(),
+            cost: charge.cost,
+            currency: self.currency.clone(),
+            kind: charge.kind,
+            corrects: None,
+            reverses: false,
+            rule: charge.rule,
+            rule_version,
+            sequence: 0,
+            groupby: facts.clone(),
+            metadata: Arc::new(charge.facts),
+            samples: 0,
+            rated_at,
+        };
+        charges.into_iter().map(|charge| line(charge).identified()).collect()
+    }
+
+    /// The terms of purchases for the bill's project that it touches: those that end first come first, as they are used up.
+    fn spans(&self, bill: &Bill<'_>) -> Vec<Span<'_>> {
+        let mut spans = Vec::new();
+        for rule in self.rules.iter().filter(|rule| rule.reach.names(&self.domains, bill.scope)) {
+            if let Term::Purchase(purchase) = &rule.term {
+                spans.extend(purchase.spans(&rule.id, bill.begin, bill.end));
+            }
+        }
+        spans.sort_by(|a, b| (a.until, a.id, a.from).cmp(&(b.until, b.id, b.from)));
+        spans
+    }
+
+    /// Since when earlier bills may have taken of packages that a bill takes of: their lines say how much ([`Taken::of`]). `None`:
+    /// no such package is older than the bill.
+    pub fn packages_since(&self, bill: &Bill<'_>) -> Option<Timestamp> {
+        let spans = self.spans(bill);
+        let older = spans.iter().filter(|span| span.purchase.package.is_some() && span.from < bill.begin);
+        older.map(|span| span.from).min()
+    }
+}
+
+/// What is settled: a project's time, and what of earlier times matters.
+#[derive(Clone, Copy, Debug)]
+pub struct Bill<'b> {
+    /// Project.
+    pub scope: &'b str,
+    /// From when on.
+    pub begin: Timestamp,
+    /// Until before when.
+    pub end: Timestamp,
+    /// Its last rating period, to which all that is settled belongs.
+    pub period: Timestamp,
+    /// Rules other than purchases are those that hold at this moment: its begin.
+    pub holds_at: Timestamp,
+    /// What earlier bills have taken of packages.
+    pub taken: &'b Taken,
+}
+
+/// A line that is made when a bill is settled.
+struct Charge {
+    rule: String,
+    service: String,
+    kind: LineKind,
+    time: (Timestamp, Timestamp),
+    cost: BigDecimal,
+    unit: String,
+    facts: BTreeMap<String, String>,
+}
+
+impl Rule {
+    /// As its lines name it.
+    fn name(&self) -> String {
+        format!("price/{}/{}", self.kind, self.id)
     }
 }
 
@@ -269,7 +344,6 @@ impl Prices {
 struct Sum {
     quantity: BigDecimal,
     cost: BigDecimal,
-    unit: String,
 }
 
 /// The service under which a tax is shown.
@@ -298,7 +372,7 @@ impl Term {
                     return Vec::new();
                 };
                 let free = quantity.min(&sum.quantity);
-                vec![(service.clone(), LineKind::Credit, -(&sum.cost * free / &sum.quantity))]
+                vec![(service.clone(), LineKind::Credit, -share(&sum.cost, free, &sum.quantity))]
             }
             Self::Minimum { service, amount } => {
                 let missing = amount - of(service);
@@ -317,10 +391,15 @@ impl Term {
                 let taxed = total() - sums.get(TAX_SERVICE).map(|sum| sum.cost.clone()).unwrap_or_default();
                 vec![(TAX_SERVICE.to_owned(), LineKind::Tax, taxed * percent / hundred)]
             }
-            // It made the lines' own prices already.
-            Self::Expression { .. } => Vec::new(),
+            // The one made the lines' own prices already; the other is charged before all that looks at sums.
+            Self::Expression { .. } | Self::Purchase(_) => Vec::new(),
         }
     }
+}
+
+/// What a part of a quantity costs of what all of it costs: of a mixture of prices, their mean.
+fn share(cost: &BigDecimal, part: &BigDecimal, quantity: &BigDecimal) -> BigDecimal {
+    cost * part / quantity
 }
 
 /// What a volume costs where each step's price holds for what is above its bound.
@@ -369,127 +448,11 @@ fn term(kind: &str, written: &Written) -> Result<Term, String> {
             let expression = Expression::parse(text).map_err(|error| error.to_string())?;
             Term::Expression { service: service()?, expression }
         }
+        "purchase" => Term::Purchase(Purchase::read(written, &number)?),
         "credit" => Term::Credit { amount: number("amount", &written.amount)? },
         _ => Term::Tax { percent: number("percent", &written.percent)? },
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::line::example;
-
-    fn documents(list: &[(&str, &str, Value)]) -> Vec<RuleDocument> {
-        let document = |(kind, id, body): &(&str, &str, Value)| RuleDocument {
-            kind: (*kind).to_owned(),
-            id: (*id).to_owned(),
-            body: body.clone(),
-        };
-        list.iter().map(document).collect()
-    }
-
-    /// Two services: 10 instances at 2, and 1500 MB at 0.1.
-    fn usage() -> Vec<RatedLine> {
-        let number = |text: &str| text.parse::<BigDecimal>().expect("a number");
-        let mut lines = vec![example(); 10];
-        let traffic = RatedLine {
-            service: "traffic".to_owned(),
-            quantity: number("1500"),
-            cost: number("150"),
-            unit: "MB".to_owned(),
-            ..example()
-        };
-        lines.push(traffic);
-        lines
-    }
-
-    fn settled(list: &[(&str, &str, Value)]) -> Vec<(String, String, String)> {
-        let prices = Prices::from_documents(&documents(list)).expect("rules");
-        let lines = usage();
-        let at = Timestamp::from_secs;
-        let made = prices.settle("p", lines.iter(), (at(0), at(7200)), at(3600), (3, at(9000)));
-        assert!(made.iter().all(|line| line.identity() == line.id && line.period == at(3600)));
-        made.iter()
-            .map(|line| (line.service.clone(), line.kind.name().to_owned(), line.cost.normalized().to_plain_string()))
-            .collect()
-    }
-
-    fn row(service: &str, kind: &str, cost: &str) -> (String, String, String) {
-        (service.to_owned(), kind.to_owned(), cost.to_owned())
-    }
-
-    #[test]
-    fn a_bill_is_settled_in_a_fixed_order() {
-        let steps = json!([{"above": 0, "unit_price": "0.1"}, {"above": "1000", "unit_price": "0.05"}]);
-        let made = settled(&[
-            ("tax", "vat", json!({"percent": "19"})),
-            ("credit", "welcome", json!({"amount": "30"})),
-            ("discount", "partner", json!({"percent": 10})),
-            ("minimum", "least", json!({"service": "instance", "amount": 25})),
-            ("included", "free", json!({"service": "traffic", "quantity": "500"})),
-            ("tiers", "volume", json!({"service": "traffic", "steps": steps})),
-        ]);
-        // 150 → 125 by tiers, a third of it free: 83.33...; 20 → 25; a tenth off; 30 given; 19 % on the rest.
-        assert_eq!(
-            made,
-            [
-                row("traffic", "Adjustment", "-25"),
-                row("traffic", "Credit", "-41.6666666667"),
-                row("instance", "Adjustment", "5"),
-                row("bill", "Credit", "-10.8333333333"),
-                row("bill", "Credit", "-30"),
-                row("tax", "Tax", "12.825"),
-            ]
-        );
-    }
-
-    #[test]
-    fn rules_hold_for_their_projects_and_times_only() {
-        let hour = "1970-01-01T01:00:00Z";
-        assert_eq!(settled(&[("tax", "t", json!({"percent": 10, "valid_from": hour}))]), []);
-        assert_eq!(settled(&[("tax", "t", json!({"percent": 10, "projects": ["q"]}))]), []);
-        let own = json!({"percent": 10, "projects": ["p"], "valid_until": hour});
-        assert_eq!(settled(&[("tax", "t", own)]), [row("tax", "Tax", "17")]);
-        assert_eq!(settled(&[("credit", "c", json!({"amount": 1000}))]), [row("bill", "Credit", "-170")]);
-        let tax = |domains: Value| ("tax", "d", json!({"percent": 10, "domains": domains, "projects": ["q"]}));
-        let domain = ("domain", "acme", json!({"projects": ["o", "p"]}));
-        assert_eq!(settled(&[tax(json!(["acme"])), domain.clone()]), [row("tax", "Tax", "17")]);
-        assert_eq!(settled(&[tax(json!(["other"])), domain]), []);
-        assert_eq!(settled(&[tax(json!(["acme"]))]), [], "nobody is in a domain that no rule names");
-        let two = [("tax", "a", json!({"percent": 10})), ("tax", "b", json!({"percent": 10}))];
-        assert_eq!(settled(&two), [row("tax", "Tax", "17"), row("tax", "Tax", "17")], "no tax on tax");
-        let currency = documents(&[("currency", "c", json!({"code": "EUR"}))]);
-        assert_eq!(Prices::from_documents(&currency).expect("rules").currency, "EUR");
-    }
-
-    #[test]
-    fn wrong_rules_are_named() {
-        for (kind, body, told) in [
-            ("tax", json!({}), "tax `x`: percent is missing"),
-            ("tax", json!({"percent": "ten"}), "tax `x`: `ten` is no decimal number: digits are expected"),
-            ("tax", json!({"percent": -1}), "tax `x`: percent is below zero"),
-            ("discount", json!({"percent": 101}), "discount `x`: percent is above 100"),
-            ("tiers", json!({"service": "s", "steps": []}), "tiers `x`: 1 to 100 steps are expected"),
-            (
-                "tiers",
-                json!({"service": "s", "steps": [{"above": 1, "unit_price": 1}]}),
-                "tiers `x`: steps begin above 0, and each is above the one before",
-            ),
-            ("included", json!({"quantity": 1}), "included `x`: service is missing"),
-            ("currency", json!({"code": "euro"}), "currency `x`: `euro` is no ISO 4217 code, such as EUR"),
-            ("credit", json!({"amount": 1, "size": 2}), "credit `x`: unknown field `size`"),
-            ("domain", json!({}), "domain `x`: projects are missing"),
-            ("expression", json!({"service": "s"}), "expression `x`: expression is missing"),
-            (
-                "expression",
-                json!({"service": "s", "expression": "price *"}),
-                "expression `x`: at character 8: a value is expected",
-            ),
-        ] {
-            let error = Prices::from_documents(&documents(&[(kind, "x", body)])).expect_err(told).to_string();
-            assert!(error.starts_with(told), "{error}");
-        }
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! What usages would cost a project as a whole bill: the hashmap, the expression on it, and everything that is settled when a
-//! bill is closed (tiers, included quantities, minimums, discounts, credits, taxes). Pure.
+//! bill is closed (purchases, tiers, included quantities, minimums, discounts, credits, taxes). Pure.
+//!
+//! The bill is that of the month: purchases that are due in it are charged, and packages are as if nothing had been taken of them.
 
 use std::sync::Arc;
 
@@ -9,7 +11,9 @@ use uuid::Uuid;
 
 use crate::{
     doors::Rules,
+    forecast::month,
     line::{LineKind, RatedLine, cost_of},
+    price::{Bill, Taken},
     usage::{Usage, text_of},
 };
 
@@ -68,7 +72,9 @@ pub fn quote(rules: &Rules, scope: Option<&str>, at: Timestamp, usages: &[Usage]
             rated_at: at,
         });
     }
-    let settled = rules.prices.settle(name, usage.iter(), (at, at), at, (rules.version, at));
+    let taken = Taken::default();
+    let bill = Bill { scope: name, begin: month(at, 0), end: month(at, 1), period: at, holds_at: at, taken: &taken };
+    let settled = rules.prices.settle(&bill, &usage, (rules.version, at));
     let total = usage.iter().chain(&settled).map(|line| &line.cost).sum();
     Ok(Quote { usage, settled, total, currency: rules.prices.currency.clone() })
 }
@@ -105,5 +111,10 @@ mod tests {
         };
         assert_eq!(total(None), "5.4", "5, a tenth off, a fifth on it");
         assert_eq!(total(Some("p")), "10.8");
+        let purchase = json!({"name": "n", "service": "instance", "quantity": 4, "amount": 1, "frequency": "monthly",
+            "valid_from": Timestamp::EPOCH});
+        let prices = Prices::from_documents(&[document("purchase", purchase)]).expect("rules");
+        let quote = quote(&Rules { prices, ..rules }, None, Timestamp::EPOCH, &[usage]).expect("a quote");
+        assert_eq!(quote.total.normalized().to_plain_string(), "4", "1 for four tenths of 5");
     }
 }

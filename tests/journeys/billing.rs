@@ -85,7 +85,7 @@ fn a_bill_is_rated_explained_exported_closed_corrected_and_verified() {
     let token = orzo.token();
     let projects = orzo.request("GET", "/identity/v3/auth/projects", &token, None, 200);
     let scope = projects["projects"][0]["id"].as_str().unwrap().to_owned();
-    let hour = chrono::Utc::now().timestamp() / HOUR * HOUR;
+    let hour = orzo_model::SystemClock::shared().now().secs() / HOUR * HOUR;
     let (begin, closed, end) = (hour - 24 * HOUR, hour - 6 * HOUR, hour - 4 * HOUR);
     let nic = "an-interface";
 

@@ -1,4 +1,5 @@
-//! Invoices of a project and month, of our own: data, or a page that prints well. A project sees its own.
+//! Invoices of a project and month, of our own: data, or a page that prints well. A project sees its own. One that is provisional
+//! has what closing the month now would add: purchases, taxes and all else that is settled then.
 
 use axum::{
     Json,
@@ -6,13 +7,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, header};
-use orzo_export::{ExportError, Language, invoices};
+use orzo_export::{ExportError, Language, invoices, preview};
 use orzo_model::Timestamp;
 use orzo_rating::forecast::month;
 use serde_json::json;
 
 use super::{
-    book, must_own, parts, problem_of, problem_of_ledger,
+    book, must_own, parts,
+    periods::problem_of_processor,
+    problem_of, problem_of_ledger,
     wsme::{known, query_text},
 };
 use crate::{SharedApi, authenticate::Asker, parameters::Parameters, problem::Problem};
@@ -45,10 +48,18 @@ pub(super) async fn show(
             false => until,
         });
     let parts = parts(&api)?;
-    let scopes = Some(vec![project.clone()]);
-    let found = invoices(parts.ledger.as_ref(), begin, end, scopes, covered < end, &parts.catalogue).await;
-    let found = found.map_err(problem_of_export)?;
-    let Some(invoice) = found.into_iter().next() else {
+    let (ledger, catalogue) = (parts.ledger.as_ref(), &parts.catalogue);
+    let found = match &parts.processor {
+        Some(processor) if covered < end => {
+            let expected = processor.expected(&project, covered, end).await.map_err(problem_of_processor)?;
+            preview(ledger, begin, end, &project, &expected, catalogue).await.map_err(problem_of_export)?
+        }
+        _ => {
+            let found = invoices(ledger, begin, end, Some(vec![project]), covered < end, catalogue).await;
+            found.map_err(problem_of_export)?.into_iter().next()
+        }
+    };
+    let Some(invoice) = found else {
         return Err(Problem::new(http::StatusCode::NOT_FOUND, "Nothing was charged in this month."));
     };
     if !is_page {

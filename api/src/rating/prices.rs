@@ -1,5 +1,5 @@
-//! Prices that CloudKitty has no words for, of our own: documents (currency, domains, expressions, tiers, included quantities,
-//! minimums, discounts, credits, taxes) under the versions of all rules; which changes made those; and quotes of whole bills.
+//! Prices that CloudKitty has no words for, of our own: documents (currency, domains, expressions, purchases, tiers, included
+//! quantities, minimums, discounts, credits, taxes) under the versions of all rules; which changes made those; and quotes of whole bills.
 //! Writing is for administrators; a quote is for everybody, for their own project.
 
 use axum::{

@@ -154,23 +154,32 @@ fn groups(names: &[String]) -> Result<Vec<Group>, Problem> {
     if names.len() > NAMES_MAX {
         return Err(Problem::bad(format!("more than {NAMES_MAX} things to group by")));
     }
-    let group = |name: &String| {
-        Ok(match name.as_str() {
-            "time" => Group::Time,
-            "time-d" | "day_of_the_year" => Group::Date("day_of_the_year", "%-j"),
-            "time-w" | "week_of_the_year" => Group::Date("week_of_the_year", "%U"),
-            "time-m" | "month" => Group::Date("month", "%-m"),
-            "time-y" | "year" => Group::Date("year", "%Y"),
-            name if name.starts_with("time-") => {
+    let mut groups: Vec<Group> = Vec::with_capacity(names.len());
+    for name in names {
+        // As CloudKitty reads it: whatever has `time` in it and one dash is a part of a date.
+        let part = name.contains("time").then(|| name.split_once('-')).flatten();
+        let part = part.map(|(_, part)| part).filter(|part| !part.contains('-'));
+        let group = match (part, name.as_str()) {
+            (None, "time") => Group::Time,
+            (Some("d"), _) | (None, "day_of_the_year") => Group::Date("day_of_the_year", "%-j"),
+            (Some("w"), _) | (None, "week_of_the_year") => Group::Date("week_of_the_year", "%U"),
+            (Some("m"), _) | (None, "month") => Group::Date("month", "%-m"),
+            (Some("y"), _) | (None, "year") => Group::Date("year", "%Y"),
+            (Some(_), name) => {
                 let name: String = name.chars().take(80).collect();
                 return Err(Problem::bad(format!(
                     "Invalid groupby time option. There is no groupby processing for [{name}]."
                 )));
             }
-            name => Group::Name(name.to_owned()),
-        })
-    };
-    names.iter().map(group).collect()
+            (None, name) => Group::Name(name.to_owned()),
+        };
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    // The answer's order is that of the names; periods are in order within.
+    groups.sort_by_key(|group| *group == Group::Time);
+    Ok(groups)
 }
 
 impl Group {

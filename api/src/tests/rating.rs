@@ -197,7 +197,7 @@ fn table() -> Vec<(&'static str, &'static str, Value, Cells)> {
     ]
 }
 
-struct Answer {
+pub(super) struct Answer {
     status: StatusCode,
     headers: http::HeaderMap,
     body: Value,
@@ -222,7 +222,7 @@ async fn ask(house: &House, who: &str, method: &str, path: &str, body: &Value) -
     Answer { status: parts.status, headers: parts.headers, body }
 }
 
-async fn expect(house: &House, who: &str, method: &str, path: &str, body: &Value, status: u16) -> Value {
+pub(super) async fn expect(house: &House, who: &str, method: &str, path: &str, body: &Value, status: u16) -> Value {
     let answer = ask(house, who, method, path, body).await;
     assert_eq!(answer.status.as_u16(), status, "{who} {method} {path} {body}: {}", answer.body);
     answer.body
@@ -858,7 +858,19 @@ async fn a_bill_is_priced_quoted_closed_and_explained_over_http() {
         );
         let then = json!({"scope_ids": ["p1"], "begin": "2026-11-20", "end": "2026-11-21", "rules": "then"});
         assert_eq!(expect(&house, "admin", "POST", "/v2/rerate", &then, 200).await["changes"], json!([]));
-        // Closed: 6 hours at 1, half of it off, a tenth on it.
+        // Closed: 6 hours at 1, half of it off, a tenth on it. An invoice of before says so already, of the 24 hours that
+        // are rated.
+        let month = "/v2/invoices/p1/2026-11";
+        let provisional = expect(&house, "alice", "GET", month, &Value::Null, 200).await;
+        assert_eq!(
+            (
+                &provisional["is_provisional"],
+                &provisional["currencies"][0]["total"],
+                &provisional["currencies"][0]["tax"]
+            ),
+            (&json!(true), &json!("13.20"), &json!("1.20")),
+            "{provisional}"
+        );
         let close = json!({"scope_ids": ["ALL"], "end": "2026-11-21T00:00:00"});
         let closed = expect(&house, "admin", "POST", "/v2/periods", &close, 201).await;
         assert_eq!(closed["periods"][0]["total"], "3.3", "{closed}");
@@ -881,5 +893,49 @@ async fn a_bill_is_priced_quoted_closed_and_explained_over_http() {
         let tax = all["lines"][0]["id"].as_str().expect("an id");
         let told = expect(&house, "alice", "GET", &format!("/v2/lines/{tax}"), &Value::Null, 200).await;
         assert_eq!((&told["line"]["kind"], &told["explanation"]["events"]), (&json!("Tax"), &json!([])));
+    }
+}
+
+#[tokio::test]
+async fn a_package_is_bought_quoted_previewed_and_closed_over_http() {
+    for house in House::on_every_database(|_| {}).await {
+        let service = make(&house, "services", json!({"name": "instance"}), "service_id").await;
+        let mapping = json!({"service_id": service, "cost": "0.5", "type": "flat", "start": "2026-11-01"});
+        make(&house, "mappings?force=true", mapping, "mapping_id").await;
+        let path = "/v2/prices/purchase/ten";
+        let told = expect(&house, "admin", "PUT", path, &json!({"name": "Ten hours", "frequency": "daily"}), 400).await;
+        assert_eq!(told["message"], "purchase `ten`: frequency is once or monthly");
+        let package = json!({"name": "Ten hours", "service": "instance", "quantity": 10, "amount": "2", "frequency": "monthly",
+            "valid_from": "2026-11-01T00:00:00Z", "projects": ["p1"]});
+        expect(&house, "admin", "PUT", path, &package, 200).await;
+        let resources = json!([{"service": "instance", "volume": 2, "desc": {}}]);
+        let quoted = expect(&house, "alice", "POST", "/v2/quote", &json!({"resources": resources}), 200).await;
+        assert_eq!(
+            quoted["settled"],
+            json!([{"kind": "Purchase", "service": "instance", "cost": "2", "rule": "price/purchase/ten"},
+                   {"kind": "Adjustment", "service": "instance", "cost": "-1", "rule": "price/purchase/ten"}])
+        );
+        assert_eq!(
+            expect(&house, "bob", "POST", "/v2/quote", &json!({"resources": resources}), 200).await["total"],
+            "1"
+        );
+        // 24 hours at a half; ten of them are covered. The invoice says it before anything is closed, and says the same after.
+        house.processor.advance(|_, _| ()).await.expect("rated");
+        let invoice = async || expect(&house, "alice", "GET", "/v2/invoices/p1/2026-11", &Value::Null, 200).await;
+        let before = invoice().await;
+        let bought = json!([{"service": "Instances", "detail": "Ten hours", "resources": 0, "quantity": "1.00",
+            "unit": "Months", "unit_price": "2.00", "cost": "2.00"}]);
+        assert_eq!((&before["currencies"][0]["purchases"], &before["lines"]), (&bought, &json!(26)), "{before}");
+        assert_eq!(before["currencies"][0]["total"], "9.00");
+        let close = json!({"scope_ids": ["p1"], "end": "2026-11-21T00:00:00"});
+        let closed = expect(&house, "admin", "POST", "/v2/periods", &close, 201).await;
+        assert_eq!(closed["periods"][0]["total"], "2", "6 hours, all of them covered");
+        let after = invoice().await;
+        let part = &after["currencies"][0];
+        assert_eq!(
+            (&part["purchases"], &part["total"], &after["lines"]),
+            (&bought, &json!("9.00"), &json!(27)),
+            "{after}"
+        );
     }
 }

@@ -351,7 +351,10 @@ impl Deliverer {
             // What came before has its answer.
             self.room.returned(end - place);
             parked.retain(|own| own.place < place);
-            self.settle(delivery, place, place - begin, parked).await?;
+            // Where nothing has one, this is a failure like another: waits grow, and end.
+            if place > begin {
+                self.settle(delivery, place, place - begin, parked).await?;
+            }
             return Err(again);
         }
         self.settle(delivery, end, count, parked).await

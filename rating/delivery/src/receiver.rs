@@ -21,7 +21,8 @@ const BATCH_MAX: usize = 100;
 pub enum Receiver {
     /// Looks at `id` with `source`.
     OpenMeter,
-    /// Looks at `identifier`, for a day.
+    /// Looks at `identifier`, for a day. Its `Idempotency-Key` is not sent: its first API answers a request with a key that it
+    /// knows as it did before, a failure of its own included, so that an event that met one would fail for a day.
     Stripe,
     /// Looks at `transaction_id`, for ever; says 422 to a repeat, and to what is wrong in an event as well.
     Lago,
@@ -108,16 +109,31 @@ impl Receiver {
 
     /// What an answer to one event means. What is said with it tells a repeat from an event that is wrong.
     pub fn verdict(self, status: u16, said: &Value) -> Verdict {
-        let is_repeat = || said["error_details"]["transaction_id"].to_string().contains("value_already_exist");
         match status {
             200..=299 => Verdict::Taken,
             // It has the key already.
             409 => Verdict::Taken,
-            422 if self == Self::Lago && is_repeat() => Verdict::Taken,
+            400 | 422 if self.is_repeat(said) => Verdict::Taken,
             // Who asks, where and how is wrong, and not what: no event is to blame.
             300..=399 | 401 | 403 | 404 | 405 | 407 => Verdict::Again,
             408 | 425 | 429 | 500..=599 => Verdict::Again,
             _ => Verdict::Refused,
+        }
+    }
+}
+
+impl Receiver {
+    /// Whether what is said is that the key is there already. Stripe says it with the status of a wrong event, in words, and in
+    /// newer versions by a code.
+    fn is_repeat(self, said: &Value) -> bool {
+        match self {
+            Self::OpenMeter => false,
+            Self::Stripe => {
+                let text = |name: &str| said["error"][name].as_str().unwrap_or_default();
+                text("code") == "duplicate_meter_event"
+                    || text("message").starts_with("An event already exists with identifier")
+            }
+            Self::Lago => said["error_details"]["transaction_id"].to_string().contains("value_already_exist"),
         }
     }
 }
@@ -228,5 +244,14 @@ mod tests {
         assert_eq!(Receiver::Lago.verdict(422, &said), Verdict::Taken);
         assert_eq!(Receiver::Lago.verdict(422, &json!({"error_details": {"code": ["x"]}})), Verdict::Refused);
         assert_eq!(Receiver::OpenMeter.verdict(422, &said), Verdict::Refused);
+        for error in [
+            json!({"type": "invalid_request_error", "message": "An event already exists with identifier 1."}),
+            json!({"code": "duplicate_meter_event", "message": "told otherwise"}),
+        ] {
+            assert_eq!(Receiver::Stripe.verdict(400, &json!({"error": error})), Verdict::Taken);
+            assert_eq!(Receiver::Lago.verdict(400, &json!({"error": error})), Verdict::Refused);
+        }
+        let wrong = json!({"error": {"type": "invalid_request_error", "message": "Invalid value"}});
+        assert_eq!(Receiver::Stripe.verdict(400, &wrong), Verdict::Refused);
     }
 }

@@ -18,6 +18,8 @@ use uuid::Uuid;
 
 use super::*;
 
+mod vendors;
+
 /// What was asked, and what is answered next (the last first); then 200.
 #[derive(Default)]
 struct Server {

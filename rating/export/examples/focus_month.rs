@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, error::Error, path::PathBuf, sync::Arc};
 
 use orzo_export::{Catalogue, Profile, Request, SigningKey, export, invoices};
 use orzo_model::Timestamp;
-use orzo_rating::{BigDecimal, Ledger, LineKind, MemoryLedger, RatedLine, cost_of, line::Facts};
+use orzo_rating::{
+    BigDecimal, Bill, Ledger, LineKind, MemoryLedger, Prices, RatedLine, RuleDocument, Taken, cost_of, line::Facts,
+};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// What is used: service, unit, name and values of its describing property, price, quantity of an hour.
@@ -78,37 +81,64 @@ fn lines(start: Timestamp) -> Result<Vec<RatedLine>, Box<dyn Error>> {
                 lines.push(line.identified());
             }
         }
-        // Corrections, and every other class.
         let wrong = lines[lines.len() - 1].clone();
         let rated_at = at(100);
         lines.push(wrong.reversal(at(90), rated_at));
         let again =
             RatedLine { period: at(90), corrects: Some(wrong.id), rated_at, quantity: 5.into(), ..wrong.clone() };
         lines.push(RatedLine { cost: cost_of(&(&again.quantity * &again.unit_price)), ..again }.identified());
-        for (kind, cost) in [
-            (LineKind::Purchase, "25"),
-            (LineKind::Credit, "-3.5"),
-            (LineKind::Adjustment, "0.4"),
-            (LineKind::Tax, "4.75"),
-        ] {
-            let cost: BigDecimal = cost.parse()?;
-            let of_project = RatedLine {
-                kind,
-                service: if kind == LineKind::Purchase { "instance".to_owned() } else { "account".to_owned() },
-                resource: String::new(),
-                begin: at(0),
-                end: at(24),
-                period: at(23),
-                unit: "Units".to_owned(),
-                quantity: 1.into(),
-                unit_price: cost.clone(),
-                cost,
-                groupby: facts(&[]),
-                metadata: facts(&[]),
-                rule: format!("{kind:?}").to_lowercase(),
-                ..wrong.clone()
-            };
-            lines.push(of_project.identified());
+    }
+    Ok(lines)
+}
+
+/// Of a package a month and one of more than a month, a fee each month and one once, and all else that makes lines of bills.
+fn prices() -> Result<Prices, Box<dyn Error>> {
+    let documents = [
+        ("currency", "euro", json!({"code": "EUR"})),
+        (
+            "purchase",
+            "servers",
+            json!({"name": "Ten hours of servers", "service": "instance", "quantity": 10, "amount": "0.2",
+                   "frequency": "monthly", "valid_from": "2026-10-01T06:00:00Z"}),
+        ),
+        (
+            "purchase",
+            "traffic",
+            json!({"name": "1000 GB", "service": "network.outgoing.bytes", "quantity": 1000, "amount": 9, "frequency": "once",
+                   "valid_from": "2026-10-01T00:00:00Z", "valid_until": "2027-10-01T00:00:00Z"}),
+        ),
+        (
+            "purchase",
+            "care",
+            json!({"name": "Care", "amount": 25, "frequency": "monthly", "valid_from": "2026-09-15T00:00:00Z"}),
+        ),
+        (
+            "purchase",
+            "setup",
+            json!({"name": "Setup", "amount": "49.90", "frequency": "once", "valid_from": "2026-10-01T00:00:00Z"}),
+        ),
+        ("minimum", "requests", json!({"service": "something.of.ours", "amount": 1})),
+        ("discount", "volumes", json!({"service": "volume.size", "percent": 10})),
+        ("credit", "welcome", json!({"amount": "3.5"})),
+        ("tax", "vat", json!({"percent": 19})),
+    ];
+    let document =
+        |(kind, id, body): (&str, &str, Value)| RuleDocument { kind: kind.to_owned(), id: id.to_owned(), body };
+    Ok(Prices::from_documents(&documents.map(document))?)
+}
+
+/// A month's lines, as they are when its bills were settled.
+fn settled(mut lines: Vec<RatedLine>, begin: Timestamp, end: Timestamp) -> Result<Vec<RatedLine>, Box<dyn Error>> {
+    let (prices, taken) = (prices()?, Taken::default());
+    let period = Timestamp::from_secs(end.secs() - 3600);
+    for scope in PROJECTS {
+        let own: Vec<RatedLine> = lines.iter().filter(|line| line.scope == scope).cloned().collect();
+        let bill = Bill { scope, begin, end, period, holds_at: begin, taken: &taken };
+        lines.extend(prices.settle(&bill, &own, (1, end)));
+    }
+    for kind in LineKind::ALL {
+        if !lines.iter().any(|line| line.kind == kind) {
+            return Err(format!("the month has no line of the category {}", kind.name()).into());
         }
     }
     Ok(lines)
@@ -120,7 +150,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&into)?;
     let (begin, end): (Timestamp, Timestamp) = ("2026-10-01T00:00:00Z".parse()?, "2026-11-01T00:00:00Z".parse()?);
     let ledger = MemoryLedger::default();
-    ledger.append(lines(begin)?).await?;
+    ledger.append(settled(lines(begin)?, begin, end)?).await?;
     let catalogue = Catalogue::parse(CATALOGUE)?;
     let key = SigningKey::open(&into.join("export.key"))?;
     for profile in Profile::ALL {

@@ -47,7 +47,7 @@ pub(crate) const FOCUS_1_2: &[Column] = &[
     column("PricingCategory", Kind::Text, |charge| charge.pricing_category()),
     column("PricingCurrency", Kind::Text, |charge| charge.pricing_currency()),
     column("PricingCurrencyContractedUnitPrice", Kind::Decimal, |charge| charge.contracted_unit_price()),
-    column("PricingCurrencyEffectiveCost", Kind::Decimal, |charge| charge.pricing_currency_cost()),
+    column("PricingCurrencyEffectiveCost", Kind::Decimal, |charge| charge.effective_cost()),
     column("PricingCurrencyListUnitPrice", Kind::Decimal, |charge| charge.list_unit_price()),
     column("PricingQuantity", Kind::Decimal, |charge| charge.pricing_quantity()),
     column("PricingUnit", Kind::Text, |charge| charge.pricing_unit()),

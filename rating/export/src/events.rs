@@ -2,13 +2,35 @@
 //!
 //! The line's id is each event's key, so that a receiver that looks at keys takes an event once however often it comes.
 
-use orzo_rating::{BigDecimal, LineKind, RatedLine};
+use orzo_rating::{BigDecimal, LineKind, RatedLine, RoundingMode};
 use serde_json::{Value, json};
 
 use crate::{catalogue::Catalogue, error::ExportError};
 
+/// Most significant digits that Stripe takes; it refuses values that have more.
+const STRIPE_DIGITS: u64 = 15;
+
 fn number(number: &BigDecimal) -> String {
     number.normalized().to_plain_string()
+}
+
+/// With as many digits as Stripe takes, the last one rounded half to even.
+fn stripe_number(exact: &BigDecimal) -> String {
+    let digits = std::num::NonZeroU64::new(STRIPE_DIGITS).expect("there are some");
+    number(&exact.with_precision_round(digits, RoundingMode::HalfEven))
+}
+
+/// A text as a URI reference, which CloudEvents demands of a source: what may not stand in one is written in percent.
+fn reference(text: &str) -> String {
+    let mut written = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => written.push(char::from(byte)),
+            _ if b"-._~:/?#@!$&'()*+,;=".contains(&byte) => written.push(char::from(byte)),
+            _ => written.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    written
 }
 
 /// A CloudEvent of usage as OpenMeter takes it (it looks at `id` with `source`): `None` for what is no usage.
@@ -19,7 +41,7 @@ pub(crate) fn cloud_event(line: &RatedLine, catalogue: &Catalogue) -> Option<Val
     Some(json!({
         "specversion": "1.0",
         "id": line.id,
-        "source": catalogue.provider,
+        "source": reference(&catalogue.provider),
         "type": format!("usage.{}", line.service),
         "subject": line.scope,
         "time": line.begin.zulu_secs(),
@@ -39,7 +61,8 @@ pub(crate) fn cloud_event(line: &RatedLine, catalogue: &Catalogue) -> Option<Val
 }
 
 /// Stripe's: usage is a meter event; what takes a line back cancels that line's event. `None` for what is no usage.
-/// (Stripe looks at `identifier` for a day at least, takes events of the last 35 days, and cancels those of the last day.)
+/// (Stripe looks at `identifier` for a day at least, takes events of the last 35 days with values of [`STRIPE_DIGITS`] digits, and
+/// cancels those of the last day.)
 pub(crate) fn stripe_event(line: &RatedLine, catalogue: &Catalogue) -> Result<Option<Value>, ExportError> {
     if line.kind != LineKind::Usage {
         return Ok(None);
@@ -63,7 +86,7 @@ pub(crate) fn stripe_event(line: &RatedLine, catalogue: &Catalogue) -> Result<Op
         "timestamp": line.begin.secs(),
         "payload": {
             "stripe_customer_id": customer.filter(|id| !id.is_empty()).unwrap_or(&line.scope),
-            "value": number(&line.quantity),
+            "value": stripe_number(&line.quantity),
         },
     })))
 }
@@ -87,4 +110,31 @@ pub(crate) fn lago_event(line: &RatedLine, catalogue: &Catalogue) -> Option<Valu
         },
         "precise_total_amount_cents": number(&cents),
     }}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_have_the_digits_that_stripe_takes_and_sources_are_references() {
+        for (exact, written) in [
+            ("0.8333333333", "0.8333333333"),
+            ("123456789012345", "123456789012345"),
+            ("12345678.0123456789", "12345678.0123457"),
+            ("1000000000000.005", "1000000000000"),
+            ("1000000000000.015", "1000000000000.02"),
+            ("2e20", "200000000000000000000"),
+            ("0", "0"),
+        ] {
+            assert_eq!(stripe_number(&exact.parse().expect("a number")), written);
+        }
+        for (text, written) in [
+            ("Orzo", "Orzo"),
+            ("https://cloud.example/a?b=c", "https://cloud.example/a?b=c"),
+            ("Wolke & Söhne 100%", "Wolke%20&%20S%C3%B6hne%20100%25"),
+        ] {
+            assert_eq!(reference(text), written);
+        }
+    }
 }

@@ -64,9 +64,19 @@ impl<'a> Charge<'a> {
         Cell::Decimal(self.line.cost.clone())
     }
 
-    /// What was bought in advance covers later usage, whose effective cost it is then; FOCUS wants zero for itself.
+    /// FOCUS wants zero of what was bought in advance; a package's fee is with what it covers, each part with its usage. (Of a fee
+    /// that covers nothing the specification does not say so, but its validator does.)
     pub(crate) fn effective_cost(&self) -> Cell {
-        if self.line.kind == LineKind::Purchase { Cell::Decimal(BigDecimal::from(0)) } else { self.cost() }
+        let line = self.line;
+        match line.kind {
+            LineKind::Purchase => Cell::Decimal(BigDecimal::from(0)),
+            LineKind::Adjustment => {
+                let amortized = line.metadata.get("amortized").and_then(|text| text.parse::<BigDecimal>().ok());
+                let amortized = amortized.unwrap_or_default();
+                Cell::Decimal(if line.reverses { &line.cost - amortized } else { &line.cost + amortized })
+            }
+            _ => self.cost(),
+        }
     }
 
     pub(crate) fn account_id(&self) -> Cell {
@@ -121,7 +131,12 @@ impl<'a> Charge<'a> {
     }
 
     pub(crate) fn frequency(&self) -> Cell {
-        Cell::text(if self.line.kind == LineKind::Usage { "Usage-Based" } else { "One-Time" })
+        let is_monthly = self.line.metadata.get("frequency").is_some_and(|frequency| frequency == "monthly");
+        Cell::text(match self.line.kind {
+            LineKind::Usage => "Usage-Based",
+            LineKind::Purchase if is_monthly => "Recurring",
+            _ => "One-Time",
+        })
     }
 
     pub(crate) fn begin(&self) -> Cell {
@@ -198,10 +213,6 @@ impl<'a> Charge<'a> {
         self.currency()
     }
 
-    pub(crate) fn pricing_currency_cost(&self) -> Cell {
-        self.cost()
-    }
-
     pub(crate) fn provider(&self) -> Cell {
         Cell::text(&self.catalogue.provider)
     }
@@ -249,8 +260,13 @@ impl<'a> Charge<'a> {
         Cell::text(self.service.map_or(OTHER_SUBCATEGORY, |service| &service.subcategory))
     }
 
+    /// What is sold: a service's usage, or a purchase by its rule.
     pub(crate) fn sku(&self) -> Cell {
-        if self.is_priced() { Cell::text(&self.line.service) } else { Cell::Null }
+        match self.line.kind {
+            LineKind::Purchase => Cell::text(&self.line.rule),
+            _ if self.is_priced() => Cell::text(&self.line.service),
+            _ => Cell::Null,
+        }
     }
 
     pub(crate) fn sku_meter(&self) -> Cell {

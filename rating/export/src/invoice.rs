@@ -322,6 +322,33 @@ pub async fn invoices(
     is_provisional: bool,
     catalogue: &Catalogue,
 ) -> Result<Vec<Invoice>, ExportError> {
+    let invoice = |(project, draft): (String, Draft)| draft.invoice(&project, begin, end, is_provisional, catalogue);
+    Ok(drafts(ledger, begin, end, scopes).await?.into_iter().map(invoice).collect())
+}
+
+/// The invoice of a project whose time is not closed yet, with the lines that closing it now would add. `None`: it has no line.
+pub async fn preview(
+    ledger: &dyn Ledger,
+    begin: Timestamp,
+    end: Timestamp,
+    project: &str,
+    expected: &[RatedLine],
+    catalogue: &Catalogue,
+) -> Result<Option<Invoice>, ExportError> {
+    let mut draft =
+        drafts(ledger, begin, end, Some(vec![project.to_owned()])).await?.remove(project).unwrap_or_default();
+    for line in expected {
+        draft.add(line)?;
+    }
+    Ok((draft.lines > 0).then(|| draft.invoice(project, begin, end, true, catalogue)))
+}
+
+async fn drafts(
+    ledger: &dyn Ledger,
+    begin: Timestamp,
+    end: Timestamp,
+    scopes: Option<Vec<String>>,
+) -> Result<BTreeMap<String, Draft>, ExportError> {
     let filter = LineFilter { scopes, begin: Some(begin), end: Some(end), ..LineFilter::default() };
     let mut drafts: BTreeMap<String, Draft> = BTreeMap::new();
     let mut lines = ledger.read(&filter).await?;
@@ -332,8 +359,7 @@ pub async fn invoices(
         }
         drafts.entry(line.scope.clone()).or_default().add(&line)?;
     }
-    let invoice = |(project, draft): (String, Draft)| draft.invoice(&project, begin, end, is_provisional, catalogue);
-    Ok(drafts.into_iter().map(invoice).collect())
+    Ok(drafts)
 }
 
 impl Invoice {

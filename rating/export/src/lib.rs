@@ -24,7 +24,7 @@ mod signature;
 
 pub use catalogue::{Catalogue, Category, Project};
 pub use error::ExportError;
-pub use invoice::{Invoice, InvoiceTotals, Language, Position, invoices};
+pub use invoice::{Invoice, InvoiceTotals, Language, Position, invoices, preview};
 pub use profile::Profile;
 pub use readback::totals_of;
 pub use run::{FileEntry, MANIFEST, Manifest, Request, Run, SIGNATURE, check, digest_of, export, sweep};

@@ -433,6 +433,12 @@ impl Files<'_> {
     }
 }
 
+/// A line's place in the ledger's order but for its id.
+fn seat(line: &RatedLine) -> (Timestamp, &str, &str, &str, Timestamp, u32) {
+    let (period, scope, service, resource, begin, sequence, _) = line.place();
+    (period, scope, service, resource, begin, sequence)
+}
+
 async fn write(
     ledger: &dyn Ledger,
     request: &Request,
@@ -446,18 +452,28 @@ async fn write(
     let mut totals: BTreeMap<String, BigDecimal> = BTreeMap::new();
     let (mut count, mut left_out) = (0, 0);
     let mut lines = ledger.read(&request.filter()).await?;
-    while let Some(line) = lines.next().await {
-        let line = line?;
-        if !request.takes(&line) {
+    let mut peers: Vec<RatedLine> = Vec::new();
+    loop {
+        let next = lines.next().await.transpose()?;
+        if next.as_ref().is_some_and(|line| !request.takes(line)) {
             continue;
         }
-        count += 1;
-        if files.take(&line)? {
-            *totals.entry(line.currency.clone()).or_default() += &line.cost;
-        } else {
-            left_out += 1;
+        let is_peer = |line: &RatedLine| peers.first().is_none_or(|first| seat(first) == seat(line));
+        if !next.as_ref().is_some_and(is_peer) {
+            // Lines that differ in their ids alone have no order of their own; Stripe cancels only what it has.
+            peers.sort_by_key(|line| request.profile == Profile::StripeMeterEvents && line.reverses);
+            for line in peers.drain(..) {
+                count += 1;
+                if files.take(&line)? {
+                    *totals.entry(line.currency.clone()).or_default() += &line.cost;
+                } else {
+                    left_out += 1;
+                }
+                progress(count);
+            }
         }
-        progress(count);
+        let Some(line) = next else { break };
+        peers.push(line);
     }
     files.end()?;
     let columns = match request.profile {

@@ -242,6 +242,95 @@ async fn focus_says_what_was_charged() {
 }
 
 #[tokio::test]
+async fn purchases_and_what_they_cover_are_said_as_focus_wants() {
+    let documents = [
+        (
+            "ten",
+            serde_json::json!({"name": "Ten hours", "service": "instance", "quantity": 10, "amount": "0.1",
+            "frequency": "monthly", "valid_from": "2026-10-01T00:00:00Z"}),
+        ),
+        (
+            "setup",
+            serde_json::json!({"name": "Setup", "amount": 5, "frequency": "once", "valid_from": "2026-10-02T00:00:00Z"}),
+        ),
+    ];
+    let document = |(id, body): (&str, serde_json::Value)| orzo_rating::RuleDocument {
+        kind: "purchase".to_owned(),
+        id: id.to_owned(),
+        body,
+    };
+    let prices = orzo_rating::Prices::from_documents(&documents.map(document)).expect("rules");
+    let (begin, end) = (time("2026-10-01T00:00:00Z"), time("2026-11-01T00:00:00Z"));
+    let period = time("2026-10-31T23:00:00Z");
+    let taken = orzo_rating::Taken::default();
+    let bill = orzo_rating::Bill { scope: "p1", begin, end, period, holds_at: begin, taken: &taken };
+    let mut lines = vec![line("2026-10-03T00:00:00Z", "1", "0.02"), line("2026-10-04T00:00:00Z", "3", "0.02")];
+    let settled = prices.settle(&bill, &lines, (7, end));
+    lines.extend(settled);
+    // A cover that is taken back.
+    let cover = lines.iter().find(|line| line.kind == LineKind::Adjustment).expect("there").clone();
+    lines.push(cover.reversal(period, end));
+    let directory = tempfile::tempdir().expect("a directory");
+    let (key, catalogue, ledger) = (key(directory.path()), Catalogue::default(), ledger(lines).await);
+    let run = export(&ledger, &october(Profile::FocusCsv), &catalogue, &key, directory.path(), &|_| ())
+        .await
+        .expect("exported");
+    let mut reader = csv::Reader::from_path(run.directory.join("part-00001.csv")).expect("a table");
+    let rows: Vec<BTreeMap<String, String>> = reader.deserialize().map(|row| row.expect("a row")).collect();
+    let said = |wanted: &dyn Fn(&BTreeMap<String, String>) -> bool, expected: &[(&str, &str)]| {
+        let row = rows.iter().find(|row| wanted(row)).expect("there");
+        for (column, value) in expected {
+            assert_eq!(row[*column], *value, "{column}");
+        }
+    };
+    said(
+        &|row| row["SkuId"] == "price/purchase/ten",
+        &[
+            ("ChargeCategory", "Purchase"),
+            ("ChargeClass", ""),
+            ("ChargeFrequency", "Recurring"),
+            ("ChargeDescription", "Purchase: Instances Ten hours"),
+            ("ChargePeriodStart", "2026-10-01T00:00:00Z"),
+            ("ChargePeriodEnd", "2026-11-01T00:00:00Z"),
+            ("BilledCost", "0.1"),
+            ("ListCost", "0.1"),
+            ("EffectiveCost", "0.0"),
+            ("PricingCurrencyEffectiveCost", "0.0"),
+            ("ListUnitPrice", "0.1"),
+            ("ContractedUnitPrice", "0.1"),
+            ("PricingQuantity", "1.0"),
+            ("PricingUnit", "Months"),
+            ("PricingCategory", "Standard"),
+            ("ConsumedQuantity", ""),
+            ("ConsumedUnit", ""),
+            ("SkuPriceId", "price/purchase/ten@7"),
+            ("ServiceCategory", "Compute"),
+            ("ResourceId", ""),
+        ],
+    );
+    said(
+        &|row| row["SkuId"] == "price/purchase/setup",
+        &[
+            ("ChargeFrequency", "One-Time"),
+            ("ChargePeriodStart", "2026-10-02T00:00:00Z"),
+            ("BilledCost", "5.0"),
+            ("EffectiveCost", "0.0"),
+            ("PricingUnit", "Units"),
+            ("ServiceName", "purchase"),
+        ],
+    );
+    // Four of ten hours are used: 0.04 of the fee with them.
+    said(
+        &|row| row["ChargeCategory"] == "Adjustment" && row["x_CorrectsLineId"].is_empty(),
+        &[("BilledCost", "-0.08"), ("EffectiveCost", "-0.04"), ("PricingQuantity", ""), ("SkuId", "")],
+    );
+    said(
+        &|row| row["ChargeCategory"] == "Adjustment" && !row["x_CorrectsLineId"].is_empty(),
+        &[("BilledCost", "0.08"), ("EffectiveCost", "0.04")],
+    );
+}
+
+#[tokio::test]
 async fn usage_that_came_to_light_after_its_period_was_closed_is_a_correction() {
     let directory = tempfile::tempdir().expect("a directory");
     let late =

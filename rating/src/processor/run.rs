@@ -18,7 +18,7 @@ use crate::{
     doors::{Ledger, LedgerError, LineFilter, Rules, UsageReadError, UsageReader, Wanted},
     line::{LineKind, RatedLine},
     metrics::{MetricDefinition, Metrics},
-    price::Prices,
+    price::{Bill, Prices, Taken},
 };
 
 /// Periods whose evidence is read at once: a day of hours. What is in memory follows from it.
@@ -485,8 +485,8 @@ impl Processor {
         Ok(whole)
     }
 
-    /// Closes a scope's periods from the end of what is closed until `end`: from now on they get no lines. Gives what was
-    /// closed; `None` where all of it was closed already.
+    /// Closes a scope's periods from the end of what is closed until `end`: from now on they get no lines. Where nothing is closed
+    /// yet and nobody says from when on, `begin` is the epoch. Gives what was closed; `None` where all of it was closed already.
     pub async fn close(
         &self,
         scope: &str,
@@ -507,14 +507,8 @@ impl Processor {
             return Ok(None);
         }
         self.settle(scope, begin, end).await?;
-        let filter = LineFilter {
-            scopes: Some(vec![scope.to_owned()]),
-            begin: Some(begin),
-            end: Some(end),
-            ..LineFilter::default()
-        };
         let (mut lines, mut total, mut currency) = (0, BigDecimal::default(), None);
-        let mut stream = self.ledger.read(&filter).await?;
+        let mut stream = self.ledger.read(&bill_of(scope, begin, end)).await?;
         while let Some(line) = stream.try_next().await? {
             lines += 1;
             total += &line.cost;
@@ -538,28 +532,60 @@ impl Processor {
 impl Processor {
     /// Appends what a bill's sums make it need, held against what an earlier try has appended.
     pub(super) async fn settle(&self, scope: &str, begin: Timestamp, end: Timestamp) -> Result<(), ProcessorError> {
-        let (now, version) = (self.clock.now(), self.book.rule_version().await?);
-        let rules = self.rules_at(version, begin).await?;
-        let filter = LineFilter {
-            scopes: Some(vec![scope.to_owned()]),
-            begin: Some(begin),
-            end: Some(end),
-            ..LineFilter::default()
-        };
-        let (mut usage, mut earlier) = (Vec::new(), Vec::new());
-        let mut stream = self.ledger.read(&filter).await?;
-        while let Some(line) = stream.try_next().await? {
-            match line.rule.starts_with(SETTLED) {
-                true if line.begin == begin => earlier.push(line),
-                true => {}
-                false => usage.push(line),
-            }
-        }
-        let period = Timestamp::from_micros(end.micros() - 1).floor(self.settings.period).max(begin);
-        let wanted = rules.prices.settle(scope, usage.iter(), (begin, end), period, (version, now));
-        let (lines, _) = corrections(&earlier, wanted, |period| period, now);
+        let lines = self.expected(scope, begin, end).await?;
         self.append(lines).await.map(|_| ())
     }
+
+    /// The lines that closing a scope's time would append: what its sums make a bill need, by the rules and the usage of now.
+    /// Nothing is written. A bill from the epoch on, which is the first one of a project, begins with the month of its first line:
+    /// rules that hold for a time are not asked about 1970, and no month is bought before there was anything.
+    pub async fn expected(
+        &self,
+        scope: &str,
+        begin: Timestamp,
+        end: Timestamp,
+    ) -> Result<Vec<RatedLine>, ProcessorError> {
+        let (now, version) = (self.clock.now(), self.book.rule_version().await?);
+        let (mut usage, mut earlier) = (Vec::new(), Vec::new());
+        let mut stream = self.ledger.read(&bill_of(scope, begin, end)).await?;
+        while let Some(line) = stream.try_next().await? {
+            // Of time that is not closed: what a try has left that got no further, whenever its bill began.
+            if line.rule.starts_with(SETTLED) { earlier.push(line) } else { usage.push(line) }
+        }
+        let last = Timestamp::from_micros(end.micros() - 1);
+        let begin = match begin {
+            Timestamp::EPOCH => month_begin(usage.first().map_or(last, |line| line.period)),
+            begin => begin,
+        };
+        let rules = self.rules_at(version, begin).await?;
+        let none = Taken::default();
+        let period = last.floor(self.settings.period).max(begin);
+        let bill = Bill { scope, begin, end, period, holds_at: begin, taken: &none };
+        let taken = match rules.prices.packages_since(&bill) {
+            None => none.clone(),
+            Some(since) => self.taken(scope, since, begin).await?,
+        };
+        let wanted = rules.prices.settle(&Bill { taken: &taken, ..bill }, &usage, (version, now));
+        Ok(corrections(&earlier, wanted, |period| period, now).0)
+    }
+
+    /// What the bills of a time have taken of packages.
+    async fn taken(&self, scope: &str, since: Timestamp, until: Timestamp) -> Result<Taken, ProcessorError> {
+        let mut settled = Vec::new();
+        let mut stream = self.ledger.read(&bill_of(scope, since.floor(self.settings.period), until)).await?;
+        while let Some(line) = stream.try_next().await? {
+            if line.rule.starts_with(SETTLED) {
+                settled.push(line);
+            }
+        }
+        Ok(Taken::of(&settled))
+    }
+}
+
+/// All lines of a scope's periods of a time.
+fn bill_of(scope: &str, begin: Timestamp, end: Timestamp) -> LineFilter {
+    let scopes = Some(vec![scope.to_owned()]);
+    LineFilter { scopes, begin: Some(begin), end: Some(end), ..LineFilter::default() }
 }
 
 /// Rules of what a bill's sums make it need.

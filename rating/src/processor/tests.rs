@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     book::{ClosedPeriod, NewMapping, RatingBook, RuleDocument},
     doors::{Evidence, Ledger, LineFilter, MemoryLedger, UsageReadError, UsageReader, Wanted},
-    line::RatedLine,
+    line::{LineKind, RatedLine},
     metrics::Metrics,
 };
 
@@ -253,6 +253,64 @@ async fn a_bill_is_settled_when_it_is_closed_also_after_a_try_that_died() {
     let closed = bench.processor.close("p", at(0), at(4 * 3600), "a").await.expect("closed").expect("something");
     assert_eq!(closed.total.normalized().to_string(), "5.52", "4.6 and a fifth");
     assert_eq!(bench.total().await, "5.52");
+}
+
+#[tokio::test]
+async fn what_a_try_has_left_is_taken_back_also_where_its_bill_began_later() {
+    let bench = bench().await;
+    let body = serde_json::json!({"percent": 10});
+    let tax = RuleDocument { kind: "tax".to_owned(), id: "vat".to_owned(), body };
+    bench.book.put_document("a", &tax).await.expect("written");
+    bench.processor.advance(|_, _| ()).await.expect("rated");
+    bench.processor.settle("p", at(3600), at(2 * 3600)).await.expect("settled");
+    assert_eq!(bench.total().await, "4.72");
+    let closed = bench.processor.close("p", at(0), at(4 * 3600), "a").await.expect("closed").expect("something");
+    assert_eq!(closed.total.normalized().to_string(), "5.06");
+}
+
+/// Since January: 3 a month, with 2 instances' hours.
+fn reserved() -> RuleDocument {
+    let body = serde_json::json!({"name": "Reserved", "service": "instance", "amount": "3", "quantity": 2,
+        "frequency": "monthly", "valid_from": "2026-01-01T00:00:00Z"});
+    RuleDocument { kind: "purchase".to_owned(), id: "reserved".to_owned(), body }
+}
+
+#[tokio::test]
+async fn a_package_is_charged_once_a_month_and_bills_share_what_it_covers() {
+    let bench = bench().await;
+    bench.book.put_document("a", &reserved()).await.expect("written");
+    bench.processor.advance(|_, _| ()).await.expect("rated");
+    let expected = bench.processor.expected("p", at(0), at(2 * 3600)).await.expect("told");
+    let costs: Vec<String> = expected.iter().map(|line| line.cost.normalized().to_plain_string()).collect();
+    assert_eq!(costs, ["3", "-2.2"], "1.8333333333 of the 2 hours");
+    assert_eq!(bench.total().await, "4.6", "nothing is written");
+    // From the beginning: not for the months before there was anything.
+    let closed = bench.processor.close("p", Timestamp::EPOCH, at(2 * 3600), "a").await.expect("closed").expect("some");
+    assert_eq!((closed.lines, closed.total.normalized().to_string().as_str()), (4, "3"));
+    let mut settled = bench.lines().await;
+    settled.retain(|line| line.kind != LineKind::Usage);
+    settled.sort_by_key(|line| line.kind);
+    assert_eq!(settled, expected, "as was told");
+    // The rest of the month: 0.1666666667 of two hours are left, no second fee.
+    let closed = bench.processor.close("p", at(0), at(4 * 3600), "a").await.expect("closed").expect("some");
+    assert_eq!((closed.lines, closed.total.normalized().to_string().as_str()), (3, "2.2"));
+    // What comes to light later is corrected at list price; what is settled stays.
+    *bench.usage.0.lock() = vec![server(vec![event(1, 600, "tiny"), event(2, 7200, "big")])];
+    assert_eq!(bench.processor.catch_up().await.expect("looked").appended, 4);
+    assert_eq!(bench.total().await, "10", "5.2, and two hours at 2.4 more");
+}
+
+#[tokio::test]
+async fn rules_that_hold_for_a_time_hold_in_a_projects_first_bill() {
+    let bench = bench().await;
+    let body = serde_json::json!({"percent": 10, "valid_from": "2026-11-01T00:00:00Z"});
+    let tax = RuleDocument { kind: "tax".to_owned(), id: "vat".to_owned(), body };
+    bench.book.put_document("a", &tax).await.expect("written");
+    bench.processor.advance(|_, _| ()).await.expect("rated");
+    let closed = bench.processor.close("p", Timestamp::EPOCH, at(4 * 3600), "a").await.expect("closed").expect("some");
+    assert_eq!(closed.total.normalized().to_string(), "5.06");
+    let line = bench.lines().await.into_iter().find(|line| line.kind == LineKind::Tax).expect("a tax");
+    assert_eq!((line.begin, line.end), (at(0), at(4 * 3600)), "it is no tax since 1970");
 }
 
 #[tokio::test]

@@ -150,10 +150,15 @@ impl FileEntry {
     }
 }
 
+/// What left the table is named by copies of it for so long: readers that began before may still want to know.
+const REMOVED_NAMED_MS: i64 = 7 * 24 * 3_600_000;
+
 /// A version of the table.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Version {
     pub(crate) number: u64,
+    /// What the table is: its protocol and its metadata.
+    head: Vec<Value>,
     /// Live files by path.
     pub(crate) files: BTreeMap<String, FileEntry>,
     /// Files that left the table, and when (milliseconds).
@@ -204,10 +209,43 @@ impl Version {
                 if format != Some(FORMAT) {
                     return Err(wrong("it was written by a newer version of Orzo"));
                 }
-            } else if action.get("protocol").is_none() {
+                self.head.push(action.clone());
+            } else if action.get("protocol").is_some() {
+                self.head.push(action.clone());
+            } else {
                 return Err(wrong("the table was changed by another program"));
             }
         }
         Ok(self)
+    }
+
+    /// The actions that make this version of nothing: a checkpoint.
+    pub(crate) fn actions(&self, now: Timestamp) -> Vec<Value> {
+        let now_ms = now.micros() / 1000;
+        let mut actions = self.head.clone();
+        actions.extend(self.files.values().map(|file| file.to_add(now_ms, false)));
+        let named = self.removed.iter().filter(|(_, at)| now_ms - **at <= REMOVED_NAMED_MS);
+        actions.extend(named.map(|(path, at)| {
+            json!({"remove": {"path": path, "deletionTimestamp": at, "dataChange": false, "extendedFileMetadata": false}})
+        }));
+        actions
+    }
+
+    /// The version that [`Self::actions`] came from.
+    pub(crate) fn of(path: &Path, number: u64, actions: Vec<Value>) -> Result<Self, String> {
+        let (removed, others): (Vec<Value>, Vec<Value>) =
+            actions.into_iter().partition(|action| action.get("remove").is_some());
+        let mut version = Self::default().apply(path, number, &others)?;
+        for action in removed {
+            let (removed, at) = (action["remove"]["path"].as_str(), action["remove"]["deletionTimestamp"].as_i64());
+            let (Some(removed), Some(at)) = (removed, at) else {
+                return Err(format!("{}: the removal of a file is not whole", path.display()));
+            };
+            version.removed.insert(removed.to_owned(), at);
+        }
+        match version.head.len() {
+            2 => Ok(version),
+            _ => Err(format!("{}: it does not say what the table is", path.display())),
+        }
     }
 }

@@ -1,9 +1,14 @@
 //! The table on disk: append, read, merge files. All disk work is done on blocking threads.
 
+mod checkpoint;
+
 use std::{
     collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -42,6 +47,8 @@ const GROUP_LINES: usize = 32_768;
 const FILES_MERGED_AT: usize = 32;
 /// What left the table stays on disk for so long, for whoever reads an earlier version.
 const REMOVED_KEPT_MS: i64 = 3_600_000;
+/// Commits between two checkpoints: an hour's rating is one, so that opening reads some days of them.
+const CHECKPOINT_COMMITS: u64 = 100;
 /// Lines handed to a reader at once, and how many such parts wait for it.
 const PART_LINES: usize = 1024;
 const PARTS_WAITING: usize = 4;
@@ -72,6 +79,11 @@ struct Inner {
     room: Room,
     /// What is readable now.
     version: RwLock<Arc<Version>>,
+    /// Where copies of versions are, beside the table.
+    snapshots: PathBuf,
+    /// Version of the newest checkpoint.
+    checkpointed: AtomicU64,
+    checkpoint_commits: u64,
     /// One append or merge at a time.
     writing: Mutex<Writing>,
     /// Nobody else writes; `None`: only reads.
@@ -92,8 +104,19 @@ fn unavailable(action: &'static str, reason: impl ToString) -> LedgerError {
 impl LedgerTable {
     /// Opens the table for writing, or makes it; another process that has it is an error.
     pub fn open(disk: Arc<dyn Disk>, root: &Path, clock: SharedClock, room: Room) -> Result<Self, LedgerError> {
-        let log = root.join(LOG);
+        Self::open_with(disk, root, clock, room, CHECKPOINT_COMMITS)
+    }
+
+    pub(crate) fn open_with(
+        disk: Arc<dyn Disk>,
+        root: &Path,
+        clock: SharedClock,
+        room: Room,
+        checkpoint_commits: u64,
+    ) -> Result<Self, LedgerError> {
+        let (log, snapshots) = (root.join(LOG), root.with_extension("snapshots"));
         let made = disk.make_directory(&log).and_then(|()| {
+            disk.make_directory(&snapshots)?;
             disk.sync_directory(root)?;
             disk.sync_directory(root.parent().unwrap_or(root))
         });
@@ -108,10 +131,14 @@ impl LedgerTable {
             clock,
             room,
             version: RwLock::default(),
+            snapshots,
+            checkpointed: AtomicU64::default(),
+            checkpoint_commits,
             writing: Mutex::default(),
             lock: Some(lock),
         };
         inner.sweep(&log)?;
+        inner.sweep(&inner.snapshots)?;
         if !inner.replay()? {
             let actions = first_actions(Uuid::new_v4(), inner.clock.now());
             inner.write_commit(0, &actions, "CREATE TABLE")?;
@@ -129,6 +156,9 @@ impl LedgerTable {
             clock,
             room,
             version: RwLock::default(),
+            snapshots: root.with_extension("snapshots"),
+            checkpointed: AtomicU64::default(),
+            checkpoint_commits: CHECKPOINT_COMMITS,
             writing: Mutex::default(),
             lock: None,
         };
@@ -223,7 +253,7 @@ impl Ledger for LedgerTable {
 }
 
 impl Inner {
-    /// Reads commits that are not known yet; false if there is no table.
+    /// Reads commits that are not known yet, at first from the newest copy on; false if there is no table.
     fn replay(&self) -> Result<bool, LedgerError> {
         let log = self.root.join(LOG);
         let entries = match self.disk.list(&log) {
@@ -236,6 +266,12 @@ impl Inner {
         numbers.sort_unstable();
         let mut held = self.version.write();
         let mut version = (**held).clone();
+        if version == Version::default()
+            && let Some(copy) = self.newest_copy(&numbers)?
+        {
+            self.checkpointed.store(copy.number, Ordering::Relaxed);
+            version = copy;
+        }
         let first = if version == Version::default() { 0 } else { version.number + 1 };
         let is_there = first > 0 || !numbers.is_empty();
         for (next, number) in (first..).zip(numbers.into_iter().filter(|number| *number >= first)) {
@@ -276,7 +312,9 @@ impl Inner {
         writing.is_unsure = true;
         self.write_commit(number, &actions, operation)?;
         writing.is_unsure = false;
-        *self.version.write() = Arc::new(next);
+        let next = Arc::new(next);
+        *self.version.write() = next.clone();
+        self.checkpoint_if_due(&next);
         Ok(())
     }
 

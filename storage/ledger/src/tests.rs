@@ -1,7 +1,11 @@
 //! The ledger on a disk that breaks at every operation in turn, in every way a disk can break: what was acknowledged is
 //! there exactly once, the rest whole or not at all.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures::TryStreamExt;
 use orzo_model::{ManualClock, Timestamp, rooms::Rooms};
@@ -21,6 +25,12 @@ const START: i64 = 1_793_491_200;
 fn open(disk: Arc<dyn Disk>, root: &Path) -> Result<LedgerTable, LedgerError> {
     let room = Rooms::new(&prometheus::Registry::new()).room("ledger");
     LedgerTable::open(disk, root, ManualClock::new(Timestamp::from_secs(START)), room)
+}
+
+/// With a checkpoint after every so many commits.
+fn open_every(disk: Arc<dyn Disk>, root: &Path, commits: u64) -> Result<LedgerTable, LedgerError> {
+    let room = Rooms::new(&prometheus::Registry::new()).room("ledger");
+    LedgerTable::open_with(disk, root, ManualClock::new(Timestamp::from_secs(START)), room, commits)
 }
 
 /// The lines of an hour: some resources of some projects.
@@ -170,7 +180,8 @@ async fn a_flipped_bit_is_told() {
 
 /// What one life of a ledger does; says what was acknowledged.
 async fn life(disk: &SimulatedDisk, acknowledged: &mut Vec<Vec<RatedLine>>) {
-    let Ok(ledger) = open(Arc::new(disk.booted()), Path::new(ROOT)) else { return };
+    // Checkpoints come between.
+    let Ok(ledger) = open_every(Arc::new(disk.booted()), Path::new(ROOT), 2) else { return };
     for hour in 0..3 {
         let batch = lines(hour, 3);
         if ledger.append(batch.clone()).await.is_ok() {
@@ -203,8 +214,8 @@ async fn broken_at_any_operation_what_was_acknowledged_is_there_once() {
                 life(&disk, &mut acknowledged).await;
                 disk.restart(restart);
                 let what = format!("{fault:?} {restart:?}");
-                let ledger =
-                    open(Arc::new(disk.booted()), Path::new(ROOT)).unwrap_or_else(|error| panic!("{what}: {error}"));
+                let opened = open_every(Arc::new(disk.booted()), Path::new(ROOT), 2);
+                let ledger = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
                 let found = read(&ledger, LineFilter::default()).await;
                 let found_ids = ids(&found);
                 assert_eq!(found_ids.len(), found.len(), "{what}: a line is there twice");
@@ -252,4 +263,102 @@ async fn a_file_of_many_row_groups_is_read_as_the_filter_says() {
         assert_eq!(read(&ledger, filter.clone()).await.len(), expected.len(), "{filter:?}");
         assert_eq!(ids(&read(&ledger, filter).await), ids(&expected));
     }
+}
+
+/// A ledger of eleven batches with checkpoints after the fourth and the eighth commit; its lines.
+async fn checkpointed(root: &Path) -> Vec<RatedLine> {
+    let ledger = open_every(Arc::new(RealDisk), root, 4).expect("made");
+    for hour in 0..11 {
+        ledger.append(lines(hour, 3)).await.expect("kept");
+    }
+    assert_eq!(ledger.stats().version, 11);
+    read(&ledger, LineFilter::default()).await
+}
+
+fn commit(root: &Path, number: u64) -> PathBuf {
+    root.join(orzo_store::delta::LOG).join(orzo_store::delta::commit_name(number))
+}
+
+fn copy(root: &Path, number: u64) -> PathBuf {
+    root.with_extension("snapshots").join(orzo_store::delta::commit_name(number))
+}
+
+fn damage(path: &Path) {
+    let mut bytes = std::fs::read(path).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).expect("written");
+}
+
+#[tokio::test]
+async fn opening_reads_the_newest_checkpoint_and_the_commits_after_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path().join("ledger");
+    let all = checkpointed(&root).await;
+    assert_eq!(all.len(), 33);
+    // What is before the checkpoint is not looked at.
+    (0..8).for_each(|number| damage(&commit(&root, number)));
+    let again = open_every(Arc::new(RealDisk), &root, 4).expect("opened");
+    assert_eq!((again.stats().version, read(&again, LineFilter::default()).await), (11, all.clone()));
+    assert_eq!(again.verify().await.expect("verified"), Vec::<String>::new());
+    let room = Rooms::new(&prometheus::Registry::new()).room("ledger");
+    let clock = ManualClock::new(Timestamp::from_secs(START));
+    let beside = LedgerTable::open_to_read(Arc::new(RealDisk), &root, clock, room).expect("opened");
+    assert_eq!(read(&beside, LineFilter::default()).await, all);
+    // It goes on: what is there is known, merging and the next checkpoint work.
+    assert_eq!(again.append(lines(2, 3)).await.expect("kept"), 0);
+    assert_eq!(again.compact_at(2).await.expect("merged"), 11);
+    assert_eq!(again.append(lines(11, 3)).await.expect("kept"), 3);
+    drop(again);
+    let again = open_every(Arc::new(RealDisk), &root, 4).expect("opened");
+    assert_eq!((again.stats().version, read(&again, LineFilter::default()).await.len()), (13, 36));
+    assert!(copy(&root, 12).exists() && copy(&root, 8).exists() && !copy(&root, 4).exists(), "the newest two are kept");
+    assert_eq!(read(&beside, LineFilter::default()).await.len(), 36);
+    drop(again);
+    // What is after it is: nothing opens as if it were not there.
+    damage(&commit(&root, 13));
+    assert!(matches!(open(Arc::new(RealDisk), &root), Err(LedgerError::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn a_copy_that_is_damaged_or_of_another_log_is_passed_over_and_never_believed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (root, other) = (directory.path().join("ledger"), directory.path().join("other"));
+    let all = checkpointed(&root).await;
+    let stranger = open_every(Arc::new(RealDisk), &other, 4).expect("made");
+    for hour in 100..111 {
+        stranger.append(lines(hour, 3)).await.expect("kept");
+    }
+    let says_all = async || {
+        let ledger = open(Arc::new(RealDisk), &root).expect("opened");
+        assert_eq!((ledger.stats().version, read(&ledger, LineFilter::default()).await), (11, all.clone()));
+    };
+    let (fourth, eighth) = (std::fs::read(copy(&root, 4)), std::fs::read(copy(&root, 8)));
+    let (fourth, eighth) = (fourth.expect("a copy"), eighth.expect("a copy"));
+    says_all().await;
+    // Every byte, and every length.
+    for place in (0..eighth.len()).step_by(97).chain([eighth.len() - 1]) {
+        let mut bytes = eighth.clone();
+        bytes[place] ^= 1;
+        std::fs::write(copy(&root, 8), bytes).expect("written");
+        says_all().await;
+        std::fs::write(copy(&root, 8), &eighth[..place]).expect("written");
+        says_all().await;
+    }
+    // Whole, but of an earlier version, or of another table.
+    std::fs::write(copy(&root, 8), &fourth).expect("written");
+    says_all().await;
+    std::fs::copy(copy(&other, 8), copy(&root, 8)).expect("copied");
+    says_all().await;
+    // Without any that is whole the commits say it.
+    damage(&copy(&root, 4));
+    says_all().await;
+    // And without those nothing does.
+    damage(&commit(&root, 2));
+    assert!(matches!(open(Arc::new(RealDisk), &root), Err(LedgerError::Damaged { .. })));
+    // A log that ends before its checkpoint has lost what was acknowledged.
+    std::fs::write(copy(&root, 8), &eighth).expect("written");
+    (8..12).for_each(|number| std::fs::remove_file(commit(&root, number)).expect("removed"));
+    let error = open(Arc::new(RealDisk), &root).err().expect("refused").to_string();
+    assert!(error.contains("commit 8 is missing"), "{error}");
 }

@@ -1,6 +1,7 @@
 //! What the log of any of our Delta tables is made of: commits with a checksum as their last value, under numbered names.
 //!
-//! Comes in: actions as Delta's protocol names them, anything that serialises. Goes out: a commit's bytes, and actions again.
+//! Comes in: actions as Delta's protocol names them, anything that serialises. Goes out: a commit's bytes, and actions again; and a
+//! checkpoint for outside readers.
 //! It does not know what the actions mean; each table has its own.
 
 use std::path::Path;
@@ -9,6 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::StoreError;
+pub use crate::table::checkpoint::{LAST_CHECKPOINT, checkpoint_name, checkpoint_pointer, encode_checkpoint};
 
 /// Directory of a table's log.
 pub const LOG: &str = "_delta_log";

@@ -10,9 +10,11 @@ use arrow::datatypes::{DataType, Field, Fields, Schema};
 use orzo_model::Timestamp;
 use parquet::arrow::ArrowWriter;
 
+use serde::Serialize;
+
 use super::{
     Table,
-    action::{Action, Operation, encode_commit},
+    action::{Operation, encode_commit},
     commit_name,
     snapshot::Snapshot,
 };
@@ -24,27 +26,22 @@ use crate::{
 /// How many of our own copies are kept; one would do, the other is for people who repair.
 const SNAPSHOTS_KEPT: usize = 2;
 /// Name of the pointer that lets outside readers begin at the newest checkpoint.
-const LAST_CHECKPOINT: &str = "_last_checkpoint";
+pub const LAST_CHECKPOINT: &str = "_last_checkpoint";
 
 impl Table {
     /// Writes both copies of this version, then removes commits older than `keep_from`.
     pub(crate) fn checkpoint(&self, snapshot: &Snapshot, now: Timestamp, keep_from: u64) -> Result<(), StoreError> {
         let actions = snapshot.actions(now);
         let log = self.log_directory();
-        let name = format!("{:020}.checkpoint.parquet", snapshot.version);
+        let name = checkpoint_name(snapshot.version);
         let bytes = encode_checkpoint(&actions).map_err(|error| StoreError::Io {
             action: "encode",
             path: log.join(&name),
             source: std::io::Error::other(error),
         })?;
         self.put_if_absent(&log, &name, &bytes)?;
-        let pointer = serde_json::json!({
-            "version": snapshot.version,
-            "size": actions.len(),
-            "sizeInBytes": bytes.len(),
-            "numOfAddFiles": snapshot.files.len(),
-        });
-        let staged = stage(&*self.disk, &log, pointer.to_string().as_bytes()).at("write", &log)?;
+        let pointer = checkpoint_pointer(snapshot.version, actions.len(), bytes.len(), snapshot.files.len());
+        let staged = stage(&*self.disk, &log, pointer.as_bytes()).at("write", &log)?;
         let target = log.join(LAST_CHECKPOINT);
         self.disk.replace(&staged, &target).at("publish", &target)?;
         self.disk.sync_directory(&log).at("sync", &log)?;
@@ -92,8 +89,18 @@ impl Table {
     }
 }
 
-/// Delta's checkpoint of these actions: one row for each, one column for each kind.
-fn encode_checkpoint(actions: &[Action]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+/// Name of a checkpoint's file.
+pub fn checkpoint_name(version: u64) -> String {
+    format!("{version:020}.checkpoint.parquet")
+}
+
+/// What the pointer says of a checkpoint: its version, actions, bytes and live files.
+pub fn checkpoint_pointer(version: u64, actions: usize, bytes: usize, files: usize) -> String {
+    serde_json::json!({"version": version, "size": actions, "sizeInBytes": bytes, "numOfAddFiles": files}).to_string()
+}
+
+/// Delta's checkpoint of these actions, a Parquet file: one row for each, one column for each kind.
+pub fn encode_checkpoint<A: Serialize>(actions: &[A]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let schema = Arc::new(checkpoint_schema());
     let mut decoder =
         arrow::json::ReaderBuilder::new(schema.clone()).with_batch_size(actions.len().max(1)).build_decoder()?;
