@@ -406,7 +406,7 @@ async fn what_was_rated_is_counted_again_to_the_same() {
 async fn a_falsified_cost_is_found() {
     let mut id = String::new();
     let problems = with_lines(1, |lines| {
-        let line = find(lines, |own| own.service == "instance" && own.cost > BigDecimal::from(0));
+        let line = find(lines, |own| own.service == "instance" && own.cost > 0);
         line.cost += "0.0000000001".parse::<BigDecimal>().expect("a number");
         id = line.id.to_string();
     })
