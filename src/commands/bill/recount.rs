@@ -244,6 +244,8 @@ impl Recounter {
                 (doubt, _) => Err(left(doubt)),
             };
             match counted {
+                // What is not charged leaves no line.
+                Err((_, 0)) => {}
                 Err((why, lines)) => *found.left.entry(why).or_default() += lines,
                 Ok(counted) => {
                     found.lasting += 1;
