@@ -48,7 +48,7 @@ use tokio::{net::TcpListener, signal::unix::SignalKind};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-pub(crate) use sql::WORKER_COMMAND as SQL_WORKER;
+pub(crate) use sql::{WORKER_COMMAND as SQL_WORKER, worker as sql_worker};
 use stages::Stages;
 
 use crate::{

@@ -28,9 +28,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("orzo-query", &["orzo-model", "orzo-definitions", "orzo-store", "orzo-index", "orzo-labels", "orzo-promql"]),
     // Lines are the rating's word; the table's log and the disk are the store's.
     ("orzo-ledger", &["orzo-model", "orzo-store", "orzo-rating"]),
-    // Tables are names from both indexes and points from the one scan; only the program imports it, so that nothing else
-    // waits for its build.
-    ("orzo-sql", &["orzo-model", "orzo-store", "orzo-index", "orzo-labels"]),
+    // Tables are names from both indexes, points from the one scan, and lines from the rating's door to its ledger, whoever
+    // keeps it; only the program imports it, so that nothing else waits for its build.
+    ("orzo-sql", &["orzo-model", "orzo-store", "orzo-index", "orzo-labels", "orzo-rating"]),
     ("orzo-alarms", &["orzo-model", "orzo-database"]),
     // Its book of rules, scopes and runs is in the one database.
     ("orzo-rating", &["orzo-model", "orzo-database"]),

@@ -5,7 +5,10 @@
 //! work while none runs; a running server rates by itself and takes requests to rate again at CloudKitty's API
 //! (`/v2/task/reprocesses`).
 
+mod prices;
 mod recount;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
@@ -30,6 +33,7 @@ use super::{
 };
 use crate::{
     client::Target,
+    compose,
     rating::{self, Parts, Rating},
     settings::Settings,
 };
@@ -67,7 +71,8 @@ enum Command {
         line: Uuid,
     },
     /// Read the whole ledger: every line against its id and its corrections, closed periods and exports against it; rate
-    /// everything anew by the rules of the first time, and count existence once more by other code.
+    /// everything anew by the rules of the first time, and count usage, prices and sums once more by SQL over events, points and
+    /// lines.
     Verify,
 }
 
@@ -140,7 +145,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             Command::Rate => rate(&open.rating, arguments.format).await,
             Command::Rerate(chosen) => rerate(&open.rating, chosen, arguments.format).await,
             Command::Close(chosen) => close(&open.rating, chosen, arguments.format).await,
-            Command::Verify => verify::verify(&open, &settings).await,
+            Command::Verify => verify(&open, &settings).await,
             Command::Status | Command::Explain { .. } => Ok(()),
         };
         open.store.close().await.context("cannot close the store")?;
@@ -263,6 +268,17 @@ async fn chosen(rating: &Rating, scopes: &[String]) -> anyhow::Result<Vec<String
         return Ok(scopes.to_vec());
     }
     Ok(rating.processor.scopes().await?.into_iter().map(|scope| scope.scope_id).collect())
+}
+
+async fn verify(open: &Open, settings: &Settings) -> anyhow::Result<()> {
+    let problems = verify::verify(open, settings, compose::sql_worker(settings)).await?;
+    for problem in &problems {
+        println!("{problem}");
+    }
+    match problems.len() {
+        0 => Ok(()),
+        count => bail!("{count} problems"),
+    }
 }
 
 async fn again(

@@ -21,14 +21,23 @@ const QUERY_BYTES_MAX: u64 = 1 << 20;
             original_resource_id, resource_type, project_id, user_id, labels (a map of labels or attributes)
   samples   one row for each point: series, metric_id, timestamp, value
   measures  the points with all names of their series
+  events    one row for each event: message_id, event_type, generated_at, resource_id, project_id, user_id,
+            traits (a map)
+  revisions one row for each resource as it was for a time: resource_id, original_resource_id, resource_type,
+            project_id, user_id, started_at, ended_at, revision_start, revision_end, attributes (a map)
+  rated_lines
+            one row for each line of the rating's ledger: id, scope (the project), service, resource, begin, \"end\",
+            period, unit, quantity, unit_price, cost, currency, kind, corrects, reverses, rule, rule_version, sequence,
+            groupby and metadata (maps), samples, rated_at
 
 Examples:
   orzo sql \"SELECT meter, count(*) FROM series GROUP BY meter ORDER BY 2 DESC\"
   orzo sql \"SELECT project_id, sum(value) FROM measures WHERE meter = 'cpu' AND timestamp >= now() - INTERVAL '1 day' GROUP BY project_id\"
+  orzo sql \"SELECT scope, service, sum(cost) FROM rated_lines WHERE period >= '2026-11-01' GROUP BY scope, service\"
   orzo sql -f csv - < report.sql
 
-For administrators. Conditions on timestamp, series, meter, resource_id, project_id and the other texts (=, IN) are
-answered from the index, so that a query reads no more than it asks for.")]
+For administrators. Conditions on times, series, meter, resource_id, project_id, scope and the other texts (=, IN) are
+answered from index and ledger, so that a query reads no more than it asks for.")]
 pub(crate) struct Arguments {
     /// The query; `-` reads it from standard input.
     query: String,

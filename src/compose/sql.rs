@@ -5,11 +5,21 @@ use orzo_api::{SqlAnswer, SqlForm, SqlRefusal, SqlRefusalKind, SqlRunner};
 use orzo_sql::{Form, Queries, Source, SqlError, Worker};
 
 use super::Ground;
+use crate::settings::Settings;
 
 /// The subcommand that runs one query; people do not see it.
 pub(crate) const WORKER_COMMAND: &str = "sql-worker";
 /// This program, also when another has taken its place on the disk.
 const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// What runs one query: this program, in a directory of its own below the data directory.
+pub(crate) fn worker(settings: &Settings) -> Worker {
+    Worker {
+        program: OWN_PROGRAM.into(),
+        arguments: vec![WORKER_COMMAND.into()],
+        directory: settings.server.data_directory.join("sql"),
+    }
+}
 
 /// Runs them.
 pub(super) struct Sql(Queries);
@@ -17,13 +27,8 @@ pub(super) struct Sql(Queries);
 impl Sql {
     /// Over what this process keeps.
     pub(super) fn new(ground: &Ground, source: Source) -> Self {
-        let worker = Worker {
-            program: OWN_PROGRAM.into(),
-            arguments: vec![WORKER_COMMAND.into()],
-            directory: ground.settings.server.data_directory.join("sql"),
-        };
         let settings = ground.settings.sql.query_settings();
-        Self(Queries::new(source, worker, settings, ground.rooms.room("sql"), ground.clock.clone()))
+        Self(Queries::new(source, worker(&ground.settings), settings, ground.rooms.room("sql"), ground.clock.clone()))
     }
 }
 

@@ -244,6 +244,10 @@ impl Telemetry {
                     index: core.engine.index().clone(),
                     labels: Some(core.labels.clone()),
                     store: core.store.clone(),
+                    ledger: core
+                        .rating
+                        .as_ref()
+                        .map(|rating| -> Arc<dyn orzo_rating::Ledger> { Arc::new(rating.ledger.clone()) }),
                 };
                 Arc::new(Sql::new(ground, source))
             }),

@@ -1,40 +1,45 @@
-//! Whether everything fits together: the ledger with itself and its log, closed periods and exports with the ledger, and all of
-//! it with what happened, rated anew and counted once more by other code.
+//! Whether everything fits together: the ledger with itself and its log, closed periods, exports and summaries with the ledger,
+//! and all of it with what happened, rated anew and counted once more by SQL, which shares no code with the rating.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::Path,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use futures::TryStreamExt;
 use orzo_export::{check, totals_of};
 use orzo_model::Timestamp;
-use orzo_rating::{BigDecimal, Ledger, LineFilter, LineKind, Mode, RatedLine, RulesOf, processor::effective};
+use orzo_rating::{BigDecimal, Ledger, LineFilter, Mode, RulesOf};
+use orzo_sql::Worker;
 use uuid::Uuid;
 
-use super::{CHANGES_PRINTED, Open, again, chosen, plain, recount::recount};
+use super::{
+    CHANGES_PRINTED, Open, again, chosen, plain,
+    prices::Prices,
+    recount::{Recount, Recounter, Stretch},
+};
 use crate::{rating::Rating, settings::Settings};
+
+/// Costs by month, project and service.
+pub(super) type Sums = BTreeMap<(String, String, String), BigDecimal>;
 
 /// Runs of exports that are looked at.
 const RUNS_MAX: usize = 10_000;
 
-pub(super) async fn verify(open: &Open, settings: &Settings) -> anyhow::Result<()> {
+/// The problems that there are, in words. `worker` runs a query.
+pub(super) async fn verify(open: &Open, settings: &Settings, worker: Worker) -> anyhow::Result<Vec<String>> {
     let rating = &open.rating;
+    let recounter = Recounter::new(open, worker);
     let mut problems = rating.ledger.verify().await?;
     corrections(rating, &mut problems).await?;
     closed(rating, &mut problems).await?;
-    summed(rating, &mut problems).await?;
+    summed(rating, &recounter, &mut problems).await?;
     exports(rating, &settings.server.data_directory.join("exports"), &mut problems).await?;
     anew(rating, &mut problems).await?;
-    counted(open, &mut problems).await?;
-    for problem in &problems {
-        println!("{problem}");
-    }
-    match problems.len() {
-        0 => Ok(()),
-        count => bail!("{count} problems"),
-    }
+    priced(rating, &recounter, &mut problems).await?;
+    counted(rating, &recounter, &mut problems).await?;
+    Ok(problems)
 }
 
 /// Corrections fit what they correct, nothing is taken back twice, and the log says what the lines sum to.
@@ -107,35 +112,39 @@ async fn closed(rating: &Rating, problems: &mut Vec<String>) -> anyhow::Result<(
     Ok(())
 }
 
-/// The summary of CloudKitty's API says of every project and service what the lines sum to, in whole and month by month.
-async fn summed(rating: &Rating, problems: &mut Vec<String>) -> anyhow::Result<()> {
-    let mut sums: BTreeMap<(String, String, String), BigDecimal> = BTreeMap::new();
+/// The summary of CloudKitty's API and SQL say of every project, month and service what the ledger's lines sum to.
+async fn summed(rating: &Rating, recounter: &Recounter, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let mut sums = Sums::new();
     let mut lines = rating.ledger.read(&LineFilter::default()).await?;
     while let Some(line) = lines.try_next().await? {
         let month: String = line.period.zulu_secs().chars().take(7).collect();
         *sums.entry((month, line.scope, line.service)).or_default() += line.cost;
     }
+    problems.extend(unlike("SQL", &recounter.sums().await?, &sums));
     let months: BTreeSet<String> = sums.keys().map(|(month, ..)| month.clone()).collect();
-    let mut compared = 0;
+    let mut said = Sums::new();
     for month in months {
         let begin: Timestamp = format!("{month}-01T00:00:00Z").parse().context("a month")?;
         let end = orzo_rating::forecast::month(begin, 1);
-        let said = orzo_api::summary_by_project(&rating.ledger, begin, end).await?;
-        let mut ours: BTreeMap<(String, String), BigDecimal> = BTreeMap::new();
-        for ((_, scope, service), sum) in sums.iter().filter(|((own, ..), _)| *own == month) {
-            ours.insert((scope.clone(), service.clone()), sum.clone());
-        }
-        compared += ours.len();
-        for key in ours.keys().chain(said.keys()).collect::<BTreeSet<_>>() {
-            if ours.get(key) != said.get(key) {
-                let (scope, service) = key;
-                let (a, b) = (said.get(key).map(plain), ours.get(key).map(plain));
-                problems.push(format!("{scope} {service} in {month}: the summary says {a:?}, the lines {b:?}"));
-            }
+        for ((scope, service), sum) in orzo_api::summary_by_project(&rating.ledger, begin, end).await? {
+            said.insert((month.clone(), scope, service), sum);
         }
     }
-    println!("{compared} sums of the summary held against the ledger");
+    problems.extend(unlike("the summary", &said, &sums));
+    let compared = sums.len();
+    println!("{compared} sums of the summary and of SQL held against the ledger");
     Ok(())
+}
+
+/// What is not the same in two sums, in words.
+pub(super) fn unlike(who: &str, said: &Sums, ours: &Sums) -> Vec<String> {
+    let keys = said.keys().chain(ours.keys()).collect::<BTreeSet<_>>();
+    let unlike = keys.into_iter().filter(|key| said.get(*key) != ours.get(*key)).map(|key| {
+        let (month, scope, service) = key;
+        let (said, ours) = (said.get(key).map(plain), ours.get(key).map(plain));
+        format!("{scope} {service} in {month}: {who} says {said:?}, the lines {ours:?}")
+    });
+    unlike.collect()
 }
 
 /// Runs of exports are what was written, and say what the ledger says until their watermark.
@@ -224,24 +233,54 @@ async fn anew(rating: &Rating, problems: &mut Vec<String>) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Existence, counted by other code.
-async fn counted(open: &Open, problems: &mut Vec<String>) -> anyhow::Result<()> {
-    let rating = &open.rating;
-    if rating.processor.settings().mode != Mode::Exact {
-        return Ok(());
+/// Costs: by SQL from quantity and price of each line, and by the rules' documents.
+async fn priced(rating: &Rating, recounter: &Recounter, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let wrong = recounter.priced().await?;
+    let mut count = wrong.len();
+    problems.extend(wrong.into_iter().take(CHANGES_PRINTED));
+    let settings = rating.processor.settings();
+    let period = i64::try_from(settings.period.as_secs()).ok().filter(|_| settings.mode == Mode::Exact);
+    let mut prices = Prices::new(&rating.book, &rating.processor.metrics().definitions, period);
+    let mut lines = rating.ledger.read(&LineFilter::default()).await?;
+    while let Some(line) = lines.try_next().await? {
+        let Some(problem) = prices.look(&line).await? else { continue };
+        count += 1;
+        if count <= CHANGES_PRINTED {
+            problems.push(problem);
+        }
     }
-    let (mut compared, mut left, mut differ) = (0, 0, 0);
+    println!(
+        "{} lines held against the rules' prices, {count} differ, {} left to the rating",
+        prices.compared, prices.left
+    );
+    Ok(())
+}
+
+/// Usage, counted by SQL.
+async fn counted(rating: &Rating, recounter: &Recounter, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let settings = rating.processor.settings();
+    let first = rating.ledger.files().iter().map(|file| file.begins.0).min().map(Timestamp::from_micros);
+    let (Some(first), Mode::Exact) = (first, settings.mode) else { return Ok(()) };
+    let (mut whole, mut differ) = (Recount::default(), 0);
     for scope in chosen(rating, &[]).await? {
-        let filter = LineFilter { scopes: Some(vec![scope.clone()]), ..LineFilter::default() };
-        let all: Vec<RatedLine> = rating.ledger.read(&filter).await?.try_collect().await?;
-        let of_usage = effective(&all).into_iter().filter(|line| line.kind == LineKind::Usage).cloned();
-        let lines: Vec<RatedLine> = of_usage.collect();
-        let found = recount(rating, &open.index, &scope, &lines, rating.processor.metrics()).await?;
-        compared += found.compared;
-        left += found.left;
-        differ += found.problems.len();
-        problems.extend(found.problems.into_iter().take(CHANGES_PRINTED));
+        let Some(state) = rating.book.scope(&scope).await? else { continue };
+        let from = first.floor(settings.period);
+        let stretch = Stretch { scope: &scope, from, until: state.rated_until, period: settings.period };
+        let own = recounter.usage(&stretch, &rating.processor.metrics().definitions).await?;
+        whole.lasting += own.lasting;
+        whole.measured_lines += own.measured_lines;
+        for (why, lines) in own.left {
+            *whole.left.entry(why).or_default() += lines;
+        }
+        differ += own.problems.len();
+        problems.extend(own.problems.into_iter().take(CHANGES_PRINTED));
     }
-    println!("{compared} resources and periods counted again from events, {differ} differ, {left} left to the rating");
+    println!(
+        "{} resources and periods counted again from events, {differ} differ; {} lines counted again from points",
+        whole.lasting, whole.measured_lines
+    );
+    for (why, lines) in whole.left {
+        println!("{lines} lines not counted again: {why}");
+    }
     Ok(())
 }

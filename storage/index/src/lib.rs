@@ -48,6 +48,7 @@ pub use repository::{
         resource_uuid,
     },
     types::AddedAttribute,
+    walks::{EventPlace, EventsWanted, RevisionsWanted},
 };
 pub use resolve::{MetricWanted, Resolved, ResourceWanted};
 

@@ -11,6 +11,7 @@ mod revisions;
 pub(crate) mod rows;
 pub(crate) mod types;
 mod usage;
+pub(crate) mod walks;
 
 pub(crate) use revisions::{attribute_rows, change_row, insert_rows};
 

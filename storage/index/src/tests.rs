@@ -7,6 +7,7 @@ mod events;
 mod plans;
 mod searching;
 mod sharing;
+mod walks;
 
 use std::sync::Arc;
 

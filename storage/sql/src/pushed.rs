@@ -9,7 +9,7 @@ use datafusion::{
     logical_expr::{Between, BinaryExpr, Expr, Operator, expr::InList},
 };
 
-use crate::tables::{Column, OneOf, Wanted, ZONE};
+use crate::tables::{Column, Kind, OneOf, Wanted, Within, ZONE};
 
 /// A condition that the other side holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub(crate) enum Pushed {
     Series(Vec<i64>),
     /// One of these texts.
     Texts(OneOf),
-    /// Between these microseconds, both inclusive.
-    Between(i64, i64),
+    /// A time between two, both inclusive.
+    Time(Within),
 }
 
 /// What this condition is for the other side; `None` if it cannot hold it exactly.
@@ -37,13 +37,10 @@ pub(crate) fn pushed(condition: &Expr) -> Option<Pushed> {
             all.try_fold(first, |so_far, next| either(so_far, next?))
         }
         Expr::Between(Between { expr, negated: false, low, high }) => {
-            let column = column_of(expr).filter(|column| *column == Column::Timestamp)?;
-            let low = compared(column, Operator::GtEq, literal_of(low)?)?;
-            let high = compared(column, Operator::LtEq, literal_of(high)?)?;
-            match (low, high) {
-                (Pushed::Between(first, _), Pushed::Between(_, last)) => Some(Pushed::Between(first, last)),
-                _ => None,
-            }
+            let column = column_of(expr).filter(|column| column.is_time())?;
+            let (first, _) = in_time(Operator::GtEq, nanos(literal_of(low)?)?)?;
+            let (_, last) = in_time(Operator::LtEq, nanos(literal_of(high)?)?)?;
+            Some(Pushed::Time(Within { column, first, last }))
         }
         _ => None,
     }
@@ -61,10 +58,7 @@ pub(crate) fn add(wanted: &mut Wanted, pushed: Pushed) {
             wanted.series = Some(series);
         }
         Pushed::Texts(one) => wanted.texts.push(one),
-        Pushed::Between(first, last) => {
-            wanted.first = wanted.first.max(first);
-            wanted.last = wanted.last.min(last);
-        }
+        Pushed::Time(one) => wanted.times.push(one),
     }
 }
 
@@ -90,8 +84,9 @@ fn column_of(expression: &Expr) -> Option<Column> {
         Expr::Cast(cast) => {
             let column = column_of(&cast.expr)?;
             match (column, cast.field.data_type()) {
-                (Column::Timestamp, DataType::Timestamp(TimeUnit::Microsecond | TimeUnit::Nanosecond, zone))
-                    if zone.as_deref().is_none_or(|zone| zone == ZONE || zone == "UTC" || zone == "Z") =>
+                (column, DataType::Timestamp(TimeUnit::Microsecond | TimeUnit::Nanosecond, zone))
+                    if column.is_time()
+                        && zone.as_deref().is_none_or(|zone| zone == ZONE || zone == "UTC" || zone == "Z") =>
                 {
                     Some(column)
                 }
@@ -111,13 +106,16 @@ fn literal_of(expression: &Expr) -> Option<&ScalarValue> {
 }
 
 fn compared(column: Column, operator: Operator, literal: &ScalarValue) -> Option<Pushed> {
-    match column {
-        Column::Timestamp => in_time(operator, nanos(literal)?),
-        Column::Series if operator == Operator::Eq => match literal {
+    match (column, column.kind()) {
+        (_, Kind::Time) => {
+            let (first, last) = in_time(operator, nanos(literal)?)?;
+            Some(Pushed::Time(Within { column, first, last }))
+        }
+        (Column::Series, _) if operator == Operator::Eq => match literal {
             ScalarValue::Int64(Some(series)) => Some(Pushed::Series(vec![*series])),
             _ => None,
         },
-        column if column.is_text() && operator == Operator::Eq => match literal {
+        (_, Kind::Text) if operator == Operator::Eq => match literal {
             ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
                 Some(Pushed::Texts(OneOf { column, texts: vec![text.clone()] }))
             }
@@ -139,19 +137,18 @@ fn nanos(literal: &ScalarValue) -> Option<i128> {
     Some(i128::from(*value) * factor)
 }
 
-/// The microseconds that compare so with a time.
-fn in_time(operator: Operator, nanos: i128) -> Option<Pushed> {
+/// The first and last microsecond that compare so with a time.
+fn in_time(operator: Operator, nanos: i128) -> Option<(i64, i64)> {
     let micros = |micros: i128| i64::try_from(micros).unwrap_or(if micros < 0 { i64::MIN } else { i64::MAX });
     let (floor, ceiling) = (nanos.div_euclid(1000), (nanos + 999).div_euclid(1000));
-    let (first, last) = match operator {
+    Some(match operator {
         Operator::Eq => (micros(ceiling), micros(floor)),
         Operator::Gt => (micros(floor + 1), i64::MAX),
         Operator::GtEq => (micros(ceiling), i64::MAX),
         Operator::Lt => (i64::MIN, micros(ceiling - 1)),
         Operator::LtEq => (i64::MIN, micros(floor)),
         _ => return None,
-    };
-    Some(Pushed::Between(first, last))
+    })
 }
 
 #[cfg(test)]
@@ -163,6 +160,10 @@ mod tests {
 
     fn time(nanos: i64) -> Expr {
         lit(ScalarValue::TimestampNanosecond(Some(nanos), Some(ZONE.into())))
+    }
+
+    fn within(first: i64, last: i64) -> Pushed {
+        Pushed::Time(Within { column: Column::Timestamp, first, last })
     }
 
     fn texts(column: Column, texts: &[&str]) -> Pushed {
@@ -177,6 +178,9 @@ mod tests {
         assert_eq!(pushed(&either), Some(texts(Column::Meter, &["a", "b"])));
         assert_eq!(pushed(&col("series").in_list(vec![lit(3i64), lit(1i64)], false)), Some(Pushed::Series(vec![3, 1])));
         assert_eq!(pushed(&lit(7i64).eq(col("series"))), Some(Pushed::Series(vec![7])));
+        assert_eq!(pushed(&col("scope").eq(lit("p"))), Some(texts(Column::Scope, &["p"])));
+        let begun = Pushed::Time(Within { column: Column::Begin, first: 3, last: 4 });
+        assert_eq!(pushed(&col("begin").between(time(2500), time(4000))), Some(begun));
     }
 
     #[test]
@@ -191,6 +195,9 @@ mod tests {
             col("value").gt(lit(1.0)),
             col("timestamp").lt(time(1)).or(col("timestamp").gt(time(9))),
             col("timestamp").not_eq(time(1)),
+            col("cost").eq(lit(1)),
+            col("rule_version").eq(lit(1i64)),
+            col("reverses").eq(lit(true)),
         ] {
             assert_eq!(pushed(&stays), None, "{stays}");
         }
@@ -199,15 +206,15 @@ mod tests {
     #[test]
     fn times_between_microseconds_are_rounded_to_the_side_that_is_right() {
         let of = |condition: Expr| pushed(&condition).expect("pushed");
-        assert_eq!(of(col("timestamp").gt_eq(time(1500))), Pushed::Between(2, i64::MAX));
-        assert_eq!(of(col("timestamp").gt_eq(time(2000))), Pushed::Between(2, i64::MAX));
-        assert_eq!(of(col("timestamp").gt(time(2000))), Pushed::Between(3, i64::MAX));
-        assert_eq!(of(col("timestamp").gt(time(1500))), Pushed::Between(2, i64::MAX));
-        assert_eq!(of(col("timestamp").lt(time(1500))), Pushed::Between(i64::MIN, 1));
-        assert_eq!(of(col("timestamp").lt(time(2000))), Pushed::Between(i64::MIN, 1));
-        assert_eq!(of(col("timestamp").lt_eq(time(-1500))), Pushed::Between(i64::MIN, -2));
-        assert_eq!(of(time(2000).lt_eq(col("timestamp"))), Pushed::Between(2, i64::MAX));
-        let Pushed::Between(first, last) = of(col("timestamp").eq(time(1500))) else { panic!("a time") };
+        assert_eq!(of(col("timestamp").gt_eq(time(1500))), within(2, i64::MAX));
+        assert_eq!(of(col("timestamp").gt_eq(time(2000))), within(2, i64::MAX));
+        assert_eq!(of(col("timestamp").gt(time(2000))), within(3, i64::MAX));
+        assert_eq!(of(col("timestamp").gt(time(1500))), within(2, i64::MAX));
+        assert_eq!(of(col("timestamp").lt(time(1500))), within(i64::MIN, 1));
+        assert_eq!(of(col("timestamp").lt(time(2000))), within(i64::MIN, 1));
+        assert_eq!(of(col("timestamp").lt_eq(time(-1500))), within(i64::MIN, -2));
+        assert_eq!(of(time(2000).lt_eq(col("timestamp"))), within(2, i64::MAX));
+        let Pushed::Time(Within { first, last, .. }) = of(col("timestamp").eq(time(1500))) else { panic!("a time") };
         assert!(first > last, "no point is between microseconds");
     }
 
@@ -216,11 +223,15 @@ mod tests {
         let mut wanted = Wanted::all(Table::Measures, Vec::new());
         add(&mut wanted, Pushed::Series(vec![5, 1, 3, 3]));
         add(&mut wanted, Pushed::Series(vec![3, 4, 5]));
-        add(&mut wanted, Pushed::Between(1, 9));
-        add(&mut wanted, Pushed::Between(4, i64::MAX));
+        add(&mut wanted, within(1, 9));
+        add(&mut wanted, within(4, i64::MAX));
         add(&mut wanted, texts(Column::Meter, &["a", "b"]));
         add(&mut wanted, texts(Column::Meter, &["b", "c"]));
-        assert_eq!((wanted.series.as_deref(), wanted.first, wanted.last), (Some(&[3, 5][..]), 4, 9));
+        assert_eq!((wanted.series.as_deref(), wanted.time_of(Column::Timestamp)), (Some(&[3, 5][..]), (4, 9)));
+        assert_eq!(wanted.time_of(Column::Begin), (i64::MIN, i64::MAX));
+        assert!(!wanted.is_nothing());
+        add(&mut wanted, within(10, 20));
+        assert!(wanted.is_nothing());
         assert_eq!(wanted.texts_of(Column::Meter), Some(vec!["b".to_owned()]));
         assert_eq!(wanted.texts_of(Column::Unit), None);
     }

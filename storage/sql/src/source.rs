@@ -3,20 +3,29 @@
 //!
 //! `Wanted → pages of names → those that fit → their points, some thousand at a time → blocks`. What a series is called and
 //! what it has are read in pages, so that a scan of everything takes some MiB. A query sees each page as it is when it is read.
+//! Events and revisions of resources come from the index in pages, too, rated lines from the ledger one after the other.
 
 use std::sync::Arc;
 
 use orzo_index::Index;
 use orzo_labels::LabelIndex;
 use orzo_model::{SeriesId, Timestamp};
+use orzo_rating::Ledger;
 use orzo_store::{Columns, Store, StoreError};
 
-use crate::{error::SqlError, tables::Wanted};
+use crate::{
+    error::SqlError,
+    tables::{Column, Table, Wanted},
+};
 
 mod blocks;
+mod events;
+mod lines;
 mod names;
+mod rows;
 use blocks::Blocks;
 use names::Names;
+use rows::Rows;
 
 /// Series whose points are read at once, and named in one block, at most.
 const SERIES_AT_ONCE: usize = 1024;
@@ -27,15 +36,17 @@ const POINTS_FEW: usize = 250_000;
 /// Rows of a block.
 const BLOCK_ROWS: usize = 32_768;
 
-/// The index, the label sets and the store.
+/// The index, the label sets, the store and the ledger.
 #[derive(Clone)]
 pub struct Source {
-    /// Metrics and resources.
+    /// Metrics, resources and events.
     pub index: Arc<Index>,
     /// Label sets; `None`: there are none.
     pub labels: Option<Arc<LabelIndex>>,
     /// Points.
     pub store: Arc<Store>,
+    /// Rated lines; `None`: there are none.
+    pub ledger: Option<Arc<dyn Ledger>>,
 }
 
 /// Takes blocks of rows; waits until one more may come. `false`: no more are wanted.
@@ -47,9 +58,27 @@ pub(crate) trait Takes: Send {
 impl Source {
     /// Reads what is wanted.
     pub(crate) async fn read(&self, scan: u32, wanted: &Wanted, to: &mut impl Takes) -> Result<(), SqlError> {
-        if wanted.first > wanted.last && wanted.table.has_points() {
+        if wanted.is_nothing() {
             return Ok(());
         }
+        match wanted.table {
+            Table::Series | Table::Samples | Table::Measures => self.read_series(scan, wanted, to).await,
+            Table::Events | Table::Revisions | Table::RatedLines => self.read_rows(scan, wanted, to).await,
+        }
+    }
+
+    async fn read_rows(&self, scan: u32, wanted: &Wanted, to: &mut impl Takes) -> Result<(), SqlError> {
+        let mut rows = Rows::new(scan, wanted, to);
+        let goes_on = match (wanted.table, &self.ledger) {
+            (Table::Events, _) => events::events(&self.index, wanted, &mut rows).await?,
+            (Table::Revisions, _) => events::revisions(&self.index, wanted, &mut rows).await?,
+            (_, Some(ledger)) => lines::lines(&**ledger, wanted, &mut rows).await?,
+            (_, None) => true,
+        };
+        if goes_on { rows.end().await } else { Ok(()) }
+    }
+
+    async fn read_series(&self, scan: u32, wanted: &Wanted, to: &mut impl Takes) -> Result<(), SqlError> {
         let mut names = Names::new(self, wanted);
         let mut blocks = Blocks::new(scan, wanted, to);
         let mut at_once = SERIES_FIRST;
@@ -88,7 +117,8 @@ impl Source {
         wanted: &Wanted,
         blocks: &mut Blocks<'_, T>,
     ) -> Result<Option<usize>, SqlError> {
-        let mut left = vec![(some, wanted.first, wanted.last)];
+        let (first, last) = wanted.time_of(Column::Timestamp);
+        let mut left = vec![(some, first, last)];
         let mut count = 0;
         while let Some((some, first, last)) = left.pop() {
             let series: Vec<SeriesId> = some.iter().map(names::Named::series).collect();

@@ -1,17 +1,19 @@
-//! Queries over a real index (SQLite in memory), real label sets and a real store, each in a process of its own: this test
-//! program, started again with one test's name.
+//! Queries over a real index (SQLite in memory), real label sets, a real store and a real ledger, each in a process of its
+//! own: this test program, started again with one test's name.
 
 mod answers;
 mod equality;
 mod kills;
+mod ledger_and_events;
 
 use std::{sync::Arc, time::Duration};
 
 use orzo_database::Database;
 use orzo_index::{Index, IndexSettings, NewMetric, NewResource};
 use orzo_labels::{LabelIndex, LabelSets, LabelSettings, SeriesNumbers};
+use orzo_ledger::LedgerTable;
 use orzo_model::{Point, Room, Rooms, SeriesId, SystemClock, Timestamp};
-use orzo_store::{Store, StoreSettings};
+use orzo_store::{Store, StoreSettings, files::real::RealDisk};
 use serde_json::Value;
 
 use crate::{Form, Queries, Source, SqlError, SqlSettings, Worker};
@@ -66,8 +68,12 @@ impl House {
         let index = Index::open(database, clock.clone(), IndexSettings::default()).await.expect("the index opens");
         let index = Arc::new(index);
         let settings = LabelSettings { directory: folder.path().join("labels"), ..LabelSettings::default() };
-        let labels = LabelIndex::open(settings, Arc::new(Numbers(index.clone())), clock).await.expect("labels open");
-        let source = Source { index, labels: Some(Arc::new(labels)), store };
+        let labels =
+            LabelIndex::open(settings, Arc::new(Numbers(index.clone())), clock.clone()).await.expect("labels open");
+        let root = folder.path().join("ledger");
+        let ledger =
+            LedgerTable::open(Arc::new(RealDisk), &root, clock, rooms.room("ledger")).expect("the ledger opens");
+        let source = Source { index, labels: Some(Arc::new(labels)), store, ledger: Some(Arc::new(ledger)) };
         Self { source, room: rooms.room("sql"), folder }
     }
 

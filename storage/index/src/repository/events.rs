@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Longest trait value that can be searched; longer ones are kept whole and searched by their beginning.
-const SEARCHED_CHARACTERS_MAX: usize = 255;
+pub(super) const SEARCHED_CHARACTERS_MAX: usize = 255;
 /// Message ids looked up in one statement.
 const IDS_AT_ONCE: usize = 1000;
 

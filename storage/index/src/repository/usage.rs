@@ -57,7 +57,11 @@ impl Index {
         self.revisions_of("original_resource_id", names).await
     }
 
-    async fn revisions_of(&self, column: &str, texts: Vec<String>) -> Result<Vec<Vec<Resource>>, IndexError> {
+    pub(super) async fn revisions_of(
+        &self,
+        column: &str,
+        texts: Vec<String>,
+    ) -> Result<Vec<Vec<Resource>>, IndexError> {
         let mut found: BTreeMap<uuid::Uuid, Vec<Resource>> = BTreeMap::new();
         for chunk in texts.chunks(RESOURCES_AT_ONCE) {
             for (table, own) in [

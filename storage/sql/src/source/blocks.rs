@@ -130,7 +130,8 @@ fn missing() -> ArrowError {
     ArrowError::InvalidArgumentError("a column is wanted twice, or too long".to_owned())
 }
 
-fn streamed(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+/// A stream of one batch.
+pub(super) fn streamed(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema())?;
     writer.write(batch)?;
     writer.into_inner()

@@ -1,6 +1,6 @@
 //! Series and what they are called, page by page: first metrics of the index, then label sets.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use orzo_index::{Catalog, CatalogRow, CatalogWanted};
 use orzo_labels::{LabelIndex, Matcher, SharedLabels};
@@ -50,7 +50,7 @@ impl Named {
                 Column::ResourceType => row.resource_type.as_deref(),
                 Column::ProjectId => row.project_id.as_deref(),
                 Column::UserId => row.user_id.as_deref(),
-                Column::Series | Column::Labels | Column::Timestamp | Column::Value => None,
+                _ => None,
             },
             Self::Labelled { project, labels, .. } => match column {
                 Column::Meter => labels.iter().find(|(name, _)| &**name == NAME).map(|(_, value)| &**value),
@@ -68,14 +68,21 @@ impl Named {
                 let attributes = row.attributes.as_deref().and_then(|text| serde_json::from_str(text).ok());
                 let attributes: serde_json::Map<String, serde_json::Value> = attributes.unwrap_or_default();
                 for (name, value) in &attributes {
-                    match value {
-                        serde_json::Value::Null => {}
-                        serde_json::Value::String(text) => each(name, text),
-                        other => each(name, &other.to_string()),
+                    if let Some(text) = attribute_text(value) {
+                        each(name, &text);
                     }
                 }
             }
         }
+    }
+}
+
+/// An attribute's value as a text; `None`: there is none.
+pub(super) fn attribute_text(value: &serde_json::Value) -> Option<Cow<'_, str>> {
+    match value {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text.into()),
+        other => Some(other.to_string().into()),
     }
 }
 
