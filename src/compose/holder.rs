@@ -5,12 +5,13 @@
 //! on one directory the second does not start.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::File,
     io::{Read, Seek, Write},
     path::Path,
 };
 
 use anyhow::{Context, bail};
+use orzo_store::files::real::locked;
 use uuid::Uuid;
 
 /// A name that nobody else uses as long as this lives.
@@ -24,18 +25,9 @@ impl Holder {
     /// The name kept in `path`, made at the first start; `host` tells apart what was copied with its directory.
     pub(super) fn take(path: &Path, host: &str) -> anyhow::Result<Self> {
         let in_context = || format!("cannot use {}", path.display());
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .with_context(in_context)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!("{} is in use by another process", path.display()),
-            Err(TryLockError::Error(error)) => return Err(error).with_context(in_context),
-        }
+        let Some(mut file) = locked(path).with_context(in_context)? else {
+            bail!("{} is in use by another process", path.display());
+        };
         let mut text = String::new();
         // What is not a name (a write that was torn) is made again.
         let kept = file.read_to_string(&mut text).ok().and_then(|_| Uuid::parse_str(text.trim()).ok());

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::FileExt,
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +19,26 @@ use super::{Disk, DiskFile, Entry, LockGuard};
 pub struct RealDisk;
 
 struct RealFile(File);
+
+/// How often a lock is tried, and how long it is waited each time: a second in all.
+const LOCK_TRIES: usize = 50;
+const LOCK_WAIT: Duration = Duration::from_millis(20);
+
+/// Opens a file, or makes it, and locks it as long as it is open. `None`: another process has it.
+///
+/// A process that has just been started holds what its parent had open until it runs its own program: so a lock may outlive
+/// for a moment who had it, and is tried for a second.
+pub fn locked(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_WAIT),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(None)
+}
 
 impl Disk for RealDisk {
     fn make_directory(&self, path: &Path) -> io::Result<()> {
@@ -73,12 +94,7 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<LockGuard>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(file))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        Ok(locked(path)?.map(|file| Box::new(file) as LockGuard))
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
@@ -121,5 +137,26 @@ impl DiskFile for RealFile {
 
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A test found by chance: a child that another thread was starting had the lock for a moment longer.
+    #[test]
+    fn a_lock_that_a_child_still_has_is_waited_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("LOCK");
+        let first = locked(&path).expect("works").expect("free");
+        let of_child = first.try_clone().expect("a second descriptor");
+        drop(first);
+        let child = std::thread::spawn(move || {
+            std::thread::sleep(LOCK_WAIT * 3);
+            drop(of_child);
+        });
+        assert!(locked(&path).expect("works").is_some());
+        child.join().expect("a thread");
     }
 }
