@@ -109,7 +109,9 @@ impl<'a> Group<'a> {
         match self.threshold {
             Some((_, entry, Place::Field)) if entry.kind == Kind::Flat => flat = add(&flat, &entry.cost),
             Some((_, entry, Place::Field)) => rate = multiply(&rate, &entry.cost),
-            _ => {}
+            Some((_, _, Place::Service)) => {}
+            // CloudKitty adds a threshold of nothing, which rounds a price of more digits.
+            None => flat = add(&flat, &BigDecimal::zero()),
         }
         let price = multiply(&multiply(&rate, &flat), quantity);
         match self.threshold {

@@ -39,6 +39,15 @@ fn the_largest_flat_counts_and_rates_multiply() {
     assert_eq!(price(&rules, None, "1", json!({"flavor": "unknown"})), "0");
 }
 
+/// Found by the comparison with CloudKitty, seed 20269309.
+#[test]
+fn a_flat_price_of_more_than_28_digits_is_rounded_where_no_threshold_is_reached() {
+    let flat = json!([{"type": "flat", "cost": "293.888940256506489036775094034"}]);
+    let fields = json!([{"name": "zone", "mappings": [mapping("far", "rate", "5.326195858828606921972598638")]}]);
+    let rules = instance(json!({"mappings": flat, "fields": fields}));
+    assert_eq!(price(&rules, None, "54.3", json!({"zone": "far"})), "84996.33607065048721975209927");
+}
+
 #[test]
 fn thresholds_of_services_and_fields_count_at_different_points() {
     let flat = json!([{"type": "flat", "cost": "3"}]);
