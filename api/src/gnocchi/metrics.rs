@@ -13,11 +13,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    answer::{created, no_content, ok, set},
+    answer::{created, no_content, ok, set, tree},
     body,
     fields::Fields,
     resources::{find, metric_sources, page_of, read},
-    views::{metric_created, metric_full, metric_row},
+    views::{metric_created, metric_full, metric_rows},
 };
 use crate::{
     SharedApi,
@@ -67,7 +67,7 @@ pub(super) async fn list(
         ..MetricQuery::new(api.scope(Action::ListMetric, &caller))
     };
     let metrics = api.index().metrics(&query).await?;
-    let mut response = ok(metrics.iter().map(metric_row).collect::<Vec<_>>().into());
+    let mut response = tree(&metric_rows(&metrics));
     if let (true, Some(last)) = (metrics.len() >= paging.limit as usize, metrics.last()) {
         let order = if paging.sorts.is_empty() { vec![ORDER.to_owned()] } else { paging.sorts.clone() };
         let link = paging.next_link(&links.here_metric(), &parameters, &order, &last.id.to_string());
@@ -131,7 +131,7 @@ pub(super) async fn list_of_resource(
 ) -> Result<Response, Problem> {
     let (resource, _) = read(&api, &caller, Action::GetResource, &kind, &id).await?;
     let metrics = all_of_resource(&api, resource.id).await?;
-    Ok(ok(metrics.iter().map(metric_row).collect::<Vec<_>>().into()))
+    Ok(tree(&metric_rows(&metrics)))
 }
 
 pub(super) async fn add_to_resource(
@@ -148,7 +148,7 @@ pub(super) async fn add_to_resource(
     // The new ones first: the command line client shows the first of the list as the one that it has made.
     let is_new = |metric: &Metric| sources.iter().any(|(name, _)| Some(name) == metric.name.as_ref());
     metrics.sort_by_key(|metric| !is_new(metric));
-    Ok(ok(metrics.iter().map(metric_row).collect::<Vec<_>>().into()))
+    Ok(tree(&metric_rows(&metrics)))
 }
 
 pub(super) async fn show_of_resource(

@@ -1,8 +1,8 @@
 //! Resources and metrics in Gnocchi's JSON.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use orzo_index::{Metric, Resource, ResourceType, created_by_project, created_by_user};
+use orzo_index::{ArchivePolicy, Metric, Resource, ResourceType, created_by_project, created_by_user};
 use orzo_model::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -90,7 +90,7 @@ impl Fields<'_> {
     /// What [`resource_json`] says.
     fn resource(&mut self, resource: &Resource) {
         let mut id = Uuid::encode_buffer();
-        self.text("id", Some(resource.id.hyphenated().encode_lower(&mut id)));
+        self.id("id", Some(resource.id));
         self.text("creator", Some(&resource.creator));
         self.time("started_at", Some(resource.started_at));
         self.time("revision_start", Some(resource.revision_start));
@@ -113,6 +113,11 @@ impl Fields<'_> {
         });
         self.text("created_by_user_id", Some(created_by_user(&resource.creator)));
         self.text("created_by_project_id", Some(created_by_project(&resource.creator)));
+    }
+
+    fn id(&mut self, name: &str, id: Option<Uuid>) {
+        let mut text = Uuid::encode_buffer();
+        self.text(name, id.map(|id| &*id.hyphenated().encode_lower(&mut text)));
     }
 
     fn text(&mut self, name: &str, text: Option<&str>) {
@@ -161,12 +166,33 @@ fn resource_json(resource: &Resource) -> Value {
     })
 }
 
-/// A metric as lists show it: with its policy.
-pub(super) fn metric_row(metric: &Metric) -> Value {
-    let mut view = metric_base(metric);
-    view["archive_policy"] = policy_json(&metric.archive_policy);
-    view["resource_id"] = metric.resource_id.map(|id| id.to_string()).into();
-    view
+/// Metrics as lists show them: each with its policy. Written without making a tree first, and a policy's text once: a
+/// list may be long, and its policies are few.
+pub(super) fn metric_rows<'m>(metrics: impl IntoIterator<Item = &'m Metric>) -> Tree {
+    let mut out = String::from("[");
+    let mut policies: Vec<(&Arc<ArchivePolicy>, String)> = Vec::new();
+    for metric in metrics {
+        out.push_str(if out.len() == 1 { "{" } else { ", {" });
+        let known = policies.iter().position(|(policy, _)| Arc::ptr_eq(policy, &metric.archive_policy));
+        let place = known.unwrap_or_else(|| {
+            let mut text = String::new();
+            write_json(&policy_json(&metric.archive_policy), &mut text);
+            policies.push((&metric.archive_policy, text));
+            policies.len() - 1
+        });
+        let mut fields = Fields { out: &mut out, wanted: &[], is_first: true };
+        fields.id("id", Some(metric.id));
+        fields.text("creator", Some(&metric.creator));
+        fields.text("name", metric.name.as_deref());
+        fields.text("unit", metric.unit.as_deref());
+        fields.text("created_by_user_id", Some(created_by_user(&metric.creator)));
+        fields.text("created_by_project_id", Some(created_by_project(&metric.creator)));
+        fields.put("archive_policy", |out| out.push_str(&policies[place].1));
+        fields.id("resource_id", metric.resource_id);
+        out.push('}');
+    }
+    out.push(']');
+    Tree::Written(out)
 }
 
 /// A metric as it is answered when it was made: with its policy's name.
@@ -204,6 +230,10 @@ fn metric_base(metric: &Metric) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use orzo_index::PolicyItem;
+
     use super::*;
 
     #[test]
@@ -239,5 +269,47 @@ mod tests {
             assert_eq!(text, r#"[{"user_id": null, "type": "machine"}, {"user_id": null, "type": "machine"}]"#);
         }
         assert_eq!(Shown::Common.resources(&[], &[]).to_text(), "[]");
+    }
+
+    #[test]
+    fn a_list_of_metrics_shows_each_with_its_own_policy() {
+        let policy = |name: &str, points| {
+            let item = PolicyItem::new(Some(Duration::from_secs(60)), Some(points), None).expect("an item");
+            Arc::new(ArchivePolicy::new(name, 0, vec![item], None, &["mean".to_owned()]).expect("a policy"))
+        };
+        let (low, high) = (policy("low", 10), policy("h\"igh", 20));
+        let metric = |id, name: Option<&str>, resource: Option<u128>, policy: &Arc<ArchivePolicy>| Metric {
+            id: Uuid::from_u128(id),
+            series: orzo_model::SeriesId(1),
+            name: name.map(str::to_owned),
+            unit: name.map(|_| "%".to_owned()),
+            creator: "user:project".into(),
+            archive_policy: Arc::clone(policy),
+            resource_id: resource.map(Uuid::from_u128),
+            resource_project_id: None,
+        };
+        let metrics = [
+            metric(1, Some("n\u{e4}me"), Some(9), &low),
+            metric(2, None, None, &high),
+            metric(3, Some("cpu"), None, &policy("low", 30)),
+        ];
+        let text = metric_rows(&metrics).to_text();
+        let expected: Vec<Value> = metrics
+            .iter()
+            .map(|metric| {
+                json!({
+                    "id": metric.id.to_string(),
+                    "creator": "user:project",
+                    "name": metric.name,
+                    "unit": metric.unit,
+                    "created_by_user_id": "user",
+                    "created_by_project_id": "project",
+                    "archive_policy": policy_json(&metric.archive_policy),
+                    "resource_id": metric.resource_id.map(|id| id.to_string()),
+                })
+            })
+            .collect();
+        assert_eq!(text, Tree::from(Value::from(expected)).to_text());
+        assert_eq!(metric_rows(&[]).to_text(), "[]");
     }
 }
