@@ -13,6 +13,9 @@ STEEP = ("acos", "asin", "acosh", "atanh", "tan")
 AGGREGATIONS_OF_A_NUMBER = ("quantile", "topk", "bottomk", "limitk", "limit_ratio")
 
 
+# Digits that are the same in everything, and numbers of which a rest has few of them.
+DIGITS = 1e-9
+LARGE = 1e6
 # Of a fraction's sum of parts of buckets.
 FRACTION_TOLERANCE = 1e-12
 # How many of a range's times are looked at one by one.
@@ -59,6 +62,10 @@ def intended(question, first, second, ask):
         return "fraction-of-nothing"
     if statuses == (422, 200) and "runtime error" in first[1].get("error", ""):
         return "fails-by-itself"
+    if statuses == (422, 200) and first[1].get("error") == "unexpected number of samples" and question.text.startswith("("):
+        bare = ask(question.with_text(question.text[1:-1]))
+        if [one[0] for one in bare] == [200, 200] and table(bare[0][1]["data"]) == table(second[1]["data"]):
+            return "a-fixed-range-in-parentheses"
     if statuses != (200, 200):
         return None
     if first[1]["data"] == second[1]["data"]:
@@ -101,6 +108,9 @@ def intended(question, first, second, ask):
                 return "steep-functions"
     if re.search(r"\w\(.*\) % |% \w+\s*\(", question.text) and nearly(first, second, STEEP_TOLERANCE):
         return "steep-functions"
+    for part in left_of_rests(question.text):
+        if differ_where_large(first, second, *ask(question.with_text(part))):
+            return "steep-functions"
     for name in ("sin", "cos", "tan"):
         for part in calls(question.text, name):
             if far_out(*ask(question.with_text(part)), *ask(question.with_text(argument(part)))):
@@ -125,6 +135,37 @@ def intended(question, first, second, ask):
         if counted_nearly(*ask(question.with_text(part))):
             return "last-digit-of-a-function"
     return None
+
+
+def left_of_rests(text):
+    """What stands in parentheses before a `%`."""
+    for found in re.finditer(r"\) % ", text):
+        depth = 0
+        for place in range(found.start(), -1, -1):
+            depth += {")": 1, "(": -1}.get(text[place], 0)
+            if depth == 0:
+                yield text[place + 1:found.start()]
+                break
+
+
+def differ_where_large(first, second, theirs, ours):
+    """Whether two rests differ only at times at which the numbers divided, the same but for their last digits, are large."""
+    if [one[0] for one in (theirs, ours)] != [200, 200] or theirs[1]["data"]["resultType"] != ours[1]["data"]["resultType"]:
+        return False
+    a, b = table(first[1]["data"]), table(second[1]["data"])
+    if theirs[1]["data"]["resultType"] == "scalar":
+        values = [number(one[1]["data"]["result"][1]) for one in (theirs, ours)]
+        large = {time for times in a.values() for time in times if abs(values[0]) > LARGE} if same_number(*values, DIGITS) else set()
+    else:
+        divided = [points(one) for one in (theirs, ours)]
+        if None in divided or divided[0].keys() != divided[1].keys():
+            return False
+        if not all(same_number(divided[0][key], divided[1][key], DIGITS) for key in divided[0]):
+            return False
+        large = {key[1] for key, value in divided[0].items() if abs(value) > LARGE}
+    if a.keys() != b.keys() or any(a[labels].keys() != b[labels].keys() for labels in a):
+        return False
+    return all(time in large for labels in a for time in a[labels] if not same(a[labels][time], b[labels][time]))
 
 
 def of_notes_only(question, first, second):
