@@ -154,6 +154,11 @@ impl Engine {
         Self { labels: Some(labels), ..self }
     }
 
+    /// With what meters mean, by name; of others only their unit is known.
+    pub fn with_meters(self, meters: BTreeMap<String, MetricMetadata>) -> Self {
+        Self { meters, ..self }
+    }
+
     /// The label index, if there is one.
     pub fn labels(&self) -> Result<&Arc<LabelIndex>, QueryError> {
         let absent = || LabelError::Closed { reason: "this process has none".to_owned() };
