@@ -180,7 +180,7 @@ impl House {
             prometheus: None,
             session: Arc::new(Guests),
             tokens: Some(Arc::new(tokens)),
-            targets: None,
+            targets: Some(Arc::new(super::scraped::TwoTargets)),
             rooms,
             clock,
             settings,

@@ -341,6 +341,11 @@ impl Engine {
         Ok(self.store.settle().await?)
     }
 
+    /// The first and the last time of all points, whosever they are.
+    pub fn stored_times(&self) -> Option<(Timestamp, Timestamp)> {
+        self.store.times()
+    }
+
     /// Removes the points of deleted series from the store, then forgets the series. How many. To be called now and
     /// then; a crash between the two steps is repaired by the next call.
     pub async fn purge_labelled(&self) -> Result<u64, QueryError> {
