@@ -128,6 +128,8 @@ mod tests {
     #[tokio::test]
     async fn a_query_is_asked_at_its_time_and_an_error_is_told() {
         let body = r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"3"]}]}}"#;
+        // As the program does at its start; another test may have done it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let (url, task) = served("200 OK", body).await;
         let prometheus = Prometheus::new(url, "project").expect("a client");
         assert_eq!(prometheus.query("up == 1", Timestamp::from_secs(60)).await, Ok(vec![3.0]));

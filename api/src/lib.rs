@@ -166,6 +166,8 @@ pub(crate) struct Api {
     pub(crate) rating: Option<RatingParts>,
     pub(crate) sql: Option<Arc<dyn SqlRunner>>,
     pub(crate) ingest: prometheus::Ingest,
+    /// Queries that run.
+    pub(crate) queries: prometheus::places::Queries,
     /// Queries that were parsed lately.
     pub(crate) expressions: orzo_promql::Expressions,
 }
@@ -243,6 +245,7 @@ pub fn router(parts: ApiParts) -> Router {
         rating: parts.rating,
         sql: parts.sql,
         ingest: prometheus::Ingest::default(),
+        queries: prometheus::places::Queries::default(),
         expressions: orzo_promql::Expressions::default(),
     });
     let mut router = front.face("health", health::router().with_state(api.clone()));

@@ -1,10 +1,11 @@
 //! `orzo bill status|rate|rerate|close|explain|verify`: how far usage is rated, rating again with a report before anything is
 //! written, closing, where a line comes from, and whether everything fits together.
 //!
-//! `status` and `explain` also work beside a running server, and `close --server` lets it close. The others need its store and
+//! `status` also works beside a running server, and `explain --server` and `close --server` ask it. The others need its store and
 //! work while none runs; a running server rates by itself and takes requests to rate again at CloudKitty's API
 //! (`/v2/task/reprocesses`).
 
+mod explain;
 mod prices;
 mod recount;
 #[cfg(test)]
@@ -20,12 +21,11 @@ use orzo_database::Database;
 use orzo_index::{Index, IndexSettings};
 use orzo_ledger::LedgerTable;
 use orzo_model::{Rooms, SystemClock, Timestamp};
-use orzo_rating::{BigDecimal, Ledger, LineFilter, RatedLine, RatingBook, Report, RulesOf, ScopeFilter};
+use orzo_rating::{BigDecimal, Ledger, LineFilter, RatingBook, Report, RulesOf, ScopeFilter};
 use orzo_session::ServiceRequest;
 use orzo_store::{Store, files::real::RealDisk};
 use secrecy::ExposeSecret;
 use serde_json::json;
-use uuid::Uuid;
 
 use super::{
     output::{Format, Rows},
@@ -65,11 +65,8 @@ enum Command {
     Rerate(Rerate),
     /// Close periods: from then on they get no lines, and what comes late is corrected in later ones.
     Close(Close),
-    /// Where a line comes from: rule, usage, and what corrected it.
-    Explain {
-        /// Id of the line.
-        line: Uuid,
-    },
+    /// Where a line comes from: rules, usage, events and points, what corrected it, and whether they give the same again.
+    Explain(explain::Explain),
     /// Read the whole ledger: every line against its id and its corrections, closed periods and exports against it; rate
     /// everything anew by the rules of the first time, and count usage, prices and sums once more by SQL over events, points and
     /// lines.
@@ -136,7 +133,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         };
         match &arguments.command {
             Command::Status => return status(&settings, arguments.format).await,
-            Command::Explain { line } => return explain(&settings, *line, arguments.format).await,
+            Command::Explain(asked) => return explain::run(&settings, asked, arguments.format).await,
             Command::Close(chosen) if chosen.server => return close_at_server(chosen, arguments.format).await,
             _ => {}
         }
@@ -146,7 +143,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             Command::Rerate(chosen) => rerate(&open.rating, chosen, arguments.format).await,
             Command::Close(chosen) => close(&open.rating, chosen, arguments.format).await,
             Command::Verify => verify(&open, &settings).await,
-            Command::Status | Command::Explain { .. } => Ok(()),
+            Command::Status | Command::Explain(_) => Ok(()),
         };
         open.store.close().await.context("cannot close the store")?;
         outcome
@@ -405,78 +402,4 @@ async fn close_at_server(chosen_by: &Close, format: Format) -> anyhow::Result<()
     let rows = periods.iter().map(|own| names.iter().map(|name| own[*name].clone()).collect()).collect();
     let columns = vec!["project", "from", "until", "lines", "total", "currency", "rule version"];
     Rows { columns, rows }.print(format)
-}
-
-async fn explain(settings: &Settings, id: Uuid, format: Format) -> anyhow::Result<()> {
-    let (ledger, book) = look(settings).await?;
-    let filter = LineFilter { ids: Some(vec![id]), ..LineFilter::default() };
-    let found: Vec<RatedLine> = ledger.read(&filter).await?.try_collect().await?;
-    let Some(line) = found.into_iter().next() else { bail!("there is no line {id}") };
-    // What belongs together was used at the same time.
-    let filter = LineFilter {
-        scopes: Some(vec![line.scope.clone()]),
-        used_from: Some(line.begin.floor(settings.rating.period.0)),
-        used_before: Some(line.begin.floor(settings.rating.period.0).plus(settings.rating.period.0)),
-        services: Some(vec![line.service.clone()]),
-        ..LineFilter::default()
-    };
-    let beside: Vec<RatedLine> = ledger.read(&filter).await?.try_collect().await?;
-    let related = beside.into_iter().filter(|own| own.resource == line.resource);
-    let row = |own: &RatedLine| {
-        let what = match (own.id == line.id, own.reverses, own.corrects) {
-            (true, ..) => "this line",
-            (_, true, _) => "takes back",
-            (_, false, Some(_)) => "replaces",
-            _ => "same resource and period",
-        };
-        vec![
-            json!(what),
-            json!(own.id),
-            json!(own.begin.zulu_secs()),
-            json!(own.end.zulu_secs()),
-            json!(format!("{} {}", plain(&own.quantity), own.unit)),
-            json!(plain(&own.cost)),
-            json!(own.corrects),
-            json!(own.rule_version),
-            json!(own.samples),
-            json!(own.rated_at.zulu_secs()),
-        ]
-    };
-    let rows: Vec<_> = related.map(|own| row(&own)).collect();
-    let columns = vec![
-        "what",
-        "id",
-        "used from",
-        "used until",
-        "quantity",
-        "cost",
-        "corrects",
-        "rule version",
-        "samples",
-        "rated at",
-    ];
-    Rows { columns, rows }.print(format)?;
-    if format == Format::Table {
-        println!("project {}, {} {}, kind {}", line.scope, line.service, line.resource, line.kind.name());
-        for (name, value) in line.groupby.iter().chain(line.metadata.iter()) {
-            println!("  {name} = {value}");
-        }
-        println!("rule {}, {} {} for one {}", line.rule, plain(&line.unit_price), line.currency, line.unit);
-        for change in book.rule_changes(Some(line.rule_version + 1), 1).await? {
-            println!(
-                "rules of version {}: last change at {} by {}: {}",
-                change.version,
-                change.changed_at.zulu_secs(),
-                change.changed_by,
-                change.change
-            );
-        }
-        let check = if line.identity() == line.id {
-            "its id is that of its contents"
-        } else {
-            "ITS ID IS NOT THAT OF ITS CONTENTS"
-        };
-        println!("{check}");
-    }
-    Ok(())
 }

@@ -129,7 +129,18 @@ fn a_bill_is_rated_explained_exported_closed_corrected_and_verified() {
     // Where it comes from, by the command line beside the running server and by the API.
     let line = first[3]["id"].as_str().unwrap();
     let told = rows(&orzo, &["bill", "explain", line]);
-    assert!(told.to_string().contains("this line"), "{told}");
+    assert!(
+        told["line"]["id"] == line && told["note"].as_str().is_some_and(|note| note.contains("--server")),
+        "{told}"
+    );
+    let openrc = orzo.data().join("openrc").display().to_string();
+    let walked = rows(&orzo, &["bill", "explain", line, "--server", "--openrc", &openrc]);
+    assert_eq!(walked["explanation"]["points"].as_array().map(Vec::len), Some(13), "{walked}");
+    let table = command(&orzo, &["bill", "explain", line, "--server", "--openrc", &openrc]);
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    for part in ["Rules of that version", "Usage:", "Points of", "rated anew from the above it is the same"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
     let explained = orzo.request("GET", &format!("/rating/v2/lines/{line}"), &token, None, 200);
     let explained = &explained["explanation"];
     assert_eq!((explained["points"].as_array().map(Vec::len), &explained["is_reproduced"]), (Some(13), &json!(true)));
@@ -139,7 +150,6 @@ fn a_bill_is_rated_explained_exported_closed_corrected_and_verified() {
     assert!(missing.to_string().contains(&zulu(hour - 12 * HOUR)[..13]), "the gap is told: {complete}");
 
     // Closed by the running server, with its tax: 18 hours at 0.288 less five minutes, and 19 % of that.
-    let openrc = orzo.data().join("openrc").display().to_string();
     let arguments = [
         "bill",
         "close",

@@ -309,7 +309,7 @@ mod tests {
                 })
             })
             .collect();
-        assert_eq!(text, Tree::from(Value::from(expected)).to_text());
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), Value::from(expected), "{text}");
         assert_eq!(metric_rows(&[]).to_text(), "[]");
     }
 }

@@ -18,21 +18,36 @@ struct Held {
     by_project: HashMap<Arc<str>, usize>,
 }
 
-/// What is held now.
-#[derive(Clone, Default)]
-pub(crate) struct Admission(Arc<Mutex<Held>>);
+/// What is held now, and how much may be.
+#[derive(Clone)]
+pub(crate) struct Admission {
+    held: Arc<Mutex<Held>>,
+    bytes_max: usize,
+    project_bytes_max: usize,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self::new(BYTES_MAX, PROJECT_BYTES_MAX)
+    }
+}
 
 /// A place for so many bytes, until it is dropped.
 pub(crate) struct Place {
-    held: Arc<Mutex<Held>>,
+    admission: Admission,
     project: Arc<str>,
     bytes: usize,
 }
 
 impl Admission {
+    /// Nothing is held yet.
+    pub(crate) fn new(bytes_max: usize, project_bytes_max: usize) -> Self {
+        Self { held: Arc::default(), bytes_max, project_bytes_max }
+    }
+
     /// A place for the bytes of a request; `None` if there is no room now.
     pub(crate) fn enter(&self, project: &str, bytes: usize) -> Option<Place> {
-        let mut place = Place { held: self.0.clone(), project: project.into(), bytes: 0 };
+        let mut place = Place { admission: self.clone(), project: project.into(), bytes: 0 };
         place.grow(bytes).then_some(place)
     }
 }
@@ -40,9 +55,11 @@ impl Admission {
 impl Place {
     /// Takes more; `false` if there is no room now.
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
-        let mut held = self.held.lock();
+        let mut held = self.admission.held.lock();
         let own = held.by_project.get(&self.project).copied().unwrap_or(0);
-        if held.bytes + bytes > BYTES_MAX || own + bytes > PROJECT_BYTES_MAX {
+        if held.bytes.saturating_add(bytes) > self.admission.bytes_max
+            || own.saturating_add(bytes) > self.admission.project_bytes_max
+        {
             return false;
         }
         held.bytes += bytes;
@@ -50,11 +67,16 @@ impl Place {
         self.bytes += bytes;
         true
     }
+
+    /// Whether it could grow so much if nobody else had a place.
+    pub(crate) fn could_grow(&self, bytes: usize) -> bool {
+        self.bytes.saturating_add(bytes) <= self.admission.project_bytes_max
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut held = self.held.lock();
+        let mut held = self.admission.held.lock();
         held.bytes -= self.bytes;
         let own = held.by_project.get(&self.project).copied().unwrap_or(0) - self.bytes;
         if own == 0 {
@@ -79,7 +101,7 @@ mod tests {
         bombs.pop();
         assert!(bombs[0].grow(8 << 20));
         drop((bombs, other));
-        assert_eq!(admission.0.lock().bytes, 0);
-        assert!(admission.0.lock().by_project.is_empty());
+        assert_eq!(admission.held.lock().bytes, 0);
+        assert!(admission.held.lock().by_project.is_empty());
     }
 }

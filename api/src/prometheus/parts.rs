@@ -114,10 +114,11 @@ impl Question<'_> {
     /// A window evaluated at once, and how many points were read for it.
     async fn piece(&self, window: Window) -> Result<Option<(Part, usize)>, QueryError> {
         let plan = self.expressions.plan(self.text, window, &self.limits)?;
-        let found = read(&plan, self.source, &self.limits, &self.cancelled).await?;
+        let limits = self.limits.of_piece();
+        let found = read(&plan, self.source, &limits, &self.cancelled).await?;
         let points = found.iter().map(Selected::points).sum();
         let is_brief = plan.is_brief(&found);
-        let (limits, cancelled) = (self.limits, self.cancelled.clone());
+        let cancelled = self.cancelled.clone();
         let evaluation = move || evaluate(&plan, found, &limits, &cancelled).map(|answer| Part::of(&plan, &answer));
         let part = if is_brief {
             evaluation()?

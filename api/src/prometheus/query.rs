@@ -21,8 +21,8 @@ use axum::{
 use http::{StatusCode, header};
 use orzo_model::{Caller, Scope, Standing};
 use orzo_promql::{
-    Answer, Histogram, LOOKBACK_MS, Labels, Limits, Part, Plan, QueryError, Selected, Value, Window, evaluate, read,
-    write_value, write_whole,
+    Answer, Histogram, LOOKBACK_MS, Labels, Limits, Part, Plan, QueryError, Selected, Value, Window, evaluate,
+    evaluate_traced, read, write_value, write_whole,
 };
 use orzo_query::NamedSeries;
 use serde_json::json;
@@ -30,6 +30,7 @@ use serde_json::json;
 use super::{
     Refused, Sender, parameters_of,
     parts::{InParts, Question},
+    steps::{Times, read_steps, told_of},
 };
 use crate::{SharedApi, parameters::Parameters, policy::Action};
 
@@ -110,6 +111,10 @@ struct Asked<'a> {
     /// Series of the answer, if they are to be cut.
     limit: Option<usize>,
     with_stats: bool,
+    /// `trace=1`, VictoriaMetrics' parameter: what each step took.
+    with_trace: bool,
+    /// `explain=1`: the steps, and nothing is read.
+    is_explained: bool,
     /// Not with `nocache=1`, the parameter of VictoriaMetrics, and not where the figures of the evaluation are wanted.
     may_remember: bool,
 }
@@ -117,6 +122,7 @@ struct Asked<'a> {
 impl<'a> Asked<'a> {
     fn of(parameters: &'a Parameters) -> Result<Self, QueryError> {
         let given = |name: &str| parameters.get(name).filter(|text| !text.is_empty());
+        let is_set = |name: &str| given(name).is_some_and(|text| !matches!(text, "0" | "false"));
         let timeout = given("timeout").map(|text| seconds_of(text, "timeout")).transpose()?;
         let lookback = given("lookback_delta").map(|text| seconds_of(text, "lookback_delta")).transpose()?;
         Ok(Self {
@@ -131,7 +137,9 @@ impl<'a> Asked<'a> {
                 .map_or(LOOKBACK_MS, |millis| millis.min(LOOKBACK_MS_MAX)),
             limit: limit_of(parameters)?,
             with_stats: given("stats").is_some(),
-            may_remember: given("stats").is_none() && given("nocache").is_none_or(|text| text == "0"),
+            with_trace: is_set("trace"),
+            is_explained: is_set("explain"),
+            may_remember: given("stats").is_none() && !is_set("trace") && !is_set("nocache"),
         })
     }
 }
@@ -149,9 +157,17 @@ pub(super) fn limit_of(parameters: &Parameters) -> Result<Option<usize>, QueryEr
 }
 
 async fn evaluated(api: &SharedApi, caller: &Caller, asked: &Asked<'_>, window: Window) -> Result<String, QueryError> {
-    let limits = Limits { lookback_ms: asked.lookback_ms, ..Limits::default() };
     let started = api.clock.monotonic();
+    let mut limits = Limits { lookback_ms: asked.lookback_ms, ..Limits::default() };
     let plan = api.expressions.plan(asked.text, window, &limits)?;
+    if asked.is_explained {
+        let explained = told_of(&plan.explained());
+        return Ok(json!({"status": "success", "data": {"explain": explained}}).to_string());
+    }
+    let project = caller.project_id.as_deref().unwrap_or_default();
+    limits.room = Some(api.queries.room(project));
+    let _turn = api.queries.turn(project).await?;
+    let begun = api.clock.monotonic();
     let source = named(api, caller);
     let cancelled = Arc::new(AtomicBool::new(false));
     let _cancel = CancelOnDrop(cancelled.clone());
@@ -163,7 +179,7 @@ async fn evaluated(api: &SharedApi, caller: &Caller, asked: &Asked<'_>, window: 
         text: asked.text,
         expressions: &api.expressions,
         source: &source,
-        limits,
+        limits: limits.clone(),
         cancelled: cancelled.clone(),
     };
     let remembered = match remembered {
@@ -187,12 +203,21 @@ async fn evaluated(api: &SharedApi, caller: &Caller, asked: &Asked<'_>, window: 
     };
     let points: usize = found.iter().map(Selected::points).sum();
     let read_at = api.clock.monotonic();
-    let (limit, with_stats, clock) = (asked.limit, asked.with_stats, api.clock.clone());
+    let (limit, with_stats, with_trace, clock) = (asked.limit, asked.with_stats, asked.with_trace, api.clock.clone());
     let is_brief = plan.is_brief(&found);
     let remembered = remembered.filter(|_| REMEMBERED_POINTS_MIN.is_none_or(|least| points >= least));
     let is_remembered = remembered.is_some();
+    let kept = limits.clone();
     let evaluation = move || {
-        let mut answer = evaluate(&plan, found, &limits, &cancelled)?;
+        let (mut answer, trace) = match with_trace {
+            false => (evaluate(&plan, found, &limits, &cancelled)?, None),
+            true => {
+                let selectors = read_steps(&plan, &found);
+                let (answer, step) = evaluate_traced(&plan, found, &limits, &cancelled, &|| clock.monotonic())?;
+                let times = Times { started, begun, read_at, ended: clock.monotonic() };
+                (answer, Some(times.trace(plan.times().count(), selectors, &step)))
+            }
+        };
         let part = if is_remembered { Part::of(&plan, &answer) } else { None };
         if let Some(limit) = limit {
             cut(&mut answer, limit);
@@ -201,7 +226,7 @@ async fn evaluated(api: &SharedApi, caller: &Caller, asked: &Asked<'_>, window: 
             let (all, reading) = (clock.monotonic().saturating_sub(started), read_at.saturating_sub(started));
             stats(points, all, reading)
         });
-        let text = written(&plan, &answer, stats.as_ref());
+        let text = written(&plan, &answer, stats.as_ref(), trace.as_ref());
         Ok((text, plan, part))
     };
     let (text, plan, part) = if is_brief {
@@ -210,7 +235,7 @@ async fn evaluated(api: &SharedApi, caller: &Caller, asked: &Asked<'_>, window: 
         tokio::task::spawn_blocking(evaluation).await.unwrap_or(Err(QueryError::Cancelled))?
     };
     if let (Some(remembered), Some(part)) = (remembered, part) {
-        source.remember(remembered, &plan, &limits, part).await?;
+        source.remember(remembered, &plan, &kept, part).await?;
     }
     Ok(text)
 }
@@ -222,7 +247,7 @@ async fn told(plan: Plan, part: Part, limit: Option<usize>) -> Result<String, Qu
         if let Some(limit) = limit {
             cut(&mut answer, limit);
         }
-        written(&plan, &answer, None)
+        written(&plan, &answer, None, None)
     };
     tokio::task::spawn_blocking(writing).await.map_err(|_| QueryError::Cancelled)
 }
@@ -320,16 +345,16 @@ fn seconds_of(text: &str, name: &str) -> Result<f64, QueryError> {
 }
 
 pub(super) fn invalid(name: &str, reason: &str) -> QueryError {
-    QueryError::Syntax(format!("invalid parameter {name:?}: {reason}"))
+    QueryError::Refused(format!("invalid parameter {name:?}: {reason}"))
 }
 
 pub(super) fn failed(error: &QueryError) -> Response {
     let status = match error {
-        QueryError::Syntax(_) => StatusCode::BAD_REQUEST,
+        QueryError::Syntax(_) | QueryError::Refused(_) => StatusCode::BAD_REQUEST,
         QueryError::Unsupported(_) | QueryError::Execution(_) | QueryError::TooMuch { .. } => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
-        QueryError::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+        QueryError::Cancelled | QueryError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
         QueryError::Source(source) => {
             tracing::warn!(error = &**source as &dyn std::error::Error, "the points of a query could not be read");
             StatusCode::INTERNAL_SERVER_ERROR
@@ -343,7 +368,12 @@ fn envelope(status: StatusCode, kind: &str, text: &str) -> Response {
 }
 
 /// The whole answer as JSON; `resultType` stands before `result`, as Grafana's reader expects.
-fn written(plan: &Plan, answer: &Answer, stats: Option<&serde_json::Value>) -> String {
+fn written(
+    plan: &Plan,
+    answer: &Answer,
+    stats: Option<&serde_json::Value>,
+    trace: Option<&serde_json::Value>,
+) -> String {
     let times: Vec<i64> = plan.times().collect();
     let mut out = String::from("{\"status\":\"success\",\"data\":{\"resultType\":");
     match &answer.value {
@@ -408,6 +438,9 @@ fn written(plan: &Plan, answer: &Answer, stats: Option<&serde_json::Value>) -> S
         if !notes.is_empty() {
             let _ = write!(out, ",\"{name}\":{}", json!(notes));
         }
+    }
+    if let Some(trace) = trace {
+        let _ = write!(out, ",\"trace\":{trace}");
     }
     out.push('}');
     out
@@ -535,7 +568,7 @@ mod tests {
         let plan = Plan::new("1+1", Window { start_ms: 4000, end_ms: 4000, step_ms: 0 }, &limits).expect("a plan");
         let answer = evaluate(&plan, Vec::new(), &limits, &AtomicBool::new(false)).expect("an answer");
         assert_eq!(
-            written(&plan, &answer, None),
+            written(&plan, &answer, None, None),
             r#"{"status":"success","data":{"resultType":"scalar","result":[4,"2"]}}"#
         );
     }

@@ -52,13 +52,17 @@ impl Question {
 pub(super) fn groups(parameters: &Parameters) -> Result<Vec<MatcherGroup>, QueryError> {
     let mut groups = Vec::new();
     for text in parameters.all("match[]") {
-        groups.extend(orzo_promql::selector(text).map_err(|error| invalid("match[]", &error.to_string()))?);
+        let wrong = |error| match error {
+            QueryError::Syntax(reason) => invalid("match[]", &reason),
+            other => invalid("match[]", &other.to_string()),
+        };
+        groups.extend(orzo_promql::selector(text).map_err(wrong)?);
     }
     Ok(groups)
 }
 
 fn no_selector() -> Response {
-    failed(&QueryError::Syntax("no match[] parameter provided".to_owned()))
+    failed(&QueryError::Refused("no match[] parameter provided".to_owned()))
 }
 
 /// `GET` and `POST /api/v1/series`

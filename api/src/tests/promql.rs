@@ -167,6 +167,48 @@ async fn limits_statistics_and_notes_stand_beside_the_answer() {
 }
 
 #[tokio::test]
+async fn a_query_explains_itself_and_shows_what_each_step_took() {
+    let house = House::build().await;
+    furnish(&house, &[("alice", "alices")]).await;
+    let body = |answer: Answer| -> Value { serde_json::from_str(&answer.text).expect("JSON") };
+    let query = ("query", "sum(up) + 1");
+    let explained = body(get(&house, "alice", "/api/v1/query", &[query, ("explain", "1")]).await);
+    let plan = &explained["data"]["explain"];
+    assert_eq!((&plan["message"], &plan["children"][0]["message"]), (&json!("+"), &json!("sum")), "{explained}");
+    assert!(plan.get("duration_msec").is_none() && plan["children"][0]["children"][0]["reads"]["until"].is_number());
+    let traced = body(get(&house, "alice", "/api/v1/query", &[query, ("trace", "1")]).await);
+    assert_eq!(traced["data"]["result"][0]["value"][1], "3", "{traced}");
+    let steps = &traced["trace"]["children"];
+    assert_eq!((&steps[1]["message"], &steps[1]["children"][0]["series"]), (&json!("reading"), &json!(2)), "{traced}");
+    assert_eq!((&steps[2]["message"], &steps[2]["children"][0]["values"]), (&json!("+"), &json!(1)), "{traced}");
+    assert!(steps[2]["duration_msec"].is_number());
+    let untraced = body(get(&house, "alice", "/api/v1/query", &[query, ("trace", "0")]).await);
+    assert!(untraced.get("trace").is_none());
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named_once_and_a_name_with_nul_is_nobodys() {
+    let house = House::build().await;
+    furnish(&house, &[("alice", "alices")]).await;
+    let error = |answer: Answer| -> String {
+        let body: Value = serde_json::from_str(&answer.text).expect("JSON");
+        body["error"].as_str().unwrap_or_default().to_owned()
+    };
+    let asked = |pairs: &'static [(&'static str, &'static str)]| get(&house, "alice", "/api/v1/query", pairs);
+    let wrong = error(asked(&[("query", "up"), ("time", "foo")]).await);
+    assert!(wrong.starts_with("invalid parameter \"time\": ") && !wrong.contains("\"query\""), "{wrong}");
+    let wrong = error(asked(&[("query", "up{")]).await);
+    assert!(wrong.starts_with("invalid parameter \"query\": "), "{wrong}");
+    let wrong = get(&house, "alice", "/federate", &[("match[]", "up{")]).await.text;
+    assert!(wrong.starts_with("invalid parameter \"match[]\": ") && !wrong.contains("\"query\""), "{wrong}");
+    let long = [("query", "up"), ("start", "0"), ("end", "1000000"), ("step", "1")];
+    let wrong = error(get(&house, "alice", "/api/v1/query_range", &long).await);
+    assert!(wrong.starts_with("exceeded maximum resolution"), "{wrong}");
+    let nobody = asked(&[("query", "{\"a\\x00b\"}")]).await;
+    assert_eq!(nobody.status, StatusCode::OK, "{}", nobody.text);
+}
+
+#[tokio::test]
 async fn alarms_are_shown_as_rules_and_alerts_to_their_project_only() {
     let house = House::build().await;
     let alarm = json!({

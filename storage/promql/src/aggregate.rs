@@ -156,7 +156,7 @@ impl Aggregation {
         )
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sum => "sum",
             Self::Average => "avg",

@@ -36,6 +36,16 @@ pub(crate) enum SetOperator {
     Unless,
 }
 
+impl SetOperator {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::And => "and",
+            Self::Or => "or",
+            Self::Unless => "unless",
+        }
+    }
+}
+
 /// An operator of the plan.
 #[derive(Debug)]
 pub(crate) struct Binary {
@@ -63,7 +73,7 @@ impl BinaryOperator {
         })
     }
 
-    fn symbol(self) -> &'static str {
+    pub(crate) fn symbol(self) -> &'static str {
         match self {
             Self::Add => "+",
             Self::Subtract => "-",

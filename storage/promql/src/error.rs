@@ -6,6 +6,9 @@ pub enum QueryError {
     /// The text is not PromQL.
     #[error("invalid parameter \"query\": {0}")]
     Syntax(String),
+    /// What was asked for besides the query is wrong or too much.
+    #[error("{0}")]
+    Refused(String),
     /// It is PromQL, but something that is not evaluated here.
     #[error("{0} is not supported")]
     Unsupported(String),
@@ -20,6 +23,9 @@ pub enum QueryError {
         /// How many are allowed.
         limit: usize,
     },
+    /// Other queries hold what there is.
+    #[error("{0}")]
+    Busy(String),
     /// Whoever asked has gone, or its time is up.
     #[error("the query was cancelled")]
     Cancelled,
@@ -36,7 +42,8 @@ impl QueryError {
     /// The `errorType` that Prometheus would give.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Syntax(_) => "bad_data",
+            Self::Syntax(_) | Self::Refused(_) => "bad_data",
+            Self::Busy(_) => "unavailable",
             Self::Unsupported(_) | Self::Execution(_) | Self::TooMuch { .. } => "execution",
             Self::Cancelled => "canceled",
             Self::Source(_) => "internal",

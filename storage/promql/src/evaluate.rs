@@ -1,8 +1,9 @@
 //! Walks over a plan and gives each node's values at all times of its grid.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     cmp::Ordering,
+    collections::HashSet,
     sync::atomic::{AtomicBool, Ordering as Memory},
 };
 
@@ -11,17 +12,23 @@ use crate::{
     aggregate::{Aggregate, Aggregation, Parameter, rank},
     binary, calendar,
     column::{ABSENT, Column, is_present},
+    explain::{self, Trace},
     fold::Piece,
     function, histogram, info,
     labels::NAME,
     matching::merge_same,
     native::{self, Context, Histogram, Natives, over_time::Over},
     notes::Notes,
+    number_text,
     plan::{Grid, Node, Shift},
     range,
     select::{self, Points},
     source::FoldedSeries,
 };
+
+/// What an evaluation holds for each value of its largest step: both sides of an operator, its result, and points with their
+/// times of what is a range.
+const CELL_BYTES: usize = 32;
 
 /// One evaluation: what was read for the plan's selections, and what it may cost.
 pub(crate) struct Evaluation<'a> {
@@ -33,6 +40,10 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) notes: Notes,
     /// Histograms that values stand for; `None` where the query selects none.
     pub(crate) natives: Option<Natives>,
+    /// Of a query whose steps are wanted.
+    pub(crate) trace: Option<Trace<'a>>,
+    /// The most values that it has held at once, as far as is known.
+    pub(crate) peak: Cell<usize>,
 }
 
 /// A range of each of some series.
@@ -72,13 +83,27 @@ impl<'a> Evaluation<'a> {
         if self.cancelled.load(Memory::Relaxed) {
             return Err(QueryError::Cancelled);
         }
-        match series.saturating_mul(grid.count) > self.limits.cells_max {
-            true => Err(QueryError::TooMuch { what: "values", limit: self.limits.cells_max }),
-            false => Ok(()),
+        let cells = series.saturating_mul(grid.count);
+        if cells > self.limits.cells_max {
+            return Err(QueryError::TooMuch { what: "values", limit: self.limits.cells_max });
         }
+        let before = self.peak.get();
+        if cells > before {
+            self.limits.take((cells - before).saturating_mul(CELL_BYTES))?;
+            self.peak.set(cells);
+        }
+        Ok(())
     }
 
     fn node(&self, plan: &Plan, node: &Node, grid: Grid) -> Result<Value, QueryError> {
+        let Some(trace) = &self.trace else { return self.value(plan, node, grid) };
+        trace.enter(plan, node, grid);
+        let value = self.value(plan, node, grid);
+        trace.leave(value.as_ref().map(explain::size));
+        value
+    }
+
+    fn value(&self, plan: &Plan, node: &Node, grid: Grid) -> Result<Value, QueryError> {
         self.check(1, grid)?;
         Ok(match node {
             Node::Number(number) => Value::Scalar(vec![*number; grid.count]),
@@ -243,6 +268,15 @@ impl<'a> Evaluation<'a> {
     }
 
     fn ranges(&self, plan: &Plan, node: &Node, grid: Grid) -> Result<Ranges<'a>, QueryError> {
+        let Some(trace) = &self.trace else { return self.points_of(plan, node, grid) };
+        trace.enter(plan, node, grid);
+        let ranges = self.points_of(plan, node, grid);
+        let points = |ranges: &Ranges<'_>| ranges.series.iter().map(|(_, points)| points.times.len()).sum();
+        trace.leave(ranges.as_ref().map(|ranges| (ranges.series.len(), points(ranges))));
+        ranges
+    }
+
+    fn points_of(&self, plan: &Plan, node: &Node, grid: Grid) -> Result<Ranges<'a>, QueryError> {
         match node {
             Node::Range { selection, range, shift } => {
                 let found = &self.found[*selection];
@@ -252,12 +286,7 @@ impl<'a> Evaluation<'a> {
                 Ok(Ranges { series, range: *range, shift: *shift })
             }
             Node::Subquery { inner, range, step, shift } => {
-                let low = shift.apply(grid.start) - range;
-                let high = shift.apply(grid.time(grid.count.saturating_sub(1)));
-                // Times of a subquery are multiples of its step, so that it gives the same whenever it is asked.
-                let start = low.div_euclid(*step) * step + step;
-                let count = if high < start { 0 } else { ((high - start) / step + 1) as usize };
-                let inner_grid = Grid { start, step: *step, count };
+                let inner_grid = grid.within(*range, *step, *shift);
                 self.check(1, inner_grid)?;
                 let series = match self.node(plan, inner, inner_grid)? {
                     Value::Vector(series) => series,
@@ -417,6 +446,26 @@ impl<'a> Evaluation<'a> {
                 out.extend(histogram::quantile(&quantiles, self.only_numbers(series), grid.count, &self.notes));
                 merge_same(out)?
             }
+            "histogram_quantiles" => {
+                let name = self.texts(plan, &arguments[1..2], grid)?.remove(0);
+                let series = series(0)?;
+                let (mut out, mut seen) = (Vec::new(), HashSet::new());
+                for place in 2..arguments.len() {
+                    let quantiles = numbers(place, 0.0)?;
+                    self.notes.check_quantiles(&quantiles);
+                    let text = open_metrics_text(quantiles.first().copied().unwrap_or_default());
+                    if !seen.insert(text.clone()) {
+                        continue;
+                    }
+                    let mut some =
+                        self.of_histograms(series.clone(), |at, one| native::quantile(quantiles[at], one))?;
+                    let classic = self.only_numbers(series.clone());
+                    some.extend(histogram::quantile(&quantiles, classic, grid.count, &self.notes));
+                    let named = |one: Series| Series { labels: one.labels.with(&name, &text), column: one.column };
+                    out.extend(some.into_iter().map(named));
+                }
+                merge_same(out)?
+            }
             "histogram_fraction" => {
                 let (lower, upper, series) = (numbers(0, 0.0)?, numbers(1, 0.0)?, series(2)?);
                 let mut out =
@@ -447,6 +496,13 @@ impl<'a> Evaluation<'a> {
         });
         texts.collect()
     }
+}
+
+/// A number as a label of its kind has it: with a fraction, so that 1 is `1.0`.
+fn open_metrics_text(number: f64) -> String {
+    let text = number_text(number);
+    let is_whole = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    if is_whole { format!("{text}.0") } else { text }
 }
 
 /// The smaller; NaN if one is, unless the other is smaller than every number.

@@ -12,6 +12,7 @@ mod calendar;
 mod column;
 mod error;
 mod evaluate;
+mod explain;
 mod expressions;
 mod fold;
 mod function;
@@ -31,10 +32,16 @@ mod source;
 mod tests;
 mod text;
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    cell::Cell,
+    fmt::Debug,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 pub use column::{Column, Series, Value};
 pub use error::QueryError;
+pub use explain::Step;
 pub use expressions::Expressions;
 pub use fold::{Fold, Folding};
 pub use labels::Labels;
@@ -47,8 +54,17 @@ pub use text::{number_text, write_value, write_whole};
 /// A series without a sample for so long has ended, in milliseconds, unless a query says otherwise.
 pub const LOOKBACK_MS: i64 = 300_000;
 
+/// Memory that queries share. What is taken is given back when the last [`Limits`] with this room are dropped.
+pub trait Room: Debug + Send + Sync {
+    /// Takes so many bytes more.
+    fn take(&self, bytes: usize) -> Result<(), QueryError>;
+
+    /// Room of the same query that is given back by itself, for what is done piece by piece.
+    fn apart(&self) -> Arc<dyn Room>;
+}
+
 /// What one query may cost, and how far a selector looks back.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Steps of the grid, after its first time; Prometheus refuses more than 11,000 as well.
     pub steps_max: usize,
@@ -60,6 +76,20 @@ pub struct Limits {
     pub cells_max: usize,
     /// A series without a sample for so long has ended, in milliseconds.
     pub lookback_ms: i64,
+    /// Where its memory comes from; `None`: nobody counts it.
+    pub room: Option<Arc<dyn Room>>,
+}
+
+impl Limits {
+    /// Takes memory, if that is counted.
+    pub fn take(&self, bytes: usize) -> Result<(), QueryError> {
+        self.room.as_ref().map_or(Ok(()), |room| room.take(bytes))
+    }
+
+    /// The same for a piece of the query, whose memory is given back when these are dropped.
+    pub fn of_piece(&self) -> Self {
+        Self { room: self.room.as_ref().map(|room| room.apart()), ..self.clone() }
+    }
 }
 
 impl Default for Limits {
@@ -70,6 +100,7 @@ impl Default for Limits {
             points_max: 50_000_000,
             cells_max: 50_000_000,
             lookback_ms: LOOKBACK_MS,
+            room: None,
         }
     }
 }
@@ -116,7 +147,9 @@ pub async fn read(
     limits: &Limits,
     cancelled: &Arc<AtomicBool>,
 ) -> Result<Vec<Selected>, QueryError> {
-    source.select_all(plan, limits, cancelled).await
+    let selected = source.select_all(plan, limits, cancelled).await?;
+    limits.take(selected.iter().map(Selected::bytes).sum())?;
+    Ok(selected)
 }
 
 /// Evaluates a plan over what was [`read`] for it.
@@ -126,6 +159,27 @@ pub fn evaluate(
     limits: &Limits,
     cancelled: &AtomicBool,
 ) -> Result<Answer, QueryError> {
+    evaluate_with(plan, selected, limits, cancelled, None).map(|(answer, _)| answer)
+}
+
+/// As [`evaluate`], with what each step took by a clock.
+pub fn evaluate_traced(
+    plan: &Plan,
+    selected: Vec<Selected>,
+    limits: &Limits,
+    cancelled: &AtomicBool,
+    now: &dyn Fn() -> Duration,
+) -> Result<(Answer, Step), QueryError> {
+    evaluate_with(plan, selected, limits, cancelled, Some(explain::Trace::new(now)))
+}
+
+fn evaluate_with(
+    plan: &Plan,
+    selected: Vec<Selected>,
+    limits: &Limits,
+    cancelled: &AtomicBool,
+    trace: Option<explain::Trace<'_>>,
+) -> Result<(Answer, Step), QueryError> {
     let (mut found, mut folded) = (Vec::with_capacity(selected.len()), Vec::with_capacity(selected.len()));
     for one in selected {
         let (points, values) = match one {
@@ -145,11 +199,13 @@ pub fn evaluate(
         values.filter(|value| number_of(**value).is_some()).for_each(|value| *value = f64::NAN);
     }
     let (found, folded) = (&found[..], folded.into());
-    let evaluation = evaluate::Evaluation { found, folded, limits, cancelled, notes: notes::Notes::default(), natives };
+    let (notes, peak) = (notes::Notes::default(), Cell::new(0));
+    let evaluation = evaluate::Evaluation { found, folded, limits, cancelled, notes, natives, trace, peak };
     let value = evaluation.whole(plan)?;
     let (warnings, infos) = evaluation.notes.into_texts();
     let histograms = evaluation.natives.map(native::Natives::into_all).unwrap_or_default();
-    Ok(Answer { value, warnings, infos, histograms })
+    let step = evaluation.trace.map(explain::Trace::into_step).unwrap_or_default();
+    Ok((Answer { value, warnings, infos, histograms }, step))
 }
 
 /// Series whose histograms have their numbers in the whole evaluation. A number that only looks like one is a NaN.

@@ -63,6 +63,15 @@ impl Grid {
     pub(crate) fn times(&self) -> impl Iterator<Item = i64> + '_ {
         (0..self.count).map(|at| self.time(at))
     }
+
+    /// The times of a subquery: multiples of its step, so that it gives the same whenever it is asked.
+    pub(crate) fn within(&self, range: i64, step: i64, shift: Shift) -> Self {
+        let low = shift.apply(self.start) - range;
+        let high = shift.apply(self.time(self.count.saturating_sub(1)));
+        let start = low.div_euclid(step) * step + step;
+        let count = if high < start { 0 } else { ((high - start) / step + 1) as usize };
+        Self { start, step, count }
+    }
 }
 
 /// Where a selector looks, seen from an evaluation's time.
@@ -186,7 +195,7 @@ pub(crate) fn plan_of(expression: &Expr, window: Window, limits: &Limits) -> Res
         step => usize::try_from((window.end_ms - window.start_ms) / step + 1).unwrap_or(usize::MAX),
     };
     if count > limits.steps_max.saturating_add(1) {
-        return Err(QueryError::Syntax(format!(
+        return Err(QueryError::Refused(format!(
             "exceeded maximum resolution of {} points per timeseries; try increasing the step",
             limits.steps_max
         )));
@@ -422,10 +431,12 @@ impl Builder {
                 }
                 let arguments = call.args.args.iter().map(|one| self.node(one, span, depth));
                 let arguments = arguments.collect::<Result<Vec<_>, _>>()?;
-                self.names_its_ends |= matches!(name, "start" | "end");
+                self.names_its_ends |= matches!(name, "start" | "end" | "range");
                 match name {
                     "start" => Node::Number(self.window.start_ms as f64 / 1000.0),
                     "end" => Node::Number(self.window.end_ms as f64 / 1000.0),
+                    "range" => Node::Number((self.window.end_ms - self.window.start_ms) as f64 / 1000.0),
+                    "step" => Node::Number(self.window.step_ms as f64 / 1000.0),
                     _ => Node::Call { name, arguments },
                 }
             }

@@ -150,6 +150,9 @@ pub struct FoldedSeries {
     pub values: Vec<f64>,
 }
 
+/// A time and a value.
+const POINT_BYTES: usize = 16;
+
 /// What was read of a selection.
 #[derive(Clone, Debug)]
 pub enum Selected {
@@ -173,6 +176,14 @@ impl Selected {
         match self {
             Self::Points(series) => series.iter().map(|one| one.times.len()).sum(),
             Self::Folded(series) => series.iter().map(|one| one.points).sum(),
+        }
+    }
+
+    /// About what it takes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Points(_) => self.points() * POINT_BYTES,
+            Self::Folded(series) => series.iter().map(|one| one.values.len() * size_of::<f64>()).sum(),
         }
     }
 

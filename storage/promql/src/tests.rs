@@ -9,6 +9,8 @@ use crate::{
     number_text, run,
 };
 
+mod steps;
+
 /// Series in memory.
 struct World(Vec<RawSeries>);
 

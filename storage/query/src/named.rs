@@ -277,7 +277,9 @@ impl NamedSeries {
         limit: usize,
         found: &mut HashMap<SeriesId, Labels>,
     ) -> Result<(), QueryError> {
-        for name in self.names(group).await? {
+        // Nothing has a name with the character that databases do not take.
+        let names = self.names(group).await?;
+        for name in names.into_iter().filter(|name| !name.contains('\0')) {
             for (series, labels) in self.metrics_named(name, limit).await?.iter() {
                 // The name was judged in both its forms; what is shown is only one of them.
                 let holds = |matcher: &Matcher| matcher.name == NAME || matcher.is_match(labels.get(&matcher.name));
