@@ -18,6 +18,7 @@ mod distant;
 mod health;
 mod holder;
 mod http;
+mod hypervisor;
 mod notices;
 mod pipeline;
 mod poison;
@@ -39,7 +40,7 @@ use axum::Router;
 use orzo_bus::{Bus, InProcessBus, RabbitBus};
 use orzo_cloud::{Cloud, CloudParts, CloudSettings, image::Asker};
 use orzo_database::Database;
-use orzo_hypervisor::{Hypervisor, Libvirt, LibvirtSettings, Simulated};
+use orzo_hypervisor::Hypervisor;
 use orzo_model::{Rooms, SharedClock, SystemClock};
 use orzo_session::{Credentials, Session};
 use prometheus::Registry;
@@ -53,7 +54,7 @@ use stages::Stages;
 
 use crate::{
     secrets,
-    settings::{HypervisorChoice, Role, Settings},
+    settings::{Role, Settings},
 };
 
 /// Longer than any answer of a service of the cloud should take.
@@ -99,7 +100,7 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let ground = Ground { settings, clock, rooms, database, bus, url, host };
 
     let stages = Stages::default();
-    let hypervisor = open_hypervisor(&ground).await?;
+    let hypervisor = hypervisor::open(&ground).await?;
     let cloud = match ground.settings.has(Role::Cloud) {
         true => {
             let hypervisor = hypervisor.clone().context("the cloud needs a hypervisor")?;
@@ -224,36 +225,6 @@ fn open_bus(settings: &Settings, clock: &SharedClock) -> anyhow::Result<Arc<dyn 
         }
         None => Ok(Arc::new(InProcessBus::new(clock.clone()))),
     }
-}
-
-/// The hypervisor of this machine, if any role needs one.
-async fn open_hypervisor(ground: &Ground) -> anyhow::Result<Option<Arc<dyn Hypervisor>>> {
-    let settings = &ground.settings.cloud;
-    let is_polled = ground.settings.has(Role::Agents) && ground.settings.agents.compute;
-    if !ground.settings.has(Role::Cloud) && !is_polled {
-        return Ok(None);
-    }
-    let simulated = || -> Arc<dyn Hypervisor> {
-        Arc::new(Simulated::new(ground.host.clone(), settings.simulated_seed, ground.clock.clone()))
-    };
-    let libvirt = LibvirtSettings {
-        uri: settings.libvirt_uri.clone(),
-        instances: ground.settings.server.data_directory.clone(),
-        ..LibvirtSettings::default()
-    };
-    Ok(Some(match settings.hypervisor {
-        HypervisorChoice::Simulated => simulated(),
-        HypervisorChoice::Libvirt => {
-            Arc::new(Libvirt::connect(libvirt, ground.clock.clone()).await.context("cloud.hypervisor is libvirt")?)
-        }
-        HypervisorChoice::Auto => match Libvirt::connect(libvirt, ground.clock.clone()).await {
-            Ok(libvirt) => Arc::new(libvirt),
-            Err(error) => {
-                tracing::info!(reason = %error, "no libvirt: guests are simulated");
-                simulated()
-            }
-        },
-    }))
 }
 
 async fn open_cloud(ground: &Ground, hypervisor: Arc<dyn Hypervisor>) -> anyhow::Result<Arc<Cloud>> {

@@ -11,6 +11,7 @@ mod compose;
 mod dashboards;
 mod import;
 mod log;
+mod meters;
 mod rating;
 mod secrets;
 mod settings;

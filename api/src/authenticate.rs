@@ -29,6 +29,8 @@ pub trait Authenticator: Send + Sync + 'static {
     async fn by_token(&self, token: &str) -> Result<Option<Caller>, AuthenticationUnavailable>;
     /// Checks a user's password; the caller has the user's default project.
     async fn by_password(&self, user: &str, password: &str) -> Result<Option<Caller>, AuthenticationUnavailable>;
+    /// Whether there is a project with this id; `None` if nobody may tell us.
+    async fn has_project(&self, id: &str) -> Result<Option<bool>, AuthenticationUnavailable>;
 }
 
 /// The identity service gave no answer.
@@ -49,6 +51,10 @@ impl Authenticator for Session {
         self.check_password(user, password, None)
             .await
             .map_err(|error| AuthenticationUnavailable { reason: error.to_string() })
+    }
+
+    async fn has_project(&self, id: &str) -> Result<Option<bool>, AuthenticationUnavailable> {
+        Session::has_project(self, id).await.map_err(|error| AuthenticationUnavailable { reason: error.to_string() })
     }
 }
 

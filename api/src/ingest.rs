@@ -54,6 +54,14 @@ pub(crate) enum IngestError {
         /// What is wrong there.
         what: &'static str,
     },
+    /// A field of it is something else than its format says.
+    #[error("the body cannot be read: {place}: {what}")]
+    Misformed {
+        /// The path of the field.
+        place: String,
+        /// What is wrong there.
+        what: &'static str,
+    },
 }
 
 impl IngestError {
@@ -61,7 +69,7 @@ impl IngestError {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::ClaimsTooMuch { .. } | Self::TooManySamples => "too large",
-            Self::NotSnappy { .. } | Self::Malformed { .. } => "malformed",
+            Self::NotSnappy { .. } | Self::Malformed { .. } | Self::Misformed { .. } => "malformed",
         }
     }
 
@@ -69,7 +77,7 @@ impl IngestError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::ClaimsTooMuch { .. } | Self::TooManySamples => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotSnappy { .. } | Self::Malformed { .. } => StatusCode::BAD_REQUEST,
+            Self::NotSnappy { .. } | Self::Malformed { .. } | Self::Misformed { .. } => StatusCode::BAD_REQUEST,
         }
     }
 }

@@ -156,6 +156,8 @@ pub(crate) struct Api {
     pub(crate) rooms: Rooms,
     pub(crate) room: Room,
     pub(crate) clock: SharedClock,
+    /// When the process came up.
+    pub(crate) started_at: orzo_model::Timestamp,
     pub(crate) settings: ApiSettings,
     pub(crate) readiness: Arc<dyn Readiness>,
     pub(crate) batches: Option<BatchDoor>,
@@ -233,6 +235,7 @@ pub fn router(parts: ApiParts) -> Router {
         tokens: parts.tokens,
         targets: parts.targets,
         rooms: parts.rooms,
+        started_at: parts.clock.now(),
         clock: parts.clock,
         settings: parts.settings,
         readiness: parts.readiness,

@@ -45,6 +45,7 @@ pub(crate) mod query;
 pub(crate) mod remote_read;
 mod rules;
 mod series;
+mod status;
 mod steps;
 pub(crate) mod targets;
 mod tokens;
@@ -106,11 +107,13 @@ fn reading() -> Router<SharedApi> {
         .route("/api/v1/targets", get(targets::targets))
         .route("/api/v1/targets/metadata", get(targets::targets_metadata))
         .route("/api/v1/scrape_pools", get(targets::scrape_pools))
-        .route("/api/v1/status/buildinfo", get(about::build))
-        .route("/api/v1/status/config", get(about::configuration))
-        .route("/api/v1/status/flags", get(about::flags))
-        .route("/api/v1/status/runtimeinfo", get(about::runtime))
-        .route("/api/v1/status/tsdb", get(about::cardinality))
+        .route("/api/v1/notifications", get(about::notifications))
+        .route("/api/v1/status/buildinfo", get(status::build))
+        .route("/api/v1/status/config", get(status::configuration))
+        .route("/api/v1/status/flags", get(status::flags))
+        .route("/api/v1/status/runtimeinfo", get(status::runtime))
+        .route("/api/v1/status/tsdb", get(status::cardinality))
+        .route("/api/v1/status/walreplay", get(status::log_replay))
         .route("/federate", get(federate::federate))
         .route("/-/healthy", get(about::healthy))
         .route("/-/ready", get(about::ready))

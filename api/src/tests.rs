@@ -26,6 +26,7 @@ mod page;
 mod promql;
 mod rating;
 mod remembered;
+mod scraped;
 mod sql;
 mod store;
 mod summaries;

@@ -80,6 +80,7 @@ impl Targets for ShownTargets {
         let timeout = self.0.timeout();
         let view = |state: orzo_scrape::TargetState| TargetView {
             labels: state.target.own_labels(),
+            has_token: state.target.token.is_some(),
             name: state.target.name,
             url: state.target.url.to_string(),
             project: state.target.project,
@@ -90,6 +91,7 @@ impl Targets for ShownTargets {
             last_error: state.last_error,
             last_at: state.last_at,
             last_duration: state.last_duration,
+            metadata: state.metadata,
         };
         self.0.states().into_iter().map(view).collect()
     }

@@ -124,7 +124,7 @@ async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Defini
     )
     .await
     .context("cannot open the engine")?;
-    let engine = Arc::new(engine.with_labels(labels.clone()));
+    let engine = Arc::new(engine.with_labels(labels.clone()).with_meters(crate::meters::described()));
     let quarantine = Arc::new(Quarantine::open(
         &directory.join("quarantine"),
         settings.collector.quarantine_bytes_max,

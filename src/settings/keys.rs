@@ -35,7 +35,7 @@ pub(crate) const KEYS: &[Key] = &[
     unset("database.url", r#""postgres://orzo:PASSWORD@db.example.org/orzo""#, "State of index, alarms and cloud; SQLite in the data directory if unset."),
     unset("bus.url", r#""amqp://orzo:PASSWORD@rabbit.example.org:5672/%2f""#, "RabbitMQ for samples and notifications; within the process if unset."),
     set("cloud.enabled", "true", "Whether the embedded identity, image and compute services run."),
-    set("cloud.hypervisor", r#""auto""#, "libvirt, simulated, or auto: libvirt if it answers."),
+    set("cloud.hypervisor", r#""auto""#, "libvirt, simulated, or auto: libvirt if it answers at the first start, and from then on what the guests have."),
     set("cloud.libvirt_uri", r#""qemu:///system""#, "Which libvirt."),
     set("cloud.demo_servers", "true", "With simulated guests: a demo project with a few servers at the first start."),
     unset("cloud.admin_password", r#""at least 8 characters""#, "Password of the user admin when it is first made; generated and printed once if unset."),

@@ -30,6 +30,8 @@ pub type Labels = Vec<(String, String)>;
 
 /// Targets of one process; each is a task and the names of its series.
 pub const TARGETS_MAX: usize = 1_000;
+/// Names of one target whose meaning is remembered; exporters have some hundreds.
+pub const DESCRIBED_MAX: usize = 10_000;
 /// Pages in memory at once.
 const AT_ONCE: usize = 16;
 /// What is asked for first.
@@ -170,6 +172,8 @@ pub struct TargetState {
     pub last_at: Option<Timestamp>,
     /// How long it took.
     pub last_duration: Duration,
+    /// What the names on its last good page mean, of at most [`DESCRIBED_MAX`] names.
+    pub metadata: Arc<BTreeMap<String, MetricMetadata>>,
 }
 
 /// Scrapes its targets while it runs.
@@ -203,6 +207,7 @@ impl Scraper {
             last_error: String::new(),
             last_at: None,
             last_duration: Duration::ZERO,
+            metadata: Arc::default(),
         };
         let states = Mutex::new(targets.iter().map(state).collect());
         Arc::new(Self { targets, states, settings, client, sink, clock, room, slots, places: Semaphore::new(AT_ONCE) })
@@ -260,6 +265,9 @@ impl Scraper {
             page::report(&own, slot, error.is_none(), took.as_secs_f64(), points.len(), page::added(&before, &now));
         points.extend(page::vanished(&before, &now, slot));
         points.extend(report);
+        if error.is_none() {
+            self.remember(place, &metadata);
+        }
         let kept = self.keep(&target.project, points, metadata).await;
         let mut reason = error.as_ref().map(ToString::to_string).unwrap_or_default();
         match (&error, &kept) {
@@ -284,6 +292,15 @@ impl Scraper {
         (state.last_at, state.last_duration) = (Some(slot), took);
         // What was not kept is not there, and gets no end.
         if kept.is_ok() { now } else { before }
+    }
+
+    /// A page seldom says something new.
+    fn remember(&self, place: usize, metadata: &BTreeMap<String, MetricMetadata>) {
+        let known = self.states.lock()[place].metadata.clone();
+        if !known.iter().eq(metadata.iter().take(DESCRIBED_MAX)) {
+            let new = metadata.iter().take(DESCRIBED_MAX).map(|(name, about)| (name.clone(), about.clone()));
+            self.states.lock()[place].metadata = Arc::new(new.collect());
+        }
     }
 
     async fn keep(

@@ -173,3 +173,21 @@ fn slots_are_the_same_after_a_restart() {
     let plain = Target { labels: Vec::new(), ..own };
     assert_eq!(plain.own_labels()[0].1, "h:9100");
 }
+
+#[tokio::test]
+async fn what_names_mean_is_remembered_by_target_until_the_next_good_page() {
+    let memory = Arc::new(Memory::default());
+    let page = "# HELP a Things.\n# TYPE a counter\na 1\n";
+    let failed = "HTTP/1.1 500 Oh\r\nconnection: close\r\n\r\n".to_owned();
+    let url = serve(vec![ok(page), failed, ok("# TYPE b gauge\nb 1\n")]).await;
+    let (scraper, _) = scraper(url, &memory);
+    let known = || {
+        let about = scraper.states()[0].metadata.clone();
+        about.iter().map(|(name, about)| format!("{name} {} {}", about.kind, about.help)).collect::<Vec<_>>()
+    };
+    assert_eq!(known(), Vec::<String>::new());
+    for (second, expected) in [(10, "a counter Things."), (25, "a counter Things."), (40, "b gauge ")] {
+        scraper.scrape(0, Timestamp::from_secs(second), HashSet::new()).await;
+        assert_eq!(known(), [expected]);
+    }
+}

@@ -7,7 +7,10 @@ use axum::{
     extract::{Path, State},
     response::Response,
 };
-use orzo_index::{Metric, spans::parse_timespan};
+use orzo_index::{
+    Metric,
+    spans::{SpanError, parse_timespan},
+};
 use orzo_model::Caller;
 use orzo_query::{Calendar, MeasuresQuery, Width};
 
@@ -106,6 +109,7 @@ pub(super) fn resample(parameters: &Parameters) -> Result<Option<Width>, Problem
         Some(part) => Ok(Some(Width::Calendar(part))),
         None => match parse_timespan(&text.into()) {
             Ok(span) => Ok(Some(Width::Span(span))),
+            Err(error @ SpanError::TooLong) => Err(Problem::argument("resample", error.to_string())),
             Err(error) => Err(Problem::bad(error.to_string())),
         },
     }

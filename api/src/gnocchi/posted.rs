@@ -6,7 +6,7 @@
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use http::StatusCode;
-use orzo_index::spans::{SpanError, TimeForm, parse_time};
+use orzo_index::spans::{MEASURE_MICROS_MAX, SpanError, TimeForm, parse_time};
 use orzo_model::{Measure, Timestamp};
 use orzo_query::{MeasuresColumn, NamedMetric};
 use serde_json::{Value, json};
@@ -75,8 +75,8 @@ pub(super) fn slow_measures(body: &Value, now: Timestamp) -> Result<Vec<Measure>
     let values: Vec<Value> = rows.iter().map(|row| field(row, "value")).collect::<Result<_, _>>()?;
     let times = times_of(&times, now).map_err(|error| {
         let words = match error {
-            SpanError::BeforeEpoch => "Timestamp must be after Epoch",
-            _ => "Unable to convert timestamps",
+            SpanError::BeforeEpoch | SpanError::TooLate => error.to_string(),
+            _ => "Unable to convert timestamps".to_owned(),
         };
         measures_problem(&format!("unexpected timestamp '{words}'"))
     })?;
@@ -92,7 +92,10 @@ fn times_of(values: &[Value], now: Timestamp) -> Result<Vec<Timestamp>, SpanErro
         if TimeForm::of(value) != first {
             return Err(SpanError::NotATime);
         }
-        parse_time(value, now)
+        match parse_time(value, now)? {
+            time if time.micros() > MEASURE_MICROS_MAX => Err(SpanError::TooLate),
+            time => Ok(time),
+        }
     });
     read.collect()
 }

@@ -4,7 +4,7 @@
 //! all dates or all seconds. Whatever else there is gives `None`; then the body is read again, slowly, by the rules and
 //! with the words of `posted.rs`. What is read here means the same there.
 
-use orzo_index::spans::time_of_seconds;
+use orzo_index::spans::{MEASURE_MICROS_MAX, time_of_seconds};
 use orzo_model::{Measure, Timestamp};
 use orzo_query::{MeasuresColumn, NamedMetric};
 use uuid::Uuid;
@@ -208,7 +208,7 @@ impl<'a> Scanner<'a> {
             b'"' => (date(self.text()?)?, Form::Date),
             _ => (time_of_seconds(self.number()?).ok()?, Form::Seconds),
         };
-        (*form.get_or_insert(found) == found).then_some(time)
+        (*form.get_or_insert(found) == found && time.micros() <= MEASURE_MICROS_MAX).then_some(time)
     }
 }
 

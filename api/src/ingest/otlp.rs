@@ -113,11 +113,12 @@ pub(crate) struct Head {
     pub(crate) exemplars: Vec<RawExemplar>,
 }
 
-/// A number at a time.
+/// A number at a time; one without a value is invalid, unless its flags say that nothing was recorded
+/// (`NumberDataPoint` in OTLP's `metrics.proto`).
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Number {
     pub(crate) head: Head,
-    pub(crate) value: f64,
+    pub(crate) value: Option<f64>,
 }
 
 /// Counts of values up to bounds; one more count than bounds, or none of both.
@@ -264,8 +265,12 @@ impl<'a> Translator<'a> {
 
     fn numbers(&mut self, name: &str, points: Vec<Number>, way: Way) -> Result<(), IngestError> {
         for Number { head, value } in points {
+            if value.is_none() && head.flags & NOTHING_RECORDED == 0 {
+                self.refuse("no value", 1, || format!("a point of {name:?} has neither asDouble nor asInt"));
+                continue;
+            }
             let Some(labels) = self.checked(name, &head) else { continue };
-            let target = self.push(name, &labels, None, &head, value, way)?;
+            let target = self.push(name, &labels, None, &head, value.unwrap_or(f64::NAN), way)?;
             // As in Prometheus' receiver, a gauge's exemplars say nothing that its value does not.
             let exemplars = if way == Way::Gauge { &[] } else { head.exemplars.as_slice() };
             exemplars.iter().for_each(|exemplar| self.attach(target, exemplar, false));

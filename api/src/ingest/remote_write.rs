@@ -55,6 +55,14 @@ impl RawExemplar {
 }
 
 impl RawExemplar {
+    /// With what was observed. One without a value is invalid in OTLP: it loses its time and is left out as one without.
+    pub(crate) fn observing(self, value: Option<f64>) -> Self {
+        match value {
+            Some(value) => Self { value, ..self },
+            None => Self { value: f64::NAN, at_ms: 0, ..self },
+        }
+    }
+
     /// Adds a trace's or a span's id, if there is one.
     pub(crate) fn name_id(&mut self, name: &str, id: &str) {
         if !id.is_empty() {

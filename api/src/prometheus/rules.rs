@@ -7,13 +7,75 @@ use axum::{
 };
 use orzo_alarms::{Alarm, AlarmFilter, AlarmState, Rule};
 use orzo_model::{Caller, Scope};
-use serde_json::{Value, json};
+use orzo_promql::{MatcherGroup, QueryError};
+use serde_json::{Map, Value, json};
 
-use super::{Refused, Sender};
+use super::{
+    Refused, Sender,
+    query::{failed, invalid},
+    series::groups,
+    targets::holds,
+};
 use crate::{SharedApi, aodh::problem_of, parameters::Parameters, problem::Problem};
 
 /// Alarms of one answer, as many as one page of the alarm book has.
 const ALARMS_MAX: u32 = 1_000;
+
+/// All alarms are one group of one file.
+const GROUP: &str = "alarms";
+const FILE: &str = "orzo";
+
+/// Which rules are asked for.
+struct Chosen<'p> {
+    names: Vec<&'p str>,
+    groups: Vec<&'p str>,
+    files: Vec<&'p str>,
+    /// Of labels.
+    matchers: Vec<MatcherGroup>,
+    with_alerts: bool,
+}
+
+impl<'p> Chosen<'p> {
+    /// Reads what Prometheus 3 reads. There is one group, so that no answer has a next one, and no token was ever given.
+    fn of(parameters: &'p Parameters) -> Result<Self, QueryError> {
+        let text = |name| parameters.get(name).filter(|text| !text.is_empty());
+        let without_alerts = match text("exclude_alerts") {
+            None | Some("0" | "f" | "F" | "false" | "False" | "FALSE") => false,
+            Some("1" | "t" | "T" | "true" | "True" | "TRUE") => true,
+            Some(_) => return Err(invalid("exclude_alerts", "must be true or false")),
+        };
+        match (text("group_limit").map(str::parse::<i64>), text("group_next_token")) {
+            (Some(Err(_)), _) => return Err(invalid("group_limit", "group_limit needs to be a valid number")),
+            (Some(Ok(..=0)), _) => return Err(invalid("group_limit", "group_limit needs to be greater than 0")),
+            (None, Some(_)) => {
+                let reason = "group_limit needs to be present in order to paginate over the groups";
+                return Err(invalid("group_next_token", reason));
+            }
+            (Some(Ok(_)), Some(token)) => {
+                let reason = format!("invalid group_next_token '{token}'. were rule groups changed?");
+                return Err(invalid("group_next_token", &reason));
+            }
+            (_, None) => {}
+        }
+        Ok(Self {
+            names: parameters.all("rule_name[]").collect(),
+            groups: parameters.all("rule_group[]").collect(),
+            files: parameters.all("file[]").collect(),
+            matchers: groups(parameters)?,
+            with_alerts: !without_alerts,
+        })
+    }
+
+    fn has_group(&self) -> bool {
+        let is_asked = |wanted: &[&str], own| wanted.is_empty() || wanted.contains(&own);
+        is_asked(&self.groups, GROUP) && is_asked(&self.files, FILE)
+    }
+
+    fn has(&self, alarm: &Alarm) -> bool {
+        (self.names.is_empty() || self.names.contains(&alarm.name.as_str()))
+            && (self.matchers.is_empty() || holds(&self.matchers, &labels_of(alarm)))
+    }
+}
 
 /// `GET /api/v1/rules`
 pub(super) async fn rules(
@@ -29,14 +91,17 @@ pub(super) async fn rules(
             return Err(Problem::bad(format!("invalid parameter \"type\": not supported value {other:?}")).into());
         }
     };
-    let alarms = if is_asked { alarms_of(&api, &caller).await? } else { Vec::new() };
-    let names: Vec<&str> = parameters.all("rule_name[]").collect();
-    let chosen = alarms.iter().filter(|alarm| names.is_empty() || names.contains(&alarm.name.as_str()));
-    let rules: Vec<Value> = chosen.map(rule_of).collect();
+    let chosen = match Chosen::of(&parameters) {
+        Ok(chosen) => chosen,
+        Err(error) => return Ok(failed(&error)),
+    };
+    let alarms = if is_asked && chosen.has_group() { alarms_of(&api, &caller).await? } else { Vec::new() };
+    let rules: Vec<Value> =
+        alarms.iter().filter(|alarm| chosen.has(alarm)).map(|alarm| rule_of(alarm, chosen.with_alerts)).collect();
     let groups = match rules.is_empty() {
         true => json!([]),
         false => json!([{
-            "name": "alarms", "file": "orzo", "rules": rules, "interval": 60, "limit": 0, "evaluationTime": 0,
+            "name": GROUP, "file": FILE, "rules": rules, "interval": 60, "limit": 0, "evaluationTime": 0,
             "lastEvaluation": api.clock.now().to_string(),
         }]),
     };
@@ -60,7 +125,8 @@ async fn alarms_of(api: &SharedApi, caller: &Caller) -> Result<Vec<Alarm>, Probl
     book.list(&Scope::Project(project.clone()), &filter).await.map_err(problem_of)
 }
 
-fn rule_of(alarm: &Alarm) -> Value {
+fn rule_of(alarm: &Alarm, with_alerts: bool) -> Value {
+    let labels: Map<String, Value> = labels_of(alarm).into_iter().map(|(name, value)| (name, value.into())).collect();
     let (state, health) = match alarm.state {
         AlarmState::Alarm => ("firing", "ok"),
         AlarmState::Ok => ("inactive", "ok"),
@@ -72,13 +138,20 @@ fn rule_of(alarm: &Alarm) -> Value {
     };
     json!({
         "state": state, "name": alarm.name, "query": query, "duration": 0, "keepFiringFor": 0,
-        "labels": {
-            "alarm_id": alarm.alarm_id, "project_id": alarm.project_id, "severity": alarm.severity.as_str(),
-            "type": alarm.rule.type_name(),
-        },
-        "annotations": annotations(alarm), "alerts": alerts_of(alarm).collect::<Vec<_>>(), "health": health,
+        "labels": labels, "annotations": annotations(alarm),
+        "alerts": alerts_of(alarm).filter(|_| with_alerts).collect::<Vec<_>>(), "health": health,
         "evaluationTime": 0, "lastEvaluation": alarm.evaluate_timestamp.to_string(), "type": "alerting",
     })
+}
+
+fn labels_of(alarm: &Alarm) -> Vec<(String, String)> {
+    let labels = [
+        ("alarm_id", alarm.alarm_id.as_str()),
+        ("project_id", &alarm.project_id),
+        ("severity", alarm.severity.as_str()),
+        ("type", alarm.rule.type_name()),
+    ];
+    labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
 fn annotations(alarm: &Alarm) -> Value {

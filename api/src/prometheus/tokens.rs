@@ -41,6 +41,10 @@ pub(super) async fn create(
     let wanted: Wanted =
         serde_json::from_slice(&body).map_err(|error| Problem::bad(format!("the body cannot be read: {error}")))?;
     let new = checked(wanted, &caller)?;
+    let is_own = caller.project_id.as_ref() == Some(&new.project_id);
+    if !is_own {
+        must_exist(&api, &new.project_id).await?;
+    }
     let (token, text) = book(&api)?.create(&new).await.map_err(|error| problem_of(&error))?;
     let mut shown = shown(&token);
     shown["token"] = text.expose_secret().into();
@@ -113,6 +117,16 @@ fn checked(wanted: Wanted, caller: &Caller) -> Result<NewToken, Problem> {
         user_name: caller.user_name.clone(),
         expires_at: expires_at.transpose()?,
     })
+}
+
+/// Nobody could use a token for a project that is mistyped, and whoever made one of that id later would be read with it.
+async fn must_exist(api: &SharedApi, project: &str) -> Result<(), Problem> {
+    match api.session.has_project(project).await {
+        Ok(Some(false)) => Err(Problem::missing(format!("the project {project}"))),
+        // An identity service elsewhere may keep its projects to itself.
+        Ok(Some(true) | None) => Ok(()),
+        Err(error) => Err(Problem::unavailable(format!("cannot ask for the project {project}: {}", error.reason))),
+    }
 }
 
 fn shown(token: &ReadToken) -> Value {

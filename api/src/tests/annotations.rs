@@ -255,3 +255,25 @@ async fn deltas_go_on_where_their_series_are_and_a_repeat_adds_nothing() {
     assert_eq!(value("hits_total", 0).await, "6");
     house.assert_conserved();
 }
+
+#[tokio::test]
+async fn metadata_of_own_meters_has_type_help_and_unit_under_both_names() {
+    let house = House::build().await;
+    let policy = json!({"name": "minutes", "definition": [{"granularity": 60, "points": 60}]});
+    post(&house, "admin", "/metric/v1/archive_policy", "application/json", policy.to_string()).await;
+    let metric = |unit| json!({"archive_policy_name": "minutes", "unit": unit});
+    let resource = json!({
+        "id": uuid::Uuid::from_u128(1), "project_id": "p1",
+        "metrics": {"disk.device.read.bytes": metric(""), "disk.device.read.bytes.mine": metric("KiB")},
+    });
+    let answer = post(&house, "alice", "/metric/v1/resource/generic", "application/json", resource.to_string()).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+    let own = json!([{"type": "counter", "help": "Bytes read from the device", "unit": "B"}]);
+    for name in ["disk.device.read.bytes", "disk_device_read_bytes"] {
+        assert_eq!(metadata(&house, "alice", &format!("?metric={name}")).await, json!({name: own}));
+        assert_eq!(metadata(&house, "bob", &format!("?metric={name}")).await, json!({}));
+    }
+    let mine = json!([{"type": "unknown", "help": "", "unit": "KiB"}]);
+    let all = json!({"disk_device_read_bytes": own, "disk_device_read_bytes_mine": mine});
+    assert_eq!(metadata(&house, "alice", "").await, all);
+}

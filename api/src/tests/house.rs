@@ -9,8 +9,8 @@ use orzo_definitions::ResourceDefinitions;
 use orzo_index::{Index, IndexSettings};
 use orzo_labels::{LabelIndex, LabelSettings};
 use orzo_model::{
-    Batch, Caller, Event, ManualClock, Receipt, Room, Rooms, SampleSink, SharedClock, SinkError, Timestamp, Trait,
-    TraitValue,
+    Batch, Caller, Event, ManualClock, MetricMetadata, Receipt, Room, Rooms, SampleSink, SharedClock, SinkError,
+    Timestamp, Trait, TraitValue,
 };
 use orzo_query::{Engine, EngineSettings, IndexNumbers};
 use orzo_rating::doors::{Evidence, UsageReadError};
@@ -165,7 +165,7 @@ impl House {
             Engine::new(index, store, definitions, rooms.room("engine"), clock.clone(), EngineSettings::default())
                 .await
                 .expect("an engine");
-        let engine = Arc::new(engine.with_labels(labels));
+        let engine = Arc::new(engine.with_labels(labels).with_meters(meters()));
         let wait = std::time::Duration::from_millis(300);
         let keys = orzo_alarms::SigningKeys::new("a-test-key".to_owned().into(), None);
         let webhook = orzo_alarms::Webhook::new(orzo_alarms::AllowList::default(), keys, wait, wait, clock.clone());
@@ -180,7 +180,7 @@ impl House {
             prometheus: None,
             session: Arc::new(Guests),
             tokens: Some(Arc::new(tokens)),
-            targets: None,
+            targets: Some(Arc::new(super::scraped::TwoTargets)),
             rooms,
             clock,
             settings,
@@ -199,6 +199,12 @@ impl House {
         let balance = self.room.balance();
         assert!(balance.is_conserved() && balance.waiting == 0, "{balance:?}");
     }
+}
+
+/// What a meter means that the installation makes by itself.
+fn meters() -> std::collections::BTreeMap<String, MetricMetadata> {
+    let about = MetricMetadata::new("counter", "Bytes read from the device", "B");
+    [("disk.device.read.bytes".to_owned(), about)].into()
 }
 
 fn events() -> Vec<Event> {
@@ -255,6 +261,14 @@ impl Authenticator for Guests {
 
     async fn by_password(&self, user: &str, password: &str) -> Result<Option<Caller>, AuthenticationUnavailable> {
         Ok(guest(user).filter(|_| password == "secret"))
+    }
+
+    async fn has_project(&self, id: &str) -> Result<Option<bool>, AuthenticationUnavailable> {
+        match id {
+            "unreachable" => Err(AuthenticationUnavailable { reason: "away".to_owned() }),
+            "untold" => Ok(None),
+            id => Ok(Some(matches!(id, "p0" | "p1" | "p2" | "p3" | "ps"))),
+        }
     }
 }
 

@@ -231,3 +231,158 @@ fn nothing_that_is_sent_makes_it_panic_or_lose_count() {
     }
     house.assert_conserved();
 }
+
+/// A request of JSON with one metric `m` of this kind, whose list of points is `points`.
+fn json_of(kind: &str, points: Value) -> Value {
+    let data = json!({"aggregationTemporality": 2, "dataPoints": points});
+    json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "m", kind: data}]}]}]})
+}
+
+async fn post_json(house: &House, body: &Value) -> super::ingest::Answer {
+    post(house, "alice", "/otlp/v1/metrics", "application/json", body.to_string()).await
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_of_json_is_refused_with_its_place_and_not_kept_as_nan_or_zero() {
+    let house = House::build().await;
+    let metric = "resourceMetrics[0].scopeMetrics[0].metrics[0]";
+    let time = NOW_NS.to_string();
+    let point = |fields: Value| {
+        let mut point = json!({"timeUnixNano": time, "count": "1"});
+        point.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        json!([point])
+    };
+    let mut cases = Vec::new();
+    for (kind, fields, field, what) in [
+        ("gauge", json!({"asDouble": "abc"}), "asDouble", "not a number"),
+        ("gauge", json!({"asDouble": {"a": 1}}), "asDouble", "not a number"),
+        ("gauge", json!({"asDouble": true}), "asDouble", "not a number"),
+        ("gauge", json!({"asDouble": ""}), "asDouble", "not a number"),
+        ("gauge", json!({"asDouble": "inf"}), "asDouble", "not a number"),
+        ("gauge", json!({"asDouble": "1e400"}), "asDouble", "not a number"),
+        ("sum", json!({"asInt": "1.5"}), "asInt", "not a whole number of 64 bits"),
+        ("sum", json!({"asInt": 1.5}), "asInt", "not a whole number of 64 bits"),
+        ("sum", json!({"asInt": "9223372036854775808"}), "asInt", "not a whole number of 64 bits"),
+        ("sum", json!({"asInt": [1]}), "asInt", "not a whole number of 64 bits"),
+        ("gauge", json!({"asInt": 1, "timeUnixNano": "now"}), "timeUnixNano", "not a whole number from 0 to 2^64 - 1"),
+        ("gauge", json!({"asInt": 1, "timeUnixNano": -1}), "timeUnixNano", "not a whole number from 0 to 2^64 - 1"),
+        ("gauge", json!({"asInt": 1, "attributes": {"a": "b"}}), "attributes", "not a list"),
+        ("gauge", json!({"asInt": 1, "attributes": ["a"]}), "attributes[0]", "not an object"),
+        ("gauge", json!({"asInt": 1, "attributes": [{"key": 1}]}), "attributes[0].key", "not a text"),
+        (
+            "gauge",
+            json!({"asInt": 1, "attributes": [{"key": "a", "value": {"arrayValue": {"values": [{"intValue": "x"}]}}}]}),
+            "attributes[0].value.arrayValue.values[0].intValue",
+            "not a whole number of 64 bits",
+        ),
+        ("sum", json!({"asInt": 1, "exemplars": [{"asDouble": "x"}]}), "exemplars[0].asDouble", "not a number"),
+        ("histogram", json!({"sum": "many"}), "sum", "not a number"),
+        ("histogram", json!({"bucketCounts": ["1", null]}), "bucketCounts[1]", "not a whole number from 0 to 2^64 - 1"),
+        ("histogram", json!({"explicitBounds": "x"}), "explicitBounds", "not a list"),
+        ("exponentialHistogram", json!({"scale": 1e30}), "scale", "not a whole number of 32 bits"),
+        ("exponentialHistogram", json!({"positive": []}), "positive", "not an object"),
+        ("summary", json!({"quantileValues": [{"value": {}}]}), "quantileValues[0].value", "not a number"),
+    ] {
+        let place = format!("{metric}.{kind}.dataPoints[0].{field}");
+        cases.push((json_of(kind, point(fields)), format!("{place}: {what}")));
+    }
+    let inside = |metric: Value| json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric]}]}]});
+    cases.extend([
+        (json!({"resourceMetrics": "a"}), "resourceMetrics: not a list".to_owned()),
+        (json!({"resourceMetrics": [1]}), "resourceMetrics[0]: not an object".to_owned()),
+        (json!({"resourceMetrics": [{"resource": "a"}]}), "resourceMetrics[0].resource: not an object".to_owned()),
+        (
+            json!({"resourceMetrics": [{}, {"scopeMetrics": {"a": 1}}]}),
+            "resourceMetrics[1].scopeMetrics: not a list".to_owned(),
+        ),
+        (json_of("gauge", json!("x")), format!("{metric}.gauge.dataPoints: not a list")),
+        (json_of("gauge", json!([null])), format!("{metric}.gauge.dataPoints[0]: not an object")),
+        (inside(json!({"name": "m", "gauge": 5})), format!("{metric}.gauge: not an object")),
+        (inside(json!({"name": 5})), format!("{metric}.name: not a text")),
+        (inside(json!({"sum": {"isMonotonic": "yes"}})), format!("{metric}.sum.isMonotonic: neither true nor false")),
+        (
+            inside(json!({"sum": {"aggregationTemporality": "DAILY"}})),
+            format!("{metric}.sum.aggregationTemporality: not a temporality"),
+        ),
+        (inside(json!({"name": "m", "sum": {}, "gauge": {}})), format!("{metric}: more than one kind of metric")),
+        (
+            json_of("gauge", point(json!({"asInt": 1, "asDouble": 1}))),
+            format!("{metric}.gauge.dataPoints[0]: both asInt and asDouble"),
+        ),
+    ]);
+    for (body, text) in cases {
+        let answer = post_json(&house, &body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}: {}", answer.text);
+        let told: Value = serde_json::from_str(&answer.text).expect("JSON");
+        assert_eq!(told["message"], format!("the body cannot be read: {text}"), "{body}");
+    }
+    assert_eq!(series(&house, "alice").await, Vec::<String>::new());
+    house.assert_conserved();
+}
+
+#[tokio::test]
+async fn every_form_of_proto3s_json_is_read() {
+    let house = House::build().await;
+    let point = |name: &str, value: Value| {
+        let mut point = json!({
+            "timeUnixNano": NOW_NS, "attributes": [{"key": "of", "value": {"stringValue": name}}], "flags": null,
+            "exemplars": null, "fromALaterVersion": {"a": [1]},
+        });
+        point.as_object_mut().expect("an object").extend(value.as_object().expect("an object").clone());
+        point
+    };
+    let points = [
+        ("a", json!({"asInt": "-3"})),
+        ("b", json!({"asInt": 3.0})),
+        ("c", json!({"asInt": "3e2", "asDouble": null})),
+        ("d", json!({"asDouble": "1.5e-1"})),
+        ("e", json!({"asDouble": "NaN"})),
+        ("f", json!({"asDouble": "-Infinity"})),
+        ("g", json!({"asDouble": 7})),
+    ];
+    let points: Vec<Value> = points.into_iter().map(|(name, value)| point(name, value)).collect();
+    for temporality in [json!(2), json!("AGGREGATION_TEMPORALITY_CUMULATIVE")] {
+        let mut body = json_of("sum", json!(points));
+        let metric = &mut body["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0];
+        metric["sum"]["aggregationTemporality"] = temporality;
+        metric["gauge"] = Value::Null;
+        let answer = post_json(&house, &body).await;
+        assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, "{}"));
+    }
+    let values = ["a\"} -3", "b\"} 3", "c\"} 300", "d\"} 0.15", "e\"} NaN", "f\"} -Inf", "g\"} 7"];
+    assert_eq!(series(&house, "alice").await, values.map(|rest| format!("m{{\"of\":\"{rest}")));
+    for body in [json!({}), json!({"resourceMetrics": null}), json_of("gauge", Value::Null), json!({"later": "x"})] {
+        let answer = post_json(&house, &body).await;
+        assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, "{}"), "{body}");
+    }
+    house.assert_conserved();
+}
+
+#[tokio::test]
+async fn a_data_point_without_a_value_is_rejected_and_not_kept_as_zero() {
+    let time = NOW_NS.to_string();
+    let points = json!([{"timeUnixNano": time}, {"timeUnixNano": time, "asDouble": null}]);
+    for (kind, body) in [
+        (PROTOBUF, crate::ingest::otlp::tests::gauge_without_values(NOW_NS)),
+        ("application/json", json_of("gauge", points).to_string().into_bytes()),
+    ] {
+        let house = House::build().await;
+        let answer = post(&house, "alice", "/otlp/v1/metrics", kind, body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        assert!(answer.text.contains("has neither asDouble nor asInt"), "{kind}: {}", answer.text);
+        match kind {
+            PROTOBUF => assert_eq!(&answer.text.as_bytes()[2..4], b"\x08\x02"),
+            _ => assert!(answer.text.contains("\"rejectedDataPoints\":\"2\""), "{}", answer.text),
+        }
+        assert_eq!(series(&house, "alice").await, Vec::<String>::new(), "{kind}");
+        // That nothing was recorded is something to keep: the series ends.
+        let value = json!([{"timeUnixNano": (NOW_NS - 60_000_000_000).to_string(), "asDouble": 1}]);
+        let ended = json!([{"timeUnixNano": time, "flags": 1}]);
+        for points in [value, ended] {
+            let answer = post_json(&house, &json_of("gauge", points)).await;
+            assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, "{}"));
+        }
+        assert_eq!(series(&house, "alice").await, Vec::<String>::new(), "{kind}");
+        house.assert_conserved();
+    }
+}

@@ -140,6 +140,7 @@ async fn only_operators_make_tokens_beyond_their_project() {
         assert_eq!(answered.as_u16(), status, "{asker} {body}: {error}");
         assert_eq!(error["status"], "error", "{error}");
     }
+    assert_eq!(make(&house, "admin", json!({"name": "x", "project_id": "untold"})).await.0, StatusCode::CREATED);
     let of_bob = token(&house, "admin", json!({"name": "for bob", "project_id": "p2"})).await;
     let answer = with(&house, "GET", "/prometheus/api/v1/series?match[]=up", &format!("Bearer {of_bob}")).await;
     assert!(answer.text.contains("bob") && !answer.text.contains("alice"), "{}", answer.text);
@@ -251,4 +252,30 @@ async fn what_is_refused_before_a_handler_is_asked_has_the_envelope_too() {
         assert!(body["error"].as_str().is_some_and(|text| !text.is_empty()), "{body}");
         assert_eq!(answer.headers.contains_key("retry-after"), status == 503);
     }
+}
+
+#[tokio::test]
+async fn no_token_is_made_for_a_project_that_does_not_exist() {
+    let house = House::build().await;
+    for (project, status, part) in
+        [("nosuch", 404, "the project nosuch does not exist"), ("unreachable", 503, "unreachable: away")]
+    {
+        for body in [
+            json!({"name": "x", "project_id": project}),
+            json!({"name": "x", "project_id": project, "all_projects": true}),
+        ] {
+            let (answered, error) = make(&house, "admin", body).await;
+            assert_eq!(answered.as_u16(), status, "{error}");
+            assert!(error["error"].as_str().is_some_and(|text| text.contains(part)), "{error}");
+        }
+    }
+    let listed = send(
+        &house,
+        Request::get(format!("{TOKENS}?all_projects=true"))
+            .header("x-auth-token", "admin")
+            .body(Body::empty())
+            .expect("a request"),
+    )
+    .await;
+    assert_eq!(listed.text, "{\"tokens\":[]}");
 }

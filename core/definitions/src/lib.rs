@@ -14,6 +14,7 @@ mod events;
 mod field;
 #[cfg(test)]
 mod fixtures;
+mod help;
 mod meters;
 mod notification;
 pub mod path;
@@ -28,6 +29,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 pub use error::DefinitionError;
 pub use events::EventDefinitions;
+pub use help::help;
 pub use meters::{MeterDefinitions, Metered, SkipReason, UserMetadata};
 pub use notification::{Notification, Priority};
 pub use pattern::{Glob, Pattern};

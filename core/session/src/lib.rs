@@ -244,6 +244,23 @@ impl Session {
         self.verdicts.get(&parts, ask).await
     }
 
+    /// Whether there is a project with this id; `None` if the identity service does not let us know.
+    pub async fn has_project(&self, id: &str) -> Result<Option<bool>, SessionError> {
+        // Ids are hex digits, or what an operator chose; anything else would be another path.
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if id.is_empty() || !id.bytes().all(is_plain) {
+            return Ok(Some(false));
+        }
+        let url = joined(&self.identity, &format!("projects/{id}"));
+        let answer = self.send_as_ourselves(Method::GET, url, |request| request).await?;
+        match answer.status {
+            StatusCode::NOT_FOUND => Ok(Some(false)),
+            StatusCode::FORBIDDEN => Ok(None),
+            status if status.is_success() => Ok(Some(true)),
+            _ => Err(answer.refused()),
+        }
+    }
+
     async fn log_in(&self, user: &str, password: &str, project: Option<&str>) -> Result<Option<Caller>, SessionError> {
         let identity = password_identity(user, &self.credentials.user_domain, password);
         let body = match project {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Path, State},
     http::{HeaderMap, StatusCode as Status},
     response::{IntoResponse, Response},
     routing::get,
@@ -89,6 +89,17 @@ async fn images(State(state): State<Arc<Keystone>>, headers: HeaderMap) -> Respo
     }
 }
 
+/// `p1` is one, and of `hidden` nothing is told.
+async fn project(State(state): State<Arc<Keystone>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+    match id.as_str() {
+        _ if !own(&state, &headers) => Status::UNAUTHORIZED.into_response(),
+        "p1" => Json(json!({"project": {"id": "p1"}})).into_response(),
+        "hidden" => Status::FORBIDDEN.into_response(),
+        "broken" => Status::INTERNAL_SERVER_ERROR.into_response(),
+        _ => Status::NOT_FOUND.into_response(),
+    }
+}
+
 async fn keystone() -> (Arc<Keystone>, Arc<ManualClock>, Arc<Session>) {
     keystone_with("right").await
 }
@@ -101,6 +112,7 @@ async fn keystone_with(password: &str) -> (Arc<Keystone>, Arc<ManualClock>, Arc<
     let router = Router::new()
         .route("/identity/v3/auth/tokens", get(validate).post(issue))
         .route("/identity/v3/auth/projects", get(|| async { Json(json!({"projects": [{"id": "only"}]})) }))
+        .route("/identity/v3/projects/{id}", get(project))
         .route("/image/v2/images", get(images))
         .with_state(state.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -149,6 +161,23 @@ async fn a_revoked_token_is_replaced_and_the_request_sent_again() {
     let missing = session.get("image", "/v2/nothing").await.expect_err("not there");
     assert!(matches!(missing, SessionError::Refused { status: 404, .. }) && !missing.is_retryable());
     assert!(matches!(session.get("network", "/").await, Err(SessionError::NoEndpoint { .. })));
+}
+
+#[tokio::test]
+async fn a_project_is_there_or_not_or_nobody_tells() {
+    let (_, _, session) = keystone().await;
+    for (id, expected) in [
+        ("p1", Some(true)),
+        ("p2", Some(false)),
+        ("hidden", None),
+        ("", Some(false)),
+        ("p1/users", Some(false)),
+        ("../p1", Some(false)),
+        ("p1?a=b", Some(false)),
+    ] {
+        assert_eq!(session.has_project(id).await.expect("asked"), expected, "{id}");
+    }
+    assert!(session.has_project("broken").await.is_err());
 }
 
 #[tokio::test]

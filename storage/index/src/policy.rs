@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{IndexError, spans::python_float};
+use crate::{
+    IndexError,
+    spans::{SPAN_MICROS_MAX, python_float},
+};
 
 /// Methods of a policy that names none.
 pub const DEFAULT_METHODS: &[&str] = &["mean", "min", "max", "sum", "std", "count"];
@@ -46,7 +49,10 @@ impl PolicyItem {
         Ok(match (granularity.map(micros), points, timespan.map(micros)) {
             (Some(granularity_us), None, None) => Self { granularity_us, timespan_us: None, points: None },
             (Some(granularity_us), Some(points), None) => {
-                let timespan = granularity_us.saturating_mul(points).min(i64::MAX as u64);
+                let timespan = granularity_us.saturating_mul(points);
+                if timespan > SPAN_MICROS_MAX {
+                    return refuse("timespan (granularity × points) must be at most 9223372036.854775 seconds");
+                }
                 Self { granularity_us, timespan_us: Some(timespan), points: Some(points) }
             }
             (Some(granularity_us), None, Some(timespan)) => {

@@ -20,13 +20,24 @@ pub enum SpanError {
     /// Zero or negative.
     #[error("Timespan must be positive")]
     NotPositive,
+    /// Longer than numpy's 64 bits of nanoseconds.
+    #[error("Timespan must be at most 9223372036.854775 seconds")]
+    TooLong,
     /// Not a time.
     #[error("Must be a datetime or a timestamp")]
     NotATime,
+    /// Later than numpy's 64 bits of nanoseconds.
+    #[error("Timestamp must be at most 2262-04-11T23:47:16.854775Z")]
+    TooLate,
     /// A time before 1970.
     #[error("Timestamp must be after Epoch")]
     BeforeEpoch,
 }
+
+/// The longest timespan, in microseconds: Gnocchi counts in `timedelta64[ns]`.
+pub const SPAN_MICROS_MAX: u64 = (i64::MAX / 1000) as u64;
+/// The time of the latest measure, in microseconds: Gnocchi counts in `datetime64[ns]`.
+pub const MEASURE_MICROS_MAX: i64 = i64::MAX / 1000;
 
 /// A timespan: a number of seconds, or `1m`, `60s`, `1m30s`, `1:00`, `1 day, 0:00:00` and so on. Cut to microseconds.
 pub fn parse_timespan(value: &Value) -> Result<Duration, SpanError> {
@@ -42,8 +53,11 @@ pub fn parse_timespan(value: &Value) -> Result<Duration, SpanError> {
     if micros < 1.0 {
         return Err(SpanError::NotPositive);
     }
-    // A cast saturates: the longest span is as good as for ever.
-    Ok(Duration::from_micros((micros.round() as u64).min(i64::MAX as u64)))
+    // A cast saturates.
+    match micros.round() as u64 {
+        micros if micros > SPAN_MICROS_MAX => Err(SpanError::TooLong),
+        micros => Ok(Duration::from_micros(micros)),
+    }
 }
 
 /// Seconds of a timespan text, with its sign.
@@ -236,6 +250,15 @@ mod tests {
         assert_eq!(parse_timespan(&json!(0)), Err(SpanError::NotPositive));
         assert_eq!(parse_timespan(&json!("-1 day")), Err(SpanError::NotPositive));
         assert_eq!(parse_timespan(&json!(null)), Err(SpanError::Unreadable));
+    }
+
+    #[test]
+    fn a_timespan_that_nanoseconds_cannot_count_is_refused_and_not_cut() {
+        let longest = Duration::from_micros(SPAN_MICROS_MAX);
+        assert!(parse_timespan(&json!(9_223_372_036.0)).is_ok_and(|span| span < longest));
+        for late in [json!(1e308), json!(9_223_372_037_u64), json!("1e30"), json!("15251w"), json!("106752 days")] {
+            assert_eq!(parse_timespan(&late), Err(SpanError::TooLong), "{late}");
+        }
     }
 
     #[test]

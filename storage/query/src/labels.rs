@@ -154,6 +154,11 @@ impl Engine {
         Self { labels: Some(labels), ..self }
     }
 
+    /// With what meters mean, by name; of others only their unit is known.
+    pub fn with_meters(self, meters: BTreeMap<String, MetricMetadata>) -> Self {
+        Self { meters, ..self }
+    }
+
     /// The label index, if there is one.
     pub fn labels(&self) -> Result<&Arc<LabelIndex>, QueryError> {
         let absent = || LabelError::Closed { reason: "this process has none".to_owned() };
@@ -334,6 +339,11 @@ impl Engine {
     /// Has the store do its upkeep now: everything in files, merged. What is there then.
     pub async fn settle_store(&self) -> Result<orzo_store::StoreStats, QueryError> {
         Ok(self.store.settle().await?)
+    }
+
+    /// The first and the last time of all points, whosever they are.
+    pub fn stored_times(&self) -> Option<(Timestamp, Timestamp)> {
+        self.store.times()
     }
 
     /// Removes the points of deleted series from the store, then forgets the series. How many. To be called now and

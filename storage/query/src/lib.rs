@@ -33,7 +33,7 @@ use orzo_index::{
     AddedAttribute, ArchivePolicy, Attribute, AttributeKind, Index, IndexError, PolicyItem, ResourceType,
     attribute::TEXT_CHARACTERS_MAX,
 };
-use orzo_model::{Arrivals, Room, SharedClock};
+use orzo_model::{Arrivals, MetricMetadata, Room, SharedClock};
 use serde::{Deserialize, Serialize};
 
 pub use aggregates::{
@@ -111,6 +111,8 @@ pub struct Engine {
     clock: SharedClock,
     settings: EngineSettings,
     labels: Option<Arc<orzo_labels::LabelIndex>>,
+    /// What meters mean that this installation makes by itself, by name.
+    meters: BTreeMap<String, MetricMetadata>,
     /// Held while deltas are added to what their series have.
     adding: tokio::sync::Mutex<()>,
     /// Labels of metrics that were asked for lately.
@@ -140,6 +142,7 @@ impl Engine {
             clock,
             settings,
             labels: None,
+            meters: BTreeMap::new(),
             adding: tokio::sync::Mutex::default(),
             named: named::memory::Memory::default(),
             answers: named::answers::Answers::default(),

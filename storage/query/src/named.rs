@@ -182,33 +182,35 @@ impl NamedSeries {
         Ok(values)
     }
 
-    /// Names under which metrics of resources are shown, at most `limit`, with the unit of one metric of that name.
-    pub async fn metric_units(&self, limit: usize) -> Result<BTreeMap<String, String>, QueryError> {
-        let mut units = BTreeMap::new();
-        for name in self.engine.index().metric_names(&self.metrics).await?.into_iter().take(limit) {
-            let shown = shown_name(&name);
-            let query = MetricQuery { name: Some(name), ..MetricQuery::new(self.metrics.clone()) };
-            let metrics = self.engine.index().all_metrics(&query, 1).await?;
-            let unit = metrics.into_iter().next().and_then(|metric| metric.unit).unwrap_or_default();
-            units.entry(shown).or_insert(unit);
-        }
-        Ok(units)
-    }
-
-    /// What names mean: of label sets what their senders said, of metrics of resources their unit. At most `limit` names
-    /// of metrics are looked up.
+    /// What names mean: of label sets what their senders said, of metrics of resources what their meter is, or at least
+    /// their unit. `name` is one of either form, and the answer's. At most `limit` names of metrics are looked up.
     pub async fn metadata(
         &self,
         name: Option<&str>,
         limit: usize,
     ) -> Result<BTreeMap<String, BTreeSet<MetricMetadata>>, QueryError> {
         let mut found = self.engine.index().metadata(&self.labelled, name).await?;
-        for (shown, unit) in self.metric_units(limit).await? {
-            if name.is_none_or(|name| name == shown) {
-                found.entry(shown).or_default().insert(MetricMetadata::new("unknown", "", &unit));
-            }
+        let names = self.engine.index().metric_names(&self.metrics).await?;
+        let is_wanted = |own: &String| name.is_none_or(|name| name == own || name == shown_name(own));
+        for own in names.into_iter().filter(is_wanted).take(limit) {
+            let shown = name.map_or_else(|| shown_name(&own), str::to_owned);
+            let about = self.about(own).await?;
+            found.entry(shown).or_default().insert(about);
         }
         Ok(found)
+    }
+
+    /// What a metric's name means: the meter's words, and the unit of one metric of that name.
+    async fn about(&self, name: String) -> Result<MetricMetadata, QueryError> {
+        let known = self.engine.meters.get(&name).cloned();
+        let query = MetricQuery { name: Some(name), ..MetricQuery::new(self.metrics.clone()) };
+        let metrics = self.engine.index().all_metrics(&query, 1).await?;
+        let unit = metrics.into_iter().next().and_then(|metric| metric.unit).filter(|unit| !unit.is_empty());
+        Ok(match (known, unit) {
+            (Some(known), None) => known,
+            (Some(known), Some(unit)) => MetricMetadata::new(&known.kind, &known.help, &unit),
+            (None, unit) => MetricMetadata::new("unknown", "", &unit.unwrap_or_default()),
+        })
     }
 
     /// Exemplars of the label sets of which any group's matchers all hold, from one time to another, both inclusive.

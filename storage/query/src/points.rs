@@ -95,6 +95,11 @@ pub trait PointStore: Send + Sync + 'static {
 
     /// Writes everything to files, merges them, and removes what is not needed any more; gives what is there then.
     async fn settle(&self) -> Result<StoreStats, StoreError>;
+
+    /// The first and the last point's time; `None` without points, or if nobody knows.
+    fn times(&self) -> Option<(Timestamp, Timestamp)> {
+        None
+    }
 }
 
 #[async_trait]
@@ -172,5 +177,10 @@ impl PointStore for Store {
 
     async fn settle(&self) -> Result<StoreStats, StoreError> {
         Store::settle(self).await
+    }
+
+    fn times(&self) -> Option<(Timestamp, Timestamp)> {
+        let stats = self.stats();
+        stats.oldest.zip(stats.newest)
     }
 }

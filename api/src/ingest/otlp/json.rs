@@ -1,13 +1,19 @@
 //! OTLP's metrics as JSON: field names in lowerCamelCase, 64-bit numbers as texts or numbers, enums as numbers (some
-//! senders write their names). Unknown fields are passed over, as the specification says.
+//! senders write their names). Unknown fields are passed over and `null` is an absent field, as the specification says.
+//!
+//! What is there and is something else than its field is refuses the whole body, with its place: a value that nobody
+//! understood must not become a point.
 
 use serde_json::Value;
 
+use self::place::Node;
 use super::{
     Attributes, Data, ExponentialPoint, Head, Histogram, Metric, Number, Summary, Temporality, Translator,
     protobuf::plain,
 };
 use crate::ingest::{IngestError, histograms::Exponential, remote_write::RawExemplar};
+
+mod place;
 
 /// Longest body in JSON: as a tree it takes many times its bytes.
 pub(crate) const JSON_BYTES_MAX: usize = 4 << 20;
@@ -25,164 +31,168 @@ pub(crate) fn read(body: &[u8], translator: &mut Translator<'_>) -> Result<(), I
     if !request.is_object() {
         return Err(IngestError::Malformed { at: 0, what: "it is no JSON object" });
     }
-    for resource in list(&request["resourceMetrics"]) {
-        translator.resource(&attributes(&resource["resource"]["attributes"]))?;
-        for scope in list(&resource["scopeMetrics"]) {
-            for metric in list(&scope["metrics"]) {
-                translator.metric(read_metric(metric))?;
-            }
-        }
-    }
+    Node::root(&request).objects("resourceMetrics", |resource| {
+        let own = resource.object("resource", |own| read_attributes(own, "attributes"))?;
+        translator.resource(&own.unwrap_or_default())?;
+        resource.objects("scopeMetrics", |scope| {
+            scope.objects("metrics", |metric| translator.metric(read_metric(metric)?))?;
+            Ok(())
+        })?;
+        Ok(())
+    })?;
     Ok(())
 }
 
-fn read_metric(metric: &Value) -> Metric {
-    let text = |name: &str| metric[name].as_str().unwrap_or_default().to_owned();
-    let temporality = |data: &Value| match &data["aggregationTemporality"] {
-        Value::String(name) if name.ends_with("_DELTA") => Temporality::Delta,
-        Value::String(name) if name.ends_with("_CUMULATIVE") => Temporality::Cumulative,
-        other => Temporality::of(whole(other)),
-    };
-    let points = |data: &'_ Value| list(&data["dataPoints"]).to_vec();
-    let data = if let Some(data) = present(metric, "gauge") {
-        Data::Gauge(points(data).iter().map(read_number).collect())
-    } else if let Some(data) = present(metric, "sum") {
-        Data::Sum {
-            points: points(data).iter().map(read_number).collect(),
-            temporality: temporality(data),
-            monotonic: data["isMonotonic"].as_bool().unwrap_or(false),
+fn read_metric(metric: &Node<'_>) -> Result<Metric, IngestError> {
+    let mut data = Data::Nothing;
+    for kind in ["gauge", "sum", "histogram", "exponentialHistogram", "summary"] {
+        let Some(read) = metric.object(kind, |own| read_data(kind, own))? else { continue };
+        if data != Data::Nothing {
+            return Err(metric.wrong("more than one kind of metric"));
         }
-    } else if let Some(data) = present(metric, "histogram") {
-        let points = points(data).iter().map(read_histogram).collect();
-        Data::Histogram { points, temporality: temporality(data) }
-    } else if let Some(data) = present(metric, "exponentialHistogram") {
-        let points = points(data).iter().map(read_exponential).collect();
-        Data::Exponential { points, temporality: temporality(data) }
-    } else if let Some(data) = present(metric, "summary") {
-        Data::Summary(points(data).iter().map(read_summary).collect())
-    } else {
-        Data::Nothing
-    };
-    Metric { name: text("name"), unit: text("unit"), description: text("description"), data }
-}
-
-fn read_head(point: &Value) -> Head {
-    Head {
-        attributes: attributes(&point["attributes"]),
-        time_ns: whole(&point["timeUnixNano"]),
-        flags: whole(&point["flags"]),
-        exemplars: list(&point["exemplars"]).iter().map(read_exemplar).collect(),
+        data = read;
     }
+    let text = |name| metric.text(name).map(|text| text.unwrap_or_default().to_owned());
+    Ok(Metric { name: text("name")?, unit: text("unit")?, description: text("description")?, data })
 }
 
-fn read_exemplar(one: &Value) -> RawExemplar {
-    let mut exemplar = RawExemplar {
-        labels: Vec::new(),
-        value: value_of(one),
-        at_ms: (whole(&one["timeUnixNano"]) / 1_000_000).cast_signed(),
+fn read_data(kind: &str, data: &Node<'_>) -> Result<Data, IngestError> {
+    Ok(match kind {
+        "gauge" => Data::Gauge(data.objects("dataPoints", read_number)?),
+        "sum" => Data::Sum {
+            points: data.objects("dataPoints", read_number)?,
+            temporality: read_temporality(data)?,
+            monotonic: data.boolean("isMonotonic")?.unwrap_or(false),
+        },
+        "histogram" => Data::Histogram {
+            points: data.objects("dataPoints", read_histogram)?,
+            temporality: read_temporality(data)?,
+        },
+        "exponentialHistogram" => Data::Exponential {
+            points: data.objects("dataPoints", read_exponential)?,
+            temporality: read_temporality(data)?,
+        },
+        _ => Data::Summary(data.objects("dataPoints", read_summary)?),
+    })
+}
+
+fn read_temporality(data: &Node<'_>) -> Result<Temporality, IngestError> {
+    let read = |field: &Node<'_>| match field.value.as_str() {
+        Some("AGGREGATION_TEMPORALITY_UNSPECIFIED") => Ok(Temporality::Unspecified),
+        Some("AGGREGATION_TEMPORALITY_DELTA") => Ok(Temporality::Delta),
+        Some("AGGREGATION_TEMPORALITY_CUMULATIVE") => Ok(Temporality::Cumulative),
+        // A number from a later version is one that we do not know.
+        None if field.value.is_number() => Ok(Temporality::of(u64::try_from(field.as_signed()?).unwrap_or(0))),
+        _ => Err(field.wrong("not a temporality")),
     };
+    Ok(data.field("aggregationTemporality", read)?.unwrap_or_default())
+}
+
+fn read_head(point: &Node<'_>) -> Result<Head, IngestError> {
+    Ok(Head {
+        attributes: read_attributes(point, "attributes")?,
+        time_ns: point.whole("timeUnixNano")?,
+        flags: point.whole("flags")?,
+        exemplars: point.objects("exemplars", read_exemplar)?,
+    })
+}
+
+fn read_exemplar(one: &Node<'_>) -> Result<RawExemplar, IngestError> {
+    let at_ms = (one.whole("timeUnixNano")? / 1_000_000).cast_signed();
+    let mut exemplar = RawExemplar { at_ms, ..RawExemplar::default() };
     for (field, name) in [("spanId", "span_id"), ("traceId", "trace_id")] {
-        exemplar.name_id(name, one[field].as_str().unwrap_or_default());
+        exemplar.name_id(name, one.text(field)?.unwrap_or_default());
     }
-    for (name, value) in attributes(&one["filteredAttributes"]) {
+    for (name, value) in read_attributes(one, "filteredAttributes")? {
         exemplar.push(&name, &value);
     }
-    exemplar
+    Ok(exemplar.observing(read_value(one)?))
 }
 
-fn read_number(point: &Value) -> Number {
-    Number { head: read_head(point), value: value_of(point) }
+fn read_number(point: &Node<'_>) -> Result<Number, IngestError> {
+    Ok(Number { head: read_head(point)?, value: read_value(point)? })
 }
 
-fn value_of(point: &Value) -> f64 {
-    match &point["asInt"] {
-        Value::Null => number(&point["asDouble"]),
-        // Beyond 53 bits a double is what the store has.
-        Value::String(text) => text.parse::<i64>().map_or(f64::NAN, |value| value as f64),
-        other => number(other),
+/// The value of a point or an exemplar: one of two fields, or none.
+fn read_value(point: &Node<'_>) -> Result<Option<f64>, IngestError> {
+    // Beyond 53 bits a double is what the store has.
+    let whole = point.field("asInt", |field| Ok(field.as_integer()? as f64))?;
+    match (whole, point.double("asDouble")?) {
+        (Some(_), Some(_)) => Err(point.wrong("both asInt and asDouble")),
+        (whole, double) => Ok(whole.or(double)),
     }
 }
 
-fn read_histogram(point: &Value) -> Histogram {
-    Histogram {
-        head: read_head(point),
-        count: whole(&point["count"]),
-        sum: point.get("sum").filter(|sum| !sum.is_null()).map(number),
-        bounds: list(&point["explicitBounds"]).iter().map(number).collect(),
-        counts: list(&point["bucketCounts"]).iter().map(whole).collect(),
-    }
+fn read_histogram(point: &Node<'_>) -> Result<Histogram, IngestError> {
+    Ok(Histogram {
+        head: read_head(point)?,
+        count: point.whole("count")?,
+        sum: point.double("sum")?,
+        bounds: point.list("explicitBounds", |node| node.as_double())?,
+        counts: point.list("bucketCounts", |node| node.as_whole())?,
+    })
 }
 
-fn read_exponential(point: &Value) -> ExponentialPoint {
-    let signed = |value: &Value| value.as_i64().and_then(|number| i32::try_from(number).ok()).unwrap_or(0);
-    let buckets =
-        |side: &Value| (signed(&side["offset"]), list(&side["bucketCounts"]).iter().map(whole).collect::<Vec<u64>>());
-    let histogram = Exponential {
-        count: whole(&point["count"]),
-        sum: point.get("sum").filter(|sum| !sum.is_null()).map(number),
-        scale: signed(&point["scale"]),
-        zero_count: whole(&point["zeroCount"]),
-        zero_threshold: number(&point["zeroThreshold"]),
-        positive: buckets(&point["positive"]),
-        negative: buckets(&point["negative"]),
+fn read_exponential(point: &Node<'_>) -> Result<ExponentialPoint, IngestError> {
+    let signed = |node: &Node<'_>, name| node.field(name, |node| node.as_signed()).map(Option::unwrap_or_default);
+    let side = |name| {
+        let buckets =
+            |side: &Node<'_>| Ok((signed(side, "offset")?, side.list("bucketCounts", |node| node.as_whole())?));
+        point.object(name, buckets).map(Option::unwrap_or_default)
     };
-    ExponentialPoint { head: read_head(point), histogram }
+    let histogram = Exponential {
+        count: point.whole("count")?,
+        sum: point.double("sum")?,
+        scale: signed(point, "scale")?,
+        zero_count: point.whole("zeroCount")?,
+        zero_threshold: point.double("zeroThreshold")?.unwrap_or(0.0),
+        positive: side("positive")?,
+        negative: side("negative")?,
+    };
+    Ok(ExponentialPoint { head: read_head(point)?, histogram })
 }
 
-fn read_summary(point: &Value) -> Summary {
-    let quantile = |one: &Value| (number(&one["quantile"]), number(&one["value"]));
-    Summary {
-        head: read_head(point),
-        count: whole(&point["count"]),
-        sum: number(&point["sum"]),
-        quantiles: list(&point["quantileValues"]).iter().map(quantile).collect(),
+fn read_summary(point: &Node<'_>) -> Result<Summary, IngestError> {
+    let quantile = |one: &Node<'_>| Ok((one.double("quantile")?.unwrap_or(0.0), one.double("value")?.unwrap_or(0.0)));
+    Ok(Summary {
+        head: read_head(point)?,
+        count: point.whole("count")?,
+        sum: point.double("sum")?.unwrap_or(0.0),
+        quantiles: point.objects("quantileValues", quantile)?,
+    })
+}
+
+fn read_attributes(owner: &Node<'_>, field: &'static str) -> Result<Attributes, IngestError> {
+    owner.objects(field, |pair| {
+        let value = pair.object("value", read_any)?.unwrap_or(Value::Null);
+        Ok((pair.text("key")?.unwrap_or_default().to_owned(), plain(value)))
+    })
+}
+
+/// An `AnyValue`: an object with one field that says its type. One of a type from a later version has no value.
+fn read_any(any: &Node<'_>) -> Result<Value, IngestError> {
+    let text = |field: &Node<'_>| Ok(Value::from(field.as_text()?));
+    let fields = [
+        any.field("stringValue", text)?,
+        any.field("boolValue", |field| Ok(Value::from(field.as_boolean()?)))?,
+        any.field("intValue", |field| Ok(Value::from(field.as_integer()?)))?,
+        any.field("doubleValue", read_double)?,
+        any.object("arrayValue", |list| Ok(Value::from(list.objects("values", read_any)?)))?,
+        any.object("kvlistValue", |list| {
+            let pairs = read_attributes(list, "values")?;
+            Ok(pairs.into_iter().map(|(name, value)| (name, Value::from(value))).collect())
+        })?,
+        any.field("bytesValue", text)?,
+    ];
+    let mut values = fields.into_iter().flatten();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(any.wrong("more than one value")),
+        (value, None) => Ok(value.unwrap_or(Value::Null)),
     }
 }
 
-fn present<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
-    object.get(name).filter(|value| value.is_object())
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-fn attributes(value: &Value) -> Attributes {
-    let one = |pair: &Value| (pair["key"].as_str().unwrap_or_default().to_owned(), plain(any(&pair["value"])));
-    list(value).iter().map(one).collect()
-}
-
-/// An `AnyValue`: an object with one field that says its type.
-fn any(value: &Value) -> Value {
-    let Some((kind, inner)) = value.as_object().and_then(|object| object.iter().next()) else { return Value::Null };
-    match kind.as_str() {
-        // A number that was sent as text is a number all the same.
-        "intValue" => inner.as_str().and_then(|text| text.parse::<i64>().ok()).map_or(inner.clone(), Value::from),
-        "arrayValue" => list(&inner["values"]).iter().map(any).collect(),
-        "kvlistValue" => {
-            attributes(&inner["values"]).into_iter().map(|(name, value)| (name, Value::from(value))).collect()
-        }
-        _ => inner.clone(),
-    }
-}
-
-/// A whole number of 64 bits; 0 if it is none.
-fn whole(value: &Value) -> u64 {
-    match value {
-        Value::String(text) => text.parse().unwrap_or(0),
-        other => other.as_u64().unwrap_or(0),
-    }
-}
-
-/// A double; JSON's own numbers, or the names of those that JSON does not know. NaN if it is none.
-fn number(value: &Value) -> f64 {
-    match value {
-        Value::String(text) => match text.as_str() {
-            "Infinity" => f64::INFINITY,
-            "-Infinity" => f64::NEG_INFINITY,
-            text => text.parse().unwrap_or(f64::NAN),
-        },
-        Value::Null => 0.0,
-        other => other.as_f64().unwrap_or(f64::NAN),
-    }
+/// A number as it was written; those that JSON does not know are texts.
+fn read_double(field: &Node<'_>) -> Result<Value, IngestError> {
+    let value = field.as_double()?;
+    Ok(if field.value.is_number() || !value.is_finite() { field.value.clone() } else { Value::from(value) })
 }

@@ -109,8 +109,8 @@ fn read_number(mut message: Reader<'_>) -> Result<Number, IngestError> {
     while let Some((field, wire)) = message.key()? {
         match (field, wire) {
             (3, Wire::Fixed64) => point.head.time_ns = message.fixed64()?,
-            (4, Wire::Fixed64) => point.value = f64::from_bits(message.fixed64()?),
-            (6, Wire::Fixed64) => point.value = message.fixed64()?.cast_signed() as f64,
+            (4, Wire::Fixed64) => point.value = Some(f64::from_bits(message.fixed64()?)),
+            (6, Wire::Fixed64) => point.value = Some(message.fixed64()?.cast_signed() as f64),
             (7, Wire::Bytes) => point.head.attributes.push(read_attribute(message.message()?, 0)?),
             (5, Wire::Bytes) => exemplar(&mut message, &mut point.head)?,
             (8, Wire::Varint) => point.head.flags = message.varint()?,
@@ -217,11 +217,12 @@ fn read_summary(mut message: Reader<'_>) -> Result<Summary, IngestError> {
 
 fn exemplar(message: &mut Reader<'_>, head: &mut Head) -> Result<(), IngestError> {
     let (mut own, mut exemplar) = (message.message()?, RawExemplar::default());
+    let mut value = None;
     while let Some((field, wire)) = own.key()? {
         match (field, wire) {
             (2, Wire::Fixed64) => exemplar.at_ms = (own.fixed64()? / 1_000_000).cast_signed(),
-            (3, Wire::Fixed64) => exemplar.value = f64::from_bits(own.fixed64()?),
-            (6, Wire::Fixed64) => exemplar.value = own.fixed64()?.cast_signed() as f64,
+            (3, Wire::Fixed64) => value = Some(f64::from_bits(own.fixed64()?)),
+            (6, Wire::Fixed64) => value = Some(own.fixed64()?.cast_signed() as f64),
             (4, Wire::Bytes) => exemplar.name_id("span_id", &hex::encode(own.bytes()?)),
             (5, Wire::Bytes) => exemplar.name_id("trace_id", &hex::encode(own.bytes()?)),
             (7, Wire::Bytes) => {
@@ -231,7 +232,7 @@ fn exemplar(message: &mut Reader<'_>, head: &mut Head) -> Result<(), IngestError
             _ => own.skip(wire)?,
         }
     }
-    head.exemplars.push(exemplar);
+    head.exemplars.push(exemplar.observing(value));
     Ok(())
 }
 

@@ -97,6 +97,12 @@ pub(crate) fn example_json(time_ns: u64) -> String {
     .to_string()
 }
 
+/// Two points of a gauge that have a time and nothing else.
+pub(crate) fn gauge_without_values(time_ns: u64) -> Vec<u8> {
+    let point = field(1, &fixed(3, time_ns));
+    request(&[metric("m", "", 5, &[point.clone(), point])])
+}
+
 #[test]
 fn a_body_cut_anywhere_is_refused_or_shorter_and_never_a_panic() {
     let whole = example(1);

@@ -1,6 +1,7 @@
 //! The compute service as its clients see it: on SQLite always, on PostgreSQL too when `ORZO_TEST_POSTGRES` names one.
 
 mod client;
+mod guests;
 mod life;
 mod requests;
 mod resize;
