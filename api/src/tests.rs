@@ -16,6 +16,7 @@ mod access;
 mod alarming;
 mod annotations;
 mod client;
+mod faults;
 mod house;
 mod ingest;
 mod leaks;

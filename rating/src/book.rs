@@ -26,7 +26,7 @@ pub use documents::RuleDocument;
 pub use mappings::{Mapping, MappingChange, MappingFilter, NewMapping};
 pub use modules::{COLLECTOR_DEFAULT, CollectorMapping, MODULES, ModuleState};
 pub use periods::ClosedPeriod;
-pub use scopes::{NewScope, SCOPE_KEY, ScopeChange, ScopeFilter, ScopeState};
+pub use scopes::{Held, NewScope, SCOPE_KEY, ScopeChange, ScopeFilter, ScopeState};
 pub use tasks::{Task, TaskFilter};
 pub use thresholds::{NewThreshold, Threshold, ThresholdChange, ThresholdFilter};
 pub use versions::{RuleChange, RuleSet};

@@ -210,6 +210,9 @@ pub trait UsageReader: Send + Sync {
         wanted: &[Wanted],
     ) -> Result<Vec<Evidence>, UsageReadError>;
 
+    /// The first moment of which anything that a project owned or was told of is known; `None`: there is none.
+    async fn first(&self, scope: &str) -> Result<Option<Timestamp>, UsageReadError>;
+
     /// Projects to which events came after the one with this number (without one: that happened since `begin`), each with
     /// the time of the earliest, and the number of the newest event.
     async fn late(

@@ -11,6 +11,8 @@
 //! with by `number(text, otherwise)`. Conditions are `== != < <= > >= and or not`; functions `if(condition, then, else)`,
 //! `min`, `max`, `round(number, places)` (half-even), `ceil`, `floor`, `abs`, `number`.
 
+mod check;
+
 use bigdecimal::{BigDecimal, RoundingMode, Zero};
 
 use crate::decimal::{add, decimal, multiply};

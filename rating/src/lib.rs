@@ -24,7 +24,7 @@ mod usage;
 
 pub use bigdecimal::{BigDecimal, RoundingMode};
 pub use book::{
-    BookError, COLLECTOR_DEFAULT, COST_PLACES, ClosedPeriod, CollectorMapping, LEVEL_PLACES, MODULES, Mapping,
+    BookError, COLLECTOR_DEFAULT, COST_PLACES, ClosedPeriod, CollectorMapping, Held, LEVEL_PLACES, MODULES, Mapping,
     MappingChange, MappingFilter, ModuleState, NewMapping, NewScope, NewThreshold, RatingBook, RuleChange,
     RuleDocument, RuleField, RuleGroup, RuleService, RuleSet, SCOPE_KEY, ScopeChange, ScopeFilter, ScopeState, Task,
     TaskFilter, Threshold, ThresholdChange, ThresholdFilter,

@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 /// Digits after the point of a cost: a ten-thousandth of a micro-unit, and what the ledger's decimals hold.
 pub const COST_SCALE: i64 = 10;
+/// Digits before the point of a quantity or a cost: what the ledger's decimals hold.
+pub const WHOLE_DIGITS_MAX: i64 = 28;
 /// What ids of lines are made within.
 const LINES: Uuid = Uuid::from_u128(0x6f72_7a6f_6c69_4e65_8a3d_5d1c_7be0_4f21);
 

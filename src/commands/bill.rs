@@ -215,12 +215,13 @@ async fn status(settings: &Settings, format: Format) -> anyhow::Result<()> {
             json!(scope.active),
             json!(scope.rated_until.zulu_secs()),
             json!(closed.iter().map(|own| own.end).max().map(Timestamp::zulu_secs)),
+            json!(scope.held.map(|held| held.reason)),
             json!(count),
             json!(plain(&sum)),
             json!(currency),
         ]);
     }
-    let columns = vec!["project", "active", "rated until", "closed until", "lines", "cost", "currency"];
+    let columns = vec!["project", "active", "rated until", "closed until", "held by", "lines", "cost", "currency"];
     Rows { columns, rows }.print(format)?;
     if format == Format::Table {
         let stats = ledger.stats();
@@ -241,7 +242,7 @@ async fn rate(rating: &Rating, format: Format) -> anyhow::Result<()> {
     let mut left: HashMap<String, u64> = scopes
         .iter()
         .filter(|scope| scope.active)
-        .map(|scope| (scope.scope_id.clone(), hours(scope.rated_until)))
+        .map(|scope| (scope.scope_id.clone(), hours(scope.made_until())))
         .collect();
     let bar = bar(left.values().sum())?;
     let mut report = rating
@@ -259,12 +260,13 @@ async fn rate(rating: &Rating, format: Format) -> anyhow::Result<()> {
     print(&report, format)
 }
 
-/// The projects that are meant.
+/// The projects that are meant: the rating must know them.
 async fn chosen(rating: &Rating, scopes: &[String]) -> anyhow::Result<Vec<String>> {
-    if !scopes.is_empty() {
-        return Ok(scopes.to_vec());
+    let all: Vec<String> = rating.processor.scopes().await?.into_iter().map(|scope| scope.scope_id).collect();
+    if let Some(unknown) = scopes.iter().find(|scope| !all.contains(scope)) {
+        bail!("there is no project `{unknown}` that is rated; `orzo bill status` lists them");
     }
-    Ok(rating.processor.scopes().await?.into_iter().map(|scope| scope.scope_id).collect())
+    Ok(if scopes.is_empty() { all } else { scopes.to_vec() })
 }
 
 async fn verify(open: &Open, settings: &Settings) -> anyhow::Result<()> {
@@ -285,16 +287,17 @@ async fn again(
     by: RulesOf,
     is_written: bool,
 ) -> anyhow::Result<Report> {
-    let bar = bar(scopes.len() as u64)?;
-    let mut whole = Report::default();
+    let mut times = Vec::new();
     for scope in scopes {
-        bar.set_message(scope.clone());
         // Nothing is rated here that was not due for the first time.
-        let until = rating.book.scope(scope).await?.map_or(to, |state| state.rated_until.min(to));
-        if from < until {
-            whole.add(rating.processor.rate(scope, (from, until), by, is_written).await?);
-        }
-        bar.inc(1);
+        let time = rating.processor.cut(scope, (from, to)).await?;
+        times.extend(time.map(|time| (scope, time)));
+    }
+    let bar = bar(times.iter().map(|(_, time)| rating.processor.periods_in(*time)).sum())?;
+    let mut whole = Report::default();
+    for (scope, time) in times {
+        bar.set_message(scope.clone());
+        whole.add(rating.processor.rate_told(scope, time, by, is_written, |periods| bar.inc(periods)).await?);
     }
     bar.finish_and_clear();
     Ok(whole)
@@ -348,13 +351,17 @@ fn print(report: &Report, format: Format) -> anyhow::Result<()> {
             println!("{} {}: {} of {} slots polled", own.resource, own.metric, own.present, own.expected);
         }
         println!(
-            "{} lines, {} appended, {} of them take others back, {} disagreements, {} incomplete",
+            "{} periods: {} lines, {} appended, {} of them take others back, {} disagreements, {} incomplete",
+            report.periods,
             report.lines,
             report.appended,
             report.reversed,
             report.findings.len(),
             report.incomplete.len()
         );
+        if report.unpriced > 0 {
+            println!("{} charges have no price: they are not charged, and what stands of them stays", report.unpriced);
+        }
     }
     Ok(())
 }

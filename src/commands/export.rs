@@ -212,7 +212,12 @@ async fn run_export(settings: &Settings, chosen: &RunArguments, format: Format) 
     let (begin, end) = chosen.time.bounds()?;
     let profile = Profile::named(&chosen.profile)?;
     let catalogue = catalogue(chosen.catalogue.as_deref())?;
-    let (ledger, _) = bill::look(settings).await?;
+    let (ledger, book) = bill::look(settings).await?;
+    for project in &chosen.project {
+        if !orzo_rating::processor::is_known(&book, &ledger, project).await? {
+            bail!("neither the rating nor the ledger knows a project `{project}`");
+        }
+    }
     let into = chosen.into.clone().unwrap_or_else(|| settings.server.data_directory.join("exports"));
     let bar = ProgressBar::new(ledger.stats().lines);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos} of at most {len} lines {per_sec} {elapsed}")?);

@@ -8,7 +8,7 @@ use orzo_delivery::{Deliverer, Outcome, Poster, Target};
 use orzo_export::{Profile, Request};
 use orzo_model::{SharedClock, Timestamp};
 use orzo_query::Engine;
-use orzo_rating::forecast::month;
+use orzo_rating::{Report, forecast::month};
 
 use super::{Ground, holder::Holder, stages::Stages};
 use crate::rating::{CostMeters, Rating};
@@ -114,10 +114,28 @@ async fn export_scheduled(rating: &Rating, now: Timestamp) {
     }
 }
 
+/// Tells what was appended, and what has no price: that nobody is charged for, and somebody has to mend it.
+fn tell(report: &Report, is_news: bool, appended: impl FnOnce()) {
+    if is_news {
+        appended();
+    }
+    if report.unpriced > 0
+        && let Some(first) = report.findings.first()
+    {
+        tracing::warn!(
+            unpriced = report.unpriced,
+            resource = %first.resource,
+            from = %first.at,
+            detail = %first.detail,
+            "usage has no price, is not charged, and holds its scope until its price is mended"
+        );
+    }
+}
+
 async fn look(rating: &Rating, costs: &CostMeters, now: Timestamp) {
     let told = |scope: &str, until: Timestamp| tracing::debug!(scope, %until, "rated");
     match rating.processor.advance(told).await {
-        Ok(report) if report.lines > 0 => {
+        Ok(report) => tell(&report, report.lines > 0, || {
             tracing::info!(
                 lines = report.appended,
                 corrected = report.reversed,
@@ -125,31 +143,29 @@ async fn look(rating: &Rating, costs: &CostMeters, now: Timestamp) {
                 incomplete = report.incomplete.len(),
                 "usage was rated"
             );
-        }
-        Ok(_) => {}
+        }),
         Err(error) => tracing::warn!(error = &error as &dyn Error, "usage could not be rated, trying again"),
     }
     match rating.processor.catch_up().await {
-        Ok(report) if report.appended > 0 => {
+        Ok(report) => tell(&report, report.appended > 0, || {
             tracing::info!(
                 lines = report.appended,
                 corrected = report.reversed,
                 "late events corrected what was rated"
             );
-        }
-        Ok(_) => {}
+        }),
         Err(error) => tracing::warn!(error = &error as &dyn Error, "late events could not be looked at, trying again"),
     }
     match rating.processor.second().await {
-        Ok(report) if report.appended > 0 => {
+        Ok(report) => tell(&report, report.appended > 0, || {
             tracing::info!(lines = report.appended, "late samples corrected what was rated");
-        }
-        Ok(_) => {}
+        }),
         Err(error) => tracing::warn!(error = &error as &dyn Error, "a day could not be rated again, trying again"),
     }
     match rating.processor.reprocess().await {
-        Ok(0) => {}
-        Ok(tasks) => tracing::info!(tasks, "usage was rated again, as asked for"),
+        Ok((tasks, report)) => tell(&report, tasks > 0, || {
+            tracing::info!(tasks, lines = report.appended, "usage was rated again, as asked for");
+        }),
         Err(error) => tracing::warn!(error = &error as &dyn Error, "usage could not be rated again, trying again"),
     }
     if let Err(error) = costs.publish(rating.ledger.stats().lines, rating.processor.settings().ready(now)).await {

@@ -117,6 +117,10 @@ impl UsageReader for StoredUsage {
         self.index.projects_since(begin).await.map_err(|error| of_index(&error))
     }
 
+    async fn first(&self, scope: &str) -> Result<Option<Timestamp>, UsageReadError> {
+        self.index.first_of_project(scope).await.map_err(|error| of_index(&error))
+    }
+
     async fn late(
         &self,
         after: Option<i64>,

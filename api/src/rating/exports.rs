@@ -20,7 +20,7 @@ use http::{StatusCode, header};
 use orzo_delivery::{DeliveryError, Due, NewDelivery, Outbox, Target};
 use orzo_export::{Catalogue, ExportError, MANIFEST, Manifest, Profile, Request, Run, SIGNATURE, SigningKey, export};
 use orzo_model::Timestamp;
-use orzo_rating::{Ledger, forecast::month};
+use orzo_rating::{Ledger, forecast::month, processor};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::io::ReaderStream;
@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use super::{
     must_be_admin, parts,
+    periods::problem_of_processor,
     wsme::{Body as Fields, known},
 };
 use crate::{SharedApi, authenticate::Asker, parameters::Parameters, problem::Problem, request::JsonBody};
@@ -244,6 +245,13 @@ pub(super) async fn create(
         return Err(Problem::bad(format!("nothing is between {begin} and {end}")));
     }
     let projects = fields.texts("projects")?;
+    let own = parts(&api)?;
+    for project in &projects {
+        let is_known = processor::is_known(&own.book, own.ledger.as_ref(), project).await;
+        if !is_known.map_err(problem_of_processor)? {
+            return Err(Problem::bad(format!("neither the rating nor the ledger knows a project `{project}`")));
+        }
+    }
     let scopes = (!projects.is_empty()).then_some(projects);
     let rated_after = fields.time("rated_after")?;
     let request = Request { profile, begin, end, scopes, as_of: fields.time("as_of")?, rated_after };

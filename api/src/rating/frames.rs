@@ -1,22 +1,28 @@
 //! Version 2's dataframes: rated lines as they are, in pages; and lines of elsewhere, pushed by an administrator.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State};
 use bigdecimal::BigDecimal;
 use futures::StreamExt;
 use http::StatusCode;
 use orzo_model::Timestamp;
-use orzo_rating::{LineFilter, LineKind, RatedLine, RuleSource, cost_of};
+use orzo_rating::{LineFilter, LineKind, RatedLine, RuleSource, cost_of, line::WHOLE_DIGITS_MAX};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    must_be_admin, parts, problem_of_ledger, range,
+    must_be_admin, parts,
+    periods::{problem_of_processor, processor},
+    problem_of_ledger, range,
     wsme::{decimal_of, known, number, page, query_pairs, query_time, time},
 };
 use crate::{SharedApi, authenticate::Asker, parameters::Parameters, problem::Problem, request::JsonBody};
 
+/// Longest period of a frame: a fee for a year.
+const PERIOD_MAX: Duration = Duration::from_secs(366 * 86_400);
+/// A frame may begin so much after now: fees of the next month are brought in ahead.
+const AHEAD_MAX: Duration = Duration::from_secs(32 * 86_400);
 /// Digits of a unit price that is derived from a pushed price, as CloudKitty's decimals have.
 const DIGITS: u64 = 28;
 
@@ -101,7 +107,8 @@ pub(super) async fn push(
     }
     number_twins(&mut lines);
     let lines = lines.into_iter().map(RatedLine::identified).collect();
-    parts.ledger.append(lines).await.map_err(problem_of_ledger)?;
+    // What is closed gets no lines.
+    processor(&api)?.bring_in(lines).await.map_err(problem_of_processor)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -126,9 +133,7 @@ fn read_frame(
         time(name, text)
     };
     let (begin, end) = (edge("begin")?, edge("end")?);
-    if end <= begin {
-        return Err(invalid(&format!("{place}.period"), "it ends before it begins"));
-    }
+    check_period(begin, end, now).map_err(|reason| invalid(&format!("{place}.period"), &reason))?;
     for (service, points) in object(&frame["usage"], &format!("{place}.usage"))? {
         let place = format!("{place}.usage.{service}");
         let points = points.as_array().ok_or_else(|| invalid(&place, "expected a list"))?;
@@ -142,6 +147,12 @@ fn read_frame(
                 Value::Null => BigDecimal::from(0),
                 price => decimal_of("price", price)?,
             };
+            for (name, number) in [("vol.qty", &quantity), ("rating.price", &price)] {
+                if number.abs() >= BigDecimal::new(1.into(), -WHOLE_DIGITS_MAX) {
+                    let reason = format!("it has more than {WHOLE_DIGITS_MAX} digits before the point");
+                    return Err(invalid(&format!("{place}.{name}"), &reason));
+                }
+            }
             let groupby = facts(object(&point["groupby"], &format!("{place}.groupby"))?);
             let metadata = facts(object(&point["metadata"], &format!("{place}.metadata"))?);
             let said = |names: &[&str]| names.iter().find_map(|name| groupby.get(*name)).cloned().unwrap_or_default();
@@ -177,6 +188,24 @@ fn read_frame(
                 rated_at: now,
             });
         }
+    }
+    Ok(())
+}
+
+/// Times that nobody is charged for are mistakes, and a line stays for ever. Quantities and prices may be negative, as CloudKitty
+/// takes them: what is given back is pushed so.
+fn check_period(begin: Timestamp, end: Timestamp, now: Timestamp) -> Result<(), String> {
+    if end <= begin {
+        return Err("it ends before it begins".to_owned());
+    }
+    if begin < Timestamp::EPOCH {
+        return Err(format!("it begins before {}", Timestamp::EPOCH));
+    }
+    if begin > now.plus(AHEAD_MAX) {
+        return Err(format!("it begins more than 32 days after now, {now}"));
+    }
+    if end.since(begin) > PERIOD_MAX {
+        return Err("it is longer than 366 days".to_owned());
     }
     Ok(())
 }

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    must_own, parts,
+    book, must_own, parts,
     periods::{problem_of_processor, processor},
-    problem_of_ledger, range,
+    problem_of, problem_of_ledger, range,
     wsme::{known, page, query_text, query_time},
 };
 use crate::{SharedApi, authenticate::Asker, parameters::Parameters, problem::Problem};
@@ -104,9 +104,12 @@ pub(super) async fn completeness(
         return Err(Problem::bad(format!("nothing that is over is between {begin} and {end}")));
     }
     let project = project.unwrap_or_default();
+    let scope = book(&api)?.scope(&project).await.map_err(problem_of)?;
+    let held = scope.and_then(|scope| Some((scope.rated_until, scope.held?)));
+    let held = held.map(|(at, held)| json!({"rated_until": at.isoformat(), "reason": held.reason}));
     let found = processor(&api)?.completeness(&project, begin, end).await.map_err(problem_of_processor)?;
     Ok(Json(json!({
         "project_id": project, "begin": begin.isoformat(), "end": end.isoformat(), "resources": found.0,
-        "disagreements": found.1,
+        "disagreements": found.1, "held": held,
     })))
 }

@@ -15,6 +15,8 @@ use crate::{Api, SharedApi, authenticate::Asker, parameters::Parameters, problem
 
 /// Projects of one request; more are closed in several.
 const SCOPES_MAX: u32 = 10_000;
+/// Rating periods of one preview, over all its projects: some minutes' work.
+const PREVIEWED_MAX: u64 = 1_000_000;
 /// Rows of one answer.
 const PERIODS_MAX: usize = 10_000;
 
@@ -27,6 +29,7 @@ pub(super) fn problem_of_processor(error: ProcessorError) -> Problem {
         ProcessorError::Ledger(error) => problem_of_ledger(error),
         ProcessorError::Book(error) => problem_of(error),
         ProcessorError::Refused { reason } => Problem::bad(reason),
+        closed @ ProcessorError::Closed { .. } => Problem::new(StatusCode::CONFLICT, closed.to_string()),
         ProcessorError::Usage(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "usage cannot be read");
             Problem::unavailable("usage cannot be read now")
@@ -78,7 +81,8 @@ async fn chosen(api: &Api, body: &Body) -> Result<Vec<String>, Problem> {
     Ok(found)
 }
 
-/// Closes projects' time until a moment: bills are settled, and from then on these periods get no line. What was closed before
+/// Closes projects' time until a moment: bills are settled, and from then on these periods get no line. Begin and end are borders
+/// of rating periods, and nothing is left open between two closed times. What was closed before
 /// an error stays closed; asked again the rest is.
 pub(super) async fn close(
     State(api): State<SharedApi>,
@@ -100,7 +104,8 @@ pub(super) async fn close(
     Ok((StatusCode::CREATED, Json(json!({"periods": closed}))))
 }
 
-/// What rating a time again would change; nothing is written (`/v2/task/reprocesses` does that). By the newest rules, or by
+/// What rating a time again would change; nothing is written (`/v2/task/reprocesses` does that). Of the time that is asked for
+/// what is rated, and has anything in it, is looked at; `periods` of the answer says how much that was. By the newest rules, or by
 /// those of the first time (`"rules": "then"`), which shows what of usage became known late.
 pub(super) async fn preview(
     State(api): State<SharedApi>,
@@ -120,13 +125,22 @@ pub(super) async fn preview(
         Some(_) => return Err(Problem::bad("rules is now or then")),
     };
     let processor = processor(&api)?;
-    let mut whole = Report::default();
+    let (mut times, mut count) = (Vec::new(), 0_u64);
     for scope in chosen(&api, &body).await? {
-        let state = book(&api)?.scope(&scope).await.map_err(problem_of)?;
-        let until = state.map_or(end, |state| state.rated_until.min(end));
-        if begin < until {
-            whole.add(processor.rate(&scope, (begin, until), by, false).await.map_err(problem_of_processor)?);
+        if let Some(time) = processor.cut(&scope, (begin, end)).await.map_err(problem_of_processor)? {
+            count = count.saturating_add(processor.periods_in(time));
+            times.push((scope, time));
         }
+    }
+    if count > PREVIEWED_MAX {
+        return Err(Problem::bad(format!(
+            "these projects have {count} rating periods in this time; {PREVIEWED_MAX} are previewed at once. Ask for fewer \
+             projects, or a shorter time"
+        )));
+    }
+    let mut whole = Report::default();
+    for (scope, time) in times {
+        whole.add(processor.rate(&scope, time, by, false).await.map_err(problem_of_processor)?);
     }
     Ok(Json(json!(whole)))
 }

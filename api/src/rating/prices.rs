@@ -2,16 +2,18 @@
 //! quantities, minimums, discounts, credits, taxes) under the versions of all rules; which changes made those; and quotes of whole bills.
 //! Writing is for administrators; a quote is for everybody, for their own project.
 
+use std::collections::BTreeSet;
+
 use axum::{
     Json,
     extract::{Path, State},
 };
 use http::StatusCode;
-use orzo_rating::{KINDS, Prices, RatedLine, RuleDocument, Rules, quote};
+use orzo_rating::{KINDS, Metrics, Prices, RatedLine, RuleDocument, Rules, expression::Expression, quote};
 use serde_json::{Value, json};
 
 use super::{
-    book, modules, must_be_admin, must_own, problem_of,
+    book, modules, must_be_admin, must_own, parts, problem_of,
     wsme::{Body, known, query_text},
 };
 use crate::{SharedApi, authenticate::Asker, parameters::Parameters, problem::Problem, request::JsonBody};
@@ -76,8 +78,31 @@ pub(super) async fn put(
     documents.retain(|own| (&own.kind, &own.id) != (&document.kind, &document.id));
     documents.push(document.clone());
     Prices::from_documents(&documents).map_err(|error| Problem::bad(error.to_string()))?;
+    if let ("expression", Some(processor)) = (document.kind.as_str(), &parts(&api)?.processor) {
+        check_expression(&document, processor.metrics()).map_err(Problem::bad)?;
+    }
     book.put_document(&caller.user_id, &document).await.map_err(problem_of)?;
     Ok(Json(shown(&document)))
+}
+
+/// Refuses an expression that has no price for any usage, or looks at what its service's lines do not know.
+fn check_expression(document: &RuleDocument, metrics: &Metrics) -> Result<(), String> {
+    let text = |name: &str| document.body[name].as_str().unwrap_or_default();
+    let (id, service) = (&document.id, text("service"));
+    let expression = Expression::parse(text("expression")).map_err(|error| error.to_string())?;
+    let known: BTreeSet<&str> = metrics.of_service(service).flat_map(|own| own.facts()).map(String::as_str).collect();
+    // What a service knows that `metrics.yml` does not charge is not known here.
+    if let Some(unknown) = expression.facts().into_iter().find(|fact| !known.is_empty() && !known.contains(fact)) {
+        let known: Vec<&str> = known.into_iter().collect();
+        return Err(format!(
+            "expression `{id}`: lines of {service} know no `{unknown}`; they know {} (groupby and metadata of metrics.yml)",
+            known.join(", ")
+        ));
+    }
+    match expression.never() {
+        None => Ok(()),
+        Some(error) => Err(format!("expression `{id}`: no usage that was tried has a price: {error}")),
+    }
 }
 
 pub(super) async fn delete(

@@ -22,6 +22,8 @@ fn shown(scope: &ScopeState) -> Value {
         "collector": scope.collector, "active": scope.active,
         "last_processed_timestamp": scope.rated_until.isoformat(),
         "scope_activation_toggle_date": scope.toggled_at.isoformat(),
+        // Of our own: why it comes no further though its time is over.
+        "held": scope.held.as_ref().map(|held| json!({"reason": held.reason, "made_until": held.made_until.isoformat()})),
         // The real client's name for it.
         "state": scope.rated_until.isoformat(),
     })

@@ -104,11 +104,12 @@ pub(super) async fn create(
     }
     for scope in &scopes {
         for (word, edge, ends) in [("start", begin, "starting"), ("end", end, "ending")] {
-            if edge > scope.rated_until {
+            if edge > scope.made_until() {
                 return Err(Problem::bad(format!(
                     "Cannot execute a reprocessing [{word}={edge}] for scope [{}] {ends} after the last possible \
                      timestamp [{}].",
-                    scope.scope_id, scope.rated_until
+                    scope.scope_id,
+                    scope.made_until()
                 )));
             }
         }

@@ -65,6 +65,10 @@ impl orzo_rating::UsageReader for OneServer {
         }])
     }
 
+    async fn first(&self, _: &str) -> Result<Option<Timestamp>, UsageReadError> {
+        Ok("2026-11-20T18:00:00Z".parse().ok())
+    }
+
     async fn late(&self, _: Option<i64>, _: Timestamp) -> Result<(Vec<(String, Timestamp)>, i64), UsageReadError> {
         Ok((Vec::new(), 0))
     }

@@ -2,7 +2,17 @@
 
 use orzo_database::Migration;
 
-pub(super) const MIGRATIONS: &[Migration] = &[Migration {
+pub(super) const MIGRATIONS: &[Migration] = &[RULES, HELD];
+
+/// What holds a scope; NULL where nothing does.
+const HELD: Migration = Migration {
+    name: "scopes that are held",
+    sql: "ALTER TABLE rating_scopes ADD COLUMN made_until BIGINT;
+      ALTER TABLE rating_scopes ADD COLUMN held_version BIGINT;
+      ALTER TABLE rating_scopes ADD COLUMN held_reason TEXT;\n",
+};
+
+const RULES: Migration = Migration {
     name: "rules with versions, scopes, tasks, periods, modules",
     sql: "CREATE TABLE rating_versions (
         version BIGINT PRIMARY KEY, changed_at BIGINT NOT NULL, changed_by TEXT NOT NULL, change TEXT NOT NULL);
@@ -52,4 +62,4 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
         scope_id TEXT NOT NULL, begin_at BIGINT NOT NULL, end_at BIGINT NOT NULL, closed_at BIGINT NOT NULL,
         closed_by TEXT NOT NULL, rule_version BIGINT NOT NULL, lines BIGINT NOT NULL, total TEXT NOT NULL,
         currency TEXT NOT NULL, PRIMARY KEY (scope_id, begin_at));\n",
-}];
+};

@@ -25,12 +25,32 @@ pub struct ScopeState {
     pub collector: String,
     /// Everything before this is rated.
     pub rated_until: Timestamp,
+    /// Why it is not rated any further though its time is over.
+    pub held: Option<Held>,
     /// Whether it is rated any further.
     pub active: bool,
     /// When that changed last.
     pub toggled_at: Timestamp,
     /// Rises with every change: what was decided from an older one is not written.
     pub revision: i64,
+}
+
+/// What keeps a scope from being rated any further: a charge of the period at `rated_until` has no price.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Lines of everything else are made until here.
+    pub made_until: Timestamp,
+    /// The rules that were tried; newer ones are tried again. 0: whatever they are.
+    pub rule_version: u64,
+    /// Which charge, and why it has no price.
+    pub reason: String,
+}
+
+impl ScopeState {
+    /// Until when lines are made, though not all where it is held.
+    pub fn made_until(&self) -> Timestamp {
+        self.held.as_ref().map_or(self.rated_until, |held| held.made_until.max(self.rated_until))
+    }
 }
 
 /// A scope to be made.
@@ -73,6 +93,11 @@ fn scope_of(row: &Row) -> Result<ScopeState, BookError> {
         fetcher: row.string("fetcher"),
         collector: row.string("collector"),
         rated_until: time_of(row, "scope_id", "rated_until")?,
+        held: row.time("made_until").map(|made_until| Held {
+            made_until,
+            rule_version: row.int("held_version").and_then(|version| u64::try_from(version).ok()).unwrap_or(0),
+            reason: row.string("held_reason"),
+        }),
         active: row.flag("active"),
         toggled_at: time_of(row, "scope_id", "toggled_at")?,
         revision: row.int("revision").unwrap_or(0),
@@ -149,19 +174,42 @@ impl RatingBook {
         self.changed_scope(sql, &values).await
     }
 
-    /// Notes that a scope is rated until `to`, if nothing has changed since `before` was read. `None`: something has.
-    pub async fn advance(&self, before: &ScopeState, to: Timestamp) -> Result<Option<ScopeState>, BookError> {
-        let sql = "UPDATE rating_scopes SET rated_until = $1, revision = revision + 1 \
-                   WHERE scope_id = $2 AND revision = $3 RETURNING *";
-        let values = [to.into(), before.scope_id.as_str().into(), before.revision.into()];
+    /// Notes that a scope is rated until `to`, and what holds it there, if nothing has changed since `before` was read. `None`:
+    /// something has.
+    pub async fn advance(
+        &self,
+        before: &ScopeState,
+        to: Timestamp,
+        held: Option<&Held>,
+    ) -> Result<Option<ScopeState>, BookError> {
+        let sql = "UPDATE rating_scopes SET rated_until = $1, made_until = $4, held_version = $5, held_reason = $6, \
+                   revision = revision + 1 WHERE scope_id = $2 AND revision = $3 RETURNING *";
+        let version = held.map(|held| i64::try_from(held.rule_version).unwrap_or(i64::MAX));
+        let values = [
+            to.into(),
+            before.scope_id.as_str().into(),
+            before.revision.into(),
+            held.map(|held| held.made_until).into(),
+            version.into(),
+            held.map(|held| held.reason.clone()).into(),
+        ];
         self.changed_scope(sql, &values).await
+    }
+
+    /// Lets a scope that is held be tried again, whatever the rules are.
+    pub async fn try_again(&self, scope_id: &str) -> Result<(), BookError> {
+        let sql = "UPDATE rating_scopes SET held_version = 0, revision = revision + 1 \
+                   WHERE scope_id = $1 AND made_until IS NOT NULL";
+        self.database.execute(sql, &[scope_id.into()]).await?;
+        Ok(())
     }
 
     /// An operator sets how far a scope is rated: what lies after it is rated again. How many scopes there were.
     pub async fn reset_scopes(&self, scope_ids: &[String], to: Timestamp) -> Result<u64, BookError> {
         let mut changed = 0;
         for scope_id in scope_ids {
-            let sql = "UPDATE rating_scopes SET rated_until = $1, revision = revision + 1 WHERE scope_id = $2";
+            let sql = "UPDATE rating_scopes SET rated_until = $1, made_until = NULL, held_version = NULL, \
+                       held_reason = NULL, revision = revision + 1 WHERE scope_id = $2";
             changed += self.database.execute(sql, &[to.into(), scope_id.into()]).await?;
         }
         Ok(changed)

@@ -221,11 +221,19 @@ async fn a_scope_advances_only_from_what_was_seen() {
         assert!(!book.create_scope(&new).await.expect("there already"));
         let seen = book.scope("p").await.expect("a scope").expect("there");
         let hour = Duration::from_secs(3600);
-        let after = book.advance(&seen, now.plus(hour)).await.expect("advanced").expect("not lost");
+        let after = book.advance(&seen, now.plus(hour), None).await.expect("advanced").expect("not lost");
         assert_eq!(after.rated_until, now.plus(hour));
-        assert_eq!(book.advance(&seen, now.plus(hour)).await.expect("no error"), None, "a second one is too late");
+        assert_eq!(
+            book.advance(&seen, now.plus(hour), None).await.expect("no error"),
+            None,
+            "a second one is too late"
+        );
         assert_eq!(book.reset_scopes(&["p".into(), "q".into()], now).await.expect("reset"), 1);
-        assert_eq!(book.advance(&after, now.plus(hour * 2)).await.expect("no error"), None, "it was reset meanwhile");
+        assert_eq!(
+            book.advance(&after, now.plus(hour * 2), None).await.expect("no error"),
+            None,
+            "it was reset meanwhile"
+        );
         clock.advance(hour);
         let off = ScopeChange { active: Some(false), ..ScopeChange::default() };
         let off = book.change_scope("p", &off).await.expect("changed").expect("there");

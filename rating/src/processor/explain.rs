@@ -2,15 +2,18 @@
 //! events, revisions and points that tell of them; and the same line rated anew from these by the rules of its version.
 //! Also what of a project's usage was measured and what is missing. Reads only.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use orzo_model::{Event, Measure, Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    PeriodRules, Processor, ProcessorError,
+    Charge, PeriodRules, Processor, ProcessorError, RulesOf, Unpriced,
+    corrections::effective,
     lines::{rate, rule_of},
+    periods, periods_count, stretches,
+    unpriced::findings,
 };
 use crate::{
     doors::{Evidence, Revision},
@@ -21,7 +24,7 @@ use crate::{
 /// Events, revisions and points that are shown; how many there are is told.
 const SHOWN_MAX: usize = 1000;
 /// Days of one question about completeness: a month and a day.
-const DAYS_MAX: usize = 32;
+const DAYS_MAX: u64 = 32;
 /// What is read at once: slots do not end where periods do, so that short periods are not read one by one.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -107,7 +110,8 @@ impl Processor {
         let list = Arc::new(rules.hashmap.for_tenant(Some(&line.scope)));
         let rules = [PeriodRules { begin, end, rules, list }];
         let rated = rate(&line.scope, &[evidence], &rules, &self.metrics, &self.settings, line.rated_at);
-        told.findings = rated.findings;
+        told.findings = findings(&rated.unpriced);
+        told.findings.extend(rated.findings);
         told.completeness = rated.incomplete.into_iter().find(|own| own.metric == definition.metric);
         told.rated_anew = rated.lines.into_iter().find(|own| {
             (&own.rule, own.begin, own.sequence) == (&line.rule, line.begin, line.sequence)
@@ -121,25 +125,28 @@ impl Processor {
     }
 
     /// What of a project's usage was measured in a time: for each resource and metric the slots that were expected, those that
-    /// have a point, and the ones that are missing, where something is; and what does not fit together. Every resource is
-    /// there, also those of which nothing is missing.
+    /// have a point, and the ones that are missing, where something is; and what does not fit together, or was used and has
+    /// neither a price nor a line. Every resource is there, also those of which nothing is missing.
     pub async fn completeness(
         &self,
         scope: &str,
         begin: Timestamp,
         end: Timestamp,
     ) -> Result<(Vec<Completeness>, Vec<Finding>), ProcessorError> {
-        let days = super::periods(begin, end, DAY);
-        if days.len() > DAYS_MAX {
-            let reason = format!("{} days are asked for; {DAYS_MAX} are answered at once", days.len());
+        let days = periods_count(begin, end, DAY);
+        if days > DAYS_MAX {
+            let reason = format!("{days} days are asked for; {DAYS_MAX} are answered at once");
             return Err(ProcessorError::Refused { reason });
         }
-        let (mut table, mut findings) = (Vec::<Completeness>::new(), Vec::new());
-        for (from, to) in days {
+        let made_until = self.book.scope(scope).await?.map_or(Timestamp::MIN, |state| state.made_until());
+        let (mut table, mut disagreements, mut unpriced) = (Vec::<Completeness>::new(), Vec::new(), Vec::new());
+        for (from, to) in periods(begin, end, DAY) {
             let (from, to) = (from.max(begin.floor(self.settings.period)), to.min(end));
-            for own in self.usage.evidence(scope, from, to, &self.wanted()).await? {
-                let (found, disagreements) = self.completeness_of(scope, &own, (from, to));
-                findings.extend(disagreements);
+            let evidence = self.usage.evidence(scope, from, to, &self.wanted()).await?;
+            unpriced.extend(self.missing(scope, &evidence, (from, to.min(made_until))).await?);
+            for own in evidence {
+                let (found, of_own) = self.completeness_of(scope, &own, (from, to));
+                disagreements.extend(of_own);
                 for one in found {
                     let is_same = |own: &&mut Completeness| own.resource == one.resource && own.metric == one.metric;
                     match table.iter_mut().rev().find(is_same) {
@@ -149,9 +156,34 @@ impl Processor {
                 }
             }
         }
-        findings.sort();
-        findings.dedup();
-        Ok((table, findings))
+        disagreements.sort();
+        disagreements.dedup();
+        let mut told = findings(&unpriced);
+        told.extend(disagreements);
+        Ok((table, told))
+    }
+
+    /// What was used in a time that is rated, and has neither a price nor a line.
+    async fn missing(
+        &self,
+        scope: &str,
+        evidence: &[Evidence],
+        (from, to): (Timestamp, Timestamp),
+    ) -> Result<Vec<Unpriced>, ProcessorError> {
+        let period = self.settings.period;
+        let mut missing = Vec::new();
+        for some in stretches(from, to, period) {
+            let (Some((from, _)), Some((_, to))) = (some.first().copied(), some.last().copied()) else { continue };
+            let existing = self.existing(scope, from, to).await?;
+            let rated = self.rated(scope, evidence, &some, &existing, RulesOf::Then).await?;
+            if rated.unpriced.is_empty() {
+                continue;
+            }
+            let charged: HashSet<Charge> =
+                effective(&existing).into_iter().map(|line| Charge::of(line, period)).collect();
+            missing.extend(rated.unpriced.into_iter().filter(|own| !charged.contains(&own.charge)));
+        }
+        Ok(missing)
     }
 
     fn completeness_of(

@@ -10,11 +10,14 @@ use orzo_model::{Measure, Timestamp};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Mode, RatingSettings, SharedRules};
+use super::{
+    Mode, RatingSettings, SharedRules,
+    unpriced::{Charge, Unpriced},
+};
 use crate::{
     doors::Evidence,
     hashmap::PriceList,
-    line::{COST_SCALE, LineKind, RatedLine, cost_of},
+    line::{COST_SCALE, LineKind, RatedLine, WHOLE_DIGITS_MAX, cost_of},
     metrics::{MetricDefinition, Metrics, UsageKind},
     segments::{Completeness, Finding, Segment, collected, completeness, increase, level, segments, timeline},
     usage::Usage,
@@ -41,6 +44,8 @@ pub struct PeriodRules {
 pub struct Rated {
     /// The lines.
     pub lines: Vec<RatedLine>,
+    /// Charges that have no price, and so no line.
+    pub unpriced: Vec<Unpriced>,
     /// What does not fit together.
     pub findings: Vec<Finding>,
     /// Of resources that polling missed.
@@ -100,11 +105,19 @@ impl<'a> Pricing<'a> {
                 false if quantity.is_one() => price.clone(),
                 false => (&price / &quantity).with_prec(MEAN_DIGITS),
             };
+            if [&quantity, &price, &unit_price].into_iter().any(is_too_large) {
+                return Err(format!("it has more than {WHOLE_DIGITS_MAX} digits before the point"));
+            }
             let priced = Priced { quantity, price, unit_price: cost_of(&unit_price), rule };
             self.last = Some((list.clone(), measured.clone(), priced));
         }
         Ok(&self.last.as_ref().expect("it was set above").2)
     }
+}
+
+/// Whether a number has more digits than a line holds.
+fn is_too_large(number: &BigDecimal) -> bool {
+    i64::try_from(number.digits()).unwrap_or(i64::MAX) - number.fractional_digit_count() > WHOLE_DIGITS_MAX
 }
 
 fn counted(points: &[Measure], begin: Timestamp, end: Timestamp) -> u64 {
@@ -182,10 +195,37 @@ pub(super) fn rule_of(definition: &MetricDefinition, expression: Option<&str>) -
     }
 }
 
-/// The lines of a scope in periods that follow each other.
-pub fn rate(
+/// Lines of one resource and metric, and the periods that have no price: until when, and why.
+#[derive(Default)]
+struct Charged {
+    lines: Vec<RatedLine>,
+    unpriced: BTreeMap<Timestamp, (Timestamp, String)>,
+}
+
+impl Charged {
+    fn take(&mut self, rules: &PeriodRules, line: Result<RatedLine, String>) {
+        match line {
+            Ok(line) => self.lines.push(line),
+            Err(reason) => {
+                self.unpriced.entry(rules.begin).or_insert((rules.end, reason));
+            }
+        }
+    }
+
+    /// A period is charged as a whole or not at all: half of it beside a line that stands would be charged twice.
+    fn whole(mut self) -> Self {
+        if !self.unpriced.is_empty() {
+            self.lines.retain(|line| !self.unpriced.contains_key(&line.period));
+        }
+        self
+    }
+}
+
+/// The lines of a scope in periods that follow each other. What has no price makes none, and is told; it keeps nothing else from
+/// being rated.
+pub fn rate<'e>(
     scope: &str,
-    evidence: &[Evidence],
+    evidence: impl IntoIterator<Item = &'e Evidence>,
     periods: &[PeriodRules],
     metrics: &Metrics,
     settings: &RatingSettings,
@@ -214,15 +254,12 @@ pub fn rate(
                 Mode::Exact => exact_lines(&ours, points, periods, life.has_known_birth, definition, &origin),
                 Mode::CloudKitty => whole_lines(&ours, points, periods, definition, &origin),
             };
-            match outcome {
-                Ok(lines) => rated.lines.extend(lines),
-                Err(detail) => rated.findings.push(Finding {
-                    resource: own.resource.clone(),
-                    at: time.0,
-                    reason: "no price",
-                    detail,
-                }),
-            }
+            let Charged { lines, unpriced } = outcome.whole();
+            rated.lines.extend(lines);
+            rated.unpriced.extend(unpriced.into_iter().map(|(period, (until, reason))| {
+                let (resource, service) = (own.resource.clone(), definition.service.clone());
+                Unpriced { charge: Charge { resource, service, period }, until, reason }
+            }));
             if own.measures.contains_key(&definition.metric) {
                 let found = completeness(own, &life, &definition.metric, time, settings.slot);
                 if !found.missing.is_empty() {
@@ -242,8 +279,8 @@ fn exact_lines<'a>(
     begins_at_zero: bool,
     definition: &'a MetricDefinition,
     origin: &impl Fn(&'a Segment, &'a PeriodRules) -> Origin<'a>,
-) -> Result<Vec<RatedLine>, String> {
-    let mut lines = Vec::new();
+) -> Charged {
+    let mut charged = Charged::default();
     let one = BigDecimal::from(1);
     for segment in segments {
         let mut pricing = None;
@@ -270,11 +307,11 @@ fn exact_lines<'a>(
             };
             let origin = origin(segment, rules);
             let pricing = pricing.get_or_insert_with(|| Pricing::new(definition, origin.scope, segment));
-            let priced = pricing.of(rules, &measured)?;
-            lines.push(origin.line((begin, end), priced, part, whole, samples));
+            let priced = pricing.of(rules, &measured);
+            charged.take(rules, priced.map(|priced| origin.line((begin, end), priced, part, whole, samples)));
         }
     }
-    Ok(lines)
+    charged
 }
 
 /// Whole periods, from the aggregates that CloudKitty's Gnocchi collector would fetch: a line for each stretch in which
@@ -285,8 +322,8 @@ fn whole_lines<'a>(
     periods: &'a [PeriodRules],
     definition: &'a MetricDefinition,
     origin: &impl Fn(&'a Segment, &'a PeriodRules) -> Origin<'a>,
-) -> Result<Vec<RatedLine>, String> {
-    let mut lines = Vec::new();
+) -> Charged {
+    let mut charged = Charged::default();
     for rules in periods {
         let mut found: Vec<(&'a Segment, BigDecimal, u64)> = Vec::new();
         for segment in segments {
@@ -306,11 +343,13 @@ fn whole_lines<'a>(
         for (sequence, (segment, value, samples)) in found.into_iter().enumerate() {
             let origin = origin(segment, rules);
             let mut pricing = Pricing::new(definition, origin.scope, segment);
-            let priced = pricing.of(rules, &value)?;
-            let line = origin.line((rules.begin, rules.end), priced, 1, 1, samples);
             let sequence = u32::try_from(sequence).unwrap_or(u32::MAX);
-            lines.push(RatedLine { sequence, ..line }.identified());
+            let line = pricing.of(rules, &value).map(|priced| {
+                let line = origin.line((rules.begin, rules.end), priced, 1, 1, samples);
+                RatedLine { sequence, ..line }.identified()
+            });
+            charged.take(rules, line);
         }
     }
-    Ok(lines)
+    charged
 }

@@ -1,5 +1,7 @@
 //! Rating through the doors: once, again, after a crash, late, closed.
 
+mod faults;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -32,6 +34,10 @@ pub(super) struct Told(Mutex<Vec<Evidence>>);
 impl UsageReader for Told {
     async fn scopes(&self, _begin: Timestamp, _end: Timestamp) -> Result<Vec<String>, UsageReadError> {
         Ok(vec!["p".to_owned()])
+    }
+
+    async fn first(&self, _: &str) -> Result<Option<Timestamp>, UsageReadError> {
+        Ok(Some(at(600)))
     }
 
     async fn late(&self, _: Option<i64>, begin: Timestamp) -> Result<(Vec<(String, Timestamp)>, i64), UsageReadError> {
@@ -160,7 +166,7 @@ async fn every_active_scope_is_rated_as_far_as_can_be_and_again_adds_nothing() {
     assert_eq!((again.lines, again.appended), (0, 0));
     // As after a crash between the append and the note of how far it came.
     let state = bench.book.scope("p").await.expect("read").expect("there");
-    bench.book.advance(&state, at(0)).await.expect("set back");
+    bench.book.advance(&state, at(0), None).await.expect("set back");
     let repeated = bench.processor.advance(|_, _| ()).await.expect("rated");
     assert_eq!((repeated.lines, repeated.appended, repeated.reversed), (4, 0, 0));
     bench.clock.advance(Duration::from_secs(3600));
@@ -172,7 +178,7 @@ async fn what_comes_late_after_a_crash_is_corrected_and_not_added() {
     let bench = bench().await;
     bench.processor.advance(|_, _| ()).await.expect("rated");
     let state = bench.book.scope("p").await.expect("read").expect("there");
-    bench.book.advance(&state, at(0)).await.expect("set back");
+    bench.book.advance(&state, at(0), None).await.expect("set back");
     // The first line would keep its id and its old cost if ids alone decided.
     *bench.usage.0.lock() = vec![server(vec![event(1, 600, "tiny"), event(2, 1800, "big")])];
     let report = bench.processor.advance(|_, _| ()).await.expect("rated");

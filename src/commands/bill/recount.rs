@@ -23,8 +23,10 @@ mod questions;
 pub(super) use questions::Stretch;
 use questions::{Part, chunks, filled, level_trait, outside, quoted};
 
-/// Periods of one question: a month of hours.
-const PERIODS_AT_ONCE: i64 = 744;
+/// Periods of one question at least: a month of hours.
+const PERIODS_AT_ONCE: u64 = 744;
+/// Resources times periods of one question: what a process holds easily, and far more than what starting it costs.
+const CHARGES_AT_ONCE: u64 = 600_000;
 /// What rounding to the last of the ledger's ten digits makes at most, as digits and places.
 const ROUNDING: (i64, i64) = (5, 11);
 /// What reading the values of levels and counters with twelve digits makes at most, and the two of an increase together.
@@ -158,19 +160,20 @@ impl Recounter {
         Ok(rows.iter().map(told).collect())
     }
 
-    /// Counts the usage of a project again.
+    /// Counts the usage of a project again; `told` hears of each definition that is done.
     pub(super) async fn usage(
         &self,
         stretch: &Stretch<'_>,
         definitions: &[MetricDefinition],
+        told: impl Fn(),
     ) -> anyhow::Result<Recount> {
         let mut found = Recount::default();
         let scope = [("scope", quoted(stretch.scope))];
-        let all = self.ask(&filled(include_str!("recount/resources.sql"), &scope)).await?;
-        let all: Vec<String> = all.iter().map(|row| text(row, 0)).collect();
-        for resources in chunks(&all) {
-            for definition in definitions {
-                let width = stretch.period.saturating_mul(u32::try_from(PERIODS_AT_ONCE).unwrap_or(u32::MAX));
+        let known = self.ask(&filled(include_str!("recount/resources.sql"), &scope)).await?;
+        for definition in definitions {
+            let all = of_definition(&known, definition);
+            for resources in chunks(&all) {
+                let width = stretch.period.saturating_mul(periods_at_once(resources.len()));
                 let mut from = stretch.from;
                 while from < stretch.until {
                     let until = from.plus(width).min(stretch.until);
@@ -179,6 +182,7 @@ impl Recounter {
                     from = until;
                 }
             }
+            told();
         }
         let looked_at = found.lasting_lines + found.measured_lines + found.left.values().sum::<u64>();
         let mut to_count = 0;
@@ -298,6 +302,23 @@ impl Recounter {
         }
         Ok(())
     }
+}
+
+/// The resources that a definition may charge: those of its type, and those that its service was charged for. Of rows of
+/// `resources.sql`.
+fn of_definition(known: &[csv::StringRecord], definition: &MetricDefinition) -> Vec<String> {
+    let wanted = [("service", definition.service.as_str()), ("type", definition.collecting.resource_type.as_str())];
+    let is_one =
+        |row: &&csv::StringRecord| wanted.iter().any(|(what, name)| text(row, 1) == *what && text(row, 2) == *name);
+    let mut names: Vec<String> = known.iter().filter(is_one).map(|row| text(row, 0)).collect();
+    names.dedup();
+    names
+}
+
+/// Periods of one question about so many resources.
+fn periods_at_once(resources: usize) -> u32 {
+    let fitting = CHARGES_AT_ONCE / u64::try_from(resources).unwrap_or(u64::MAX).max(1);
+    u32::try_from(fitting.max(PERIODS_AT_ONCE)).unwrap_or(u32::MAX)
 }
 
 fn text(row: &csv::StringRecord, place: usize) -> String {

@@ -61,7 +61,7 @@ async fn what_was_rated_is_counted_again_to_the_same() {
         for scope in ["p1", "p2"] {
             let (from, until) = (at(0), at(HOURS * 3600));
             let stretch = Stretch { scope, from, until, period: Duration::from_secs(3600) };
-            let own = recounter.usage(&stretch, &metrics.definitions).await.expect("counted");
+            let own = recounter.usage(&stretch, &metrics.definitions, || ()).await.expect("counted");
             whole.lasting_lines += own.lasting_lines;
             whole.measured_lines += own.measured_lines;
             for (why, lines) in own.left {
@@ -181,6 +181,32 @@ async fn an_altered_export_is_found() {
     let file = run.manifest.files.first().expect("a file");
     alter(&run.directory.join(&file.name));
     assert_found(&world.verified().await, &["export", &file.name]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dataframe_of_impossible_times_does_not_break_the_verification() {
+    let problems = with_lines(6, |lines| {
+        let own = find(lines, |own| own.service == "instance").clone();
+        for (begin, end) in
+            [("0001-01-01T00:00:00Z", "9999-12-31T00:00:00Z"), ("2150-01-01T00:00:00Z", "2301-01-01T00:00:00Z")]
+        {
+            let (begin, end) = (begin.parse().expect("a time"), end.parse().expect("a time"));
+            let rule = "pushed:1".to_owned();
+            lines.push(RatedLine { begin, end, period: begin, rule, ..own.clone() }.identified());
+        }
+    })
+    .await;
+    assert_eq!(problems, <[String; 0]>::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slip_of_the_pen_in_a_projects_name_is_told() {
+    let world = World::build(7).await;
+    let open = world.open("points", &world.points).await;
+    assert_eq!(super::chosen(&open.rating, &["p1".to_owned()]).await.expect("known"), ["p1"]);
+    let told = super::chosen(&open.rating, &["p1".to_owned(), "typo".to_owned()]).await.expect_err("unknown");
+    assert!(told.to_string().contains("`typo`"), "{told}");
+    open.store.close().await.expect("closed");
 }
 
 #[test]

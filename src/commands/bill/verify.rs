@@ -10,12 +10,12 @@ use anyhow::Context;
 use futures::TryStreamExt;
 use orzo_export::{check, totals_of};
 use orzo_model::Timestamp;
-use orzo_rating::{BigDecimal, Ledger, LineFilter, Mode, RulesOf};
+use orzo_rating::{BigDecimal, Ledger, LineFilter, LineKind, Mode, RulesOf};
 use orzo_sql::Worker;
 use uuid::Uuid;
 
 use super::{
-    CHANGES_PRINTED, Open, again, chosen, plain,
+    CHANGES_PRINTED, Open, again, bar, chosen, plain,
     prices::Prices,
     recount::{Recount, Recounter, Stretch},
 };
@@ -219,6 +219,10 @@ async fn anew(rating: &Rating, problems: &mut Vec<String>) -> anyhow::Result<()>
     let time = (Timestamp::from_micros(first), Timestamp::MAX);
     let report = again(rating, &scopes, time, RulesOf::Then, false).await?;
     println!("{} lines rated anew, {} differ", report.lines, report.changes.len());
+    if report.unpriced > 0 {
+        let first = report.findings.first().map(|own| format!("{}: {}", own.resource, own.detail)).unwrap_or_default();
+        problems.push(format!("{} charges have no price, the first is {first}", report.unpriced));
+    }
     for own in report.changes.iter().take(CHANGES_PRINTED) {
         problems.push(format!(
             "{} {} {} from {}: rated anew it is {}, not {}",
@@ -256,17 +260,37 @@ async fn priced(rating: &Rating, recounter: &Recounter, problems: &mut Vec<Strin
     Ok(())
 }
 
+/// When each project's first line of usage begins that the rating made.
+async fn first_lines(rating: &Rating) -> anyhow::Result<BTreeMap<String, Timestamp>> {
+    let mut firsts: BTreeMap<String, Timestamp> = BTreeMap::new();
+    let mut lines = rating.ledger.read(&LineFilter::default()).await?;
+    while let Some(line) = lines.try_next().await? {
+        if line.kind == LineKind::Usage && line.rule.starts_with("hashmap/") {
+            let first = firsts.entry(line.scope).or_insert(line.begin);
+            *first = line.begin.min(*first);
+        }
+    }
+    Ok(firsts)
+}
+
 /// Usage, counted by SQL.
 async fn counted(rating: &Rating, recounter: &Recounter, problems: &mut Vec<String>) -> anyhow::Result<()> {
     let settings = rating.processor.settings();
-    let first = rating.ledger.files().iter().map(|file| file.begins.0).min().map(Timestamp::from_micros);
-    let (Some(first), Mode::Exact) = (first, settings.mode) else { return Ok(()) };
+    let firsts = first_lines(rating).await?;
+    let (Some(first), Mode::Exact) = (firsts.values().min(), settings.mode) else { return Ok(()) };
+    let definitions = &rating.processor.metrics().definitions;
+    let scopes = chosen(rating, &[]).await?;
+    let bar = bar((scopes.len() * definitions.len()) as u64)?;
     let (mut whole, mut differ) = (Recount::default(), 0);
-    for scope in chosen(rating, &[]).await? {
+    for scope in scopes {
+        bar.set_message(scope.clone());
         let Some(state) = rating.book.scope(&scope).await? else { continue };
-        let from = first.floor(settings.period);
+        // Nothing is asked about the time before the project was there.
+        let sign = rating.processor.first_sign(&scope).await?;
+        let from = firsts.get(&scope).copied().into_iter().chain(sign).min().unwrap_or(*first).max(*first);
+        let from = from.floor(settings.period);
         let stretch = Stretch { scope: &scope, from, until: state.rated_until, period: settings.period };
-        let own = recounter.usage(&stretch, &rating.processor.metrics().definitions).await?;
+        let own = recounter.usage(&stretch, definitions, || bar.inc(1)).await?;
         whole.lasting += own.lasting;
         whole.measured_lines += own.measured_lines;
         for (why, lines) in own.left {
@@ -275,6 +299,7 @@ async fn counted(rating: &Rating, recounter: &Recounter, problems: &mut Vec<Stri
         differ += own.problems.len();
         problems.extend(own.problems.into_iter().take(CHANGES_PRINTED));
     }
+    bar.finish_and_clear();
     println!(
         "{} resources and periods counted again from events, {differ} differ; {} lines counted again from points",
         whole.lasting, whole.measured_lines

@@ -74,6 +74,10 @@ impl UsageReader for MadeUp {
         Ok((0..self.resources).step_by(PROJECT_RESOURCES).map(project_of).collect())
     }
 
+    async fn first(&self, _: &str) -> Result<Option<Timestamp>, UsageReadError> {
+        Ok(Some(Timestamp::from_secs(BEGIN - DAY)))
+    }
+
     async fn late(&self, _: Option<i64>, _: Timestamp) -> Result<(Vec<(String, Timestamp)>, i64), UsageReadError> {
         Ok((Vec::new(), 0))
     }

@@ -50,8 +50,10 @@ pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// A time as SQL writes it: in microseconds, as columns are. Beside a mere text they would be read in nanoseconds, which end in
+/// 2262 and begin in 1677.
 pub(super) fn time(at: Timestamp) -> String {
-    quoted(&at.zulu_micros())
+    format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"+00:00\"))')", quoted(&at.zulu_micros()))
 }
 
 /// The rules under which a metric's lines are in the ledger: that of the hashmap, and the same with any expression on it.

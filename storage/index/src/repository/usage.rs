@@ -28,6 +28,17 @@ impl Index {
         Ok(rows.iter().filter_map(|row| row.text("project_id")).filter(|project| !project.is_empty()).collect())
     }
 
+    /// The first moment of anything that a project owned, or that an event tells of it.
+    pub async fn first_of_project(&self, project_id: &str) -> Result<Option<Timestamp>, IndexError> {
+        let sql = "SELECT min(at) AS at FROM ( \
+                   SELECT min(CASE WHEN started_at < revision_start THEN started_at ELSE revision_start END) AS at \
+                   FROM index_resources WHERE project_id = $1 \
+                   UNION ALL SELECT min(CASE WHEN started_at < revision_start THEN started_at ELSE revision_start END) \
+                   FROM index_resource_history WHERE project_id = $1 \
+                   UNION ALL SELECT min(generated_at) FROM index_events WHERE project_id = $1) AS firsts";
+        Ok(self.database.query_one(sql, &[project_id.into()]).await?.and_then(|row| row.time("at")))
+    }
+
     /// The revisions, oldest first, of all resources of these types that a project owned at any moment since `begin`. At
     /// most `limit` resources; one more is given if there are more.
     pub async fn owned_since(

@@ -129,6 +129,10 @@ impl UsageReader for Known {
         Ok(evidence)
     }
 
+    async fn first(&self, _: &str) -> Result<Option<Timestamp>, UsageReadError> {
+        Ok(None)
+    }
+
     async fn late(
         &self,
         after: Option<i64>,
