@@ -14,6 +14,7 @@ pub(crate) mod plot;
 pub(crate) mod prometheus;
 pub(crate) mod query;
 pub(crate) mod rating;
+mod screen;
 pub(crate) mod serve;
 pub(crate) mod sql;
 pub(crate) mod store;

@@ -8,23 +8,21 @@ use std::{
     time::Duration,
 };
 
-use orzo_model::{EventFeed, Scope, Timestamp, WindowReader};
+use orzo_model::{EventFeed, InstantQueries, ReadError, Scope, Timestamp, WindowReader};
 use serde_json::{Value, json};
 
 use crate::{
     alarm::{AlarmState, TimeConstraint},
     constraints,
-    evaluator::InstantQueries,
-    promql,
-    readings::{Reading, finding_of, leaves_of, own_end, questions_of, reach_of},
-    rule::Rule,
+    readings::{Reading, finding_of, leaves_of, own_end, query_scope, questions_of, reach_of},
+    rule::{PrometheusRule, Rule},
     verdict::{self, Judgement, composite, others},
     windows::{Place, Windows},
 };
 
 /// Windows of one dry run: a week of minutes.
 const WINDOWS_MAX: u64 = 10_080;
-/// The same for rules that ask a Prometheus: each window is a request.
+/// The same for rules that ask in PromQL: each window is a query.
 const QUERIES_MAX: u64 = 360;
 /// Events looked at in one dry run.
 const EVENTS_MAX: usize = 10_000;
@@ -40,7 +38,7 @@ pub struct DryRun {
     pub repeat_actions: bool,
     /// How far its reads may look.
     pub scope: Scope,
-    /// Whose alarm it would be: whose events, whose label in a Prometheus query.
+    /// Whose alarm it would be: whose events.
     pub project_id: String,
     /// The first window is the one that ends then or next.
     pub start: Timestamp,
@@ -55,7 +53,7 @@ pub struct DryRunReaders<'a> {
     pub windows: &'a dyn WindowReader,
     /// Events, for event rules.
     pub events: Option<&'a dyn EventFeed>,
-    /// For `prometheus` rules.
+    /// Answers `prometheus` rules; without it they are refused.
     pub prometheus: Option<&'a dyn InstantQueries>,
 }
 
@@ -172,8 +170,8 @@ async fn by_windows(readers: DryRunReaders<'_>, run: &DryRun) -> Result<Timeline
             let values;
             let reading = match leaf {
                 Rule::Prometheus(rule) => {
-                    values = ask(readers, run, &rule.query, end).await?;
-                    Reading::Values(&values)
+                    values = ask(readers, run, rule, end).await?;
+                    Reading::Values(Ok(&values))
                 }
                 leaf => {
                     let end = own_end(leaf, end);
@@ -222,15 +220,20 @@ fn ends_of(run: &DryRun, width: Duration, most: u64) -> Result<VecDeque<Timestam
     Ok(ends)
 }
 
-async fn ask(readers: DryRunReaders<'_>, run: &DryRun, query: &str, at: Timestamp) -> Result<Vec<f64>, DryRunError> {
-    let Some(prometheus) = readers.prometheus else {
-        return Err(DryRunError::Refused("no Prometheus is set (alarms.prometheus_url)".into()));
+async fn ask(
+    readers: DryRunReaders<'_>,
+    run: &DryRun,
+    rule: &PrometheusRule,
+    at: Timestamp,
+) -> Result<Vec<f64>, DryRunError> {
+    let Some(queries) = readers.prometheus else {
+        return Err(DryRunError::Refused("nobody answers PromQL here".into()));
     };
-    let query = match &run.scope {
-        Scope::All => query.to_owned(),
-        _ => promql::scoped(query, prometheus.label(), &run.project_id).map_err(DryRunError::Refused)?,
-    };
-    prometheus.query(&query, at).await.map_err(DryRunError::Unavailable)
+    let answer = queries.instant(&query_scope(rule, &run.scope), &rule.query, at).await;
+    answer.map_err(|error| match error {
+        ReadError::Unavailable { reason } => DryRunError::Unavailable(reason),
+        ReadError::NotFound { .. } | ReadError::Invalid { .. } => DryRunError::Refused(error.to_string()),
+    })
 }
 
 async fn by_events(readers: DryRunReaders<'_>, run: &DryRun) -> Result<Timeline, DryRunError> {

@@ -21,7 +21,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use orzo_model::{EventFeed, Room, SharedClock, Timestamp, WindowReader};
+use orzo_model::{EventFeed, InstantQueries, Room, SharedClock, Timestamp, WindowReader};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{Mutex, Notify, broadcast};
@@ -74,16 +74,6 @@ pub trait PoolMembers: Send + Sync {
     async fn members(&self, pool_id: &str) -> Result<Vec<Value>, String>;
 }
 
-/// Answers instant queries in PromQL.
-#[async_trait]
-pub trait InstantQueries: Send + Sync {
-    /// The label that names the project in its series.
-    fn label(&self) -> &str;
-
-    /// The values of a query at a time, in the order of the answer; `Err` in words if there is no answer.
-    async fn query(&self, query: &str, at: Timestamp) -> Result<Vec<f64>, String>;
-}
-
 /// What an evaluator is made of.
 #[derive(Clone)]
 pub struct EvaluatorParts {
@@ -93,7 +83,7 @@ pub struct EvaluatorParts {
     pub reader: Arc<dyn WindowReader>,
     /// Events, for event alarms.
     pub events: Option<Arc<dyn EventFeed>>,
-    /// For `prometheus` rules.
+    /// Answers `prometheus` rules; without it they are not evaluated.
     pub prometheus: Option<Arc<dyn InstantQueries>>,
     /// For `loadbalancer_member_health` rules.
     pub members: Option<Arc<dyn PoolMembers>>,

@@ -36,8 +36,8 @@ pub use book::{
     ROWS_MAX, Setback, UNLIMITED,
 };
 pub use dry_run::{DryRun, DryRunError, DryRunReaders, Timeline, TriedWindow, Turn, test_rule};
-pub use evaluations::{EvaluationCount, Evaluations};
-pub use evaluator::{Evaluator, EvaluatorParts, EvaluatorSettings, InstantQueries, PoolMembers};
+pub use evaluations::{Evaluated, EvaluationCount, Evaluations};
+pub use evaluator::{Evaluator, EvaluatorParts, EvaluatorSettings, PoolMembers};
 pub use notify::{
     CloudDoor, CloudRequest, Deliverer, DoorError, Failure, Notifier, NotifierSettings, Outcome, TopicDoor,
     action::{Action, ActionError, Trust, ZaqarQueue, scrubbed, with_trust},

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orzo_model::Timestamp;
+use orzo_model::{InstantQueries, ReadError, Scope, Timestamp};
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 use url::Url;
 
-use crate::evaluator::InstantQueries;
+use crate::promql;
 
 /// A query that takes longer keeps the other alarms waiting.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,10 +42,20 @@ impl Prometheus {
 
 #[async_trait]
 impl InstantQueries for Prometheus {
-    fn label(&self) -> &str {
-        &self.label
+    /// A project's query is bound to its label, whatever it says.
+    async fn instant(&self, scope: &Scope, query: &str, at: Timestamp) -> Result<Vec<f64>, ReadError> {
+        let query = match scope {
+            Scope::All => query.to_owned(),
+            Scope::Project(project) => {
+                promql::scoped(query, &self.label, project).map_err(|reason| ReadError::Invalid { reason })?
+            }
+            _ => return Err(ReadError::Invalid { reason: "a Prometheus knows only projects".to_owned() }),
+        };
+        self.query(&query, at).await.map_err(|reason| ReadError::Unavailable { reason })
     }
+}
 
+impl Prometheus {
     async fn query(&self, query: &str, at: Timestamp) -> Result<Vec<f64>, String> {
         let mut url = self.base.clone();
         let path = format!("{}/api/v1/query", url.path().trim_end_matches('/'));
@@ -112,6 +122,7 @@ mod tests {
 
     /// A server for one request, which it gives back.
     async fn served(status: &str, body: &str) -> (Url, tokio::task::JoinHandle<String>) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}/prom/", listener.local_addr().expect("bound")).parse().expect("a URL");
         let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
@@ -139,5 +150,21 @@ mod tests {
         let prometheus = Prometheus::new(url, "project").expect("a client");
         let error = prometheus.query("(", Timestamp::from_secs(60)).await.expect_err("refused");
         assert_eq!(error, "Prometheus answers 400: parse error");
+    }
+
+    #[tokio::test]
+    async fn a_projects_query_is_bound_to_its_label() {
+        let body = r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
+        for (scope, query) in [(Scope::Project("p1".into()), "up+%7Bproject%3D%22p1%22%7D&"), (Scope::All, "up&")] {
+            let (url, task) = served("200 OK", body).await;
+            let prometheus = Prometheus::new(url, "project").expect("a client");
+            let answer = prometheus.instant(&scope, "up", Timestamp::from_secs(60)).await;
+            assert!(answer.is_ok_and(|values| values.is_empty()));
+            let request = task.await.expect("served");
+            assert!(request.starts_with(&format!("GET /prom/api/v1/query?query={query}time=60.000 ")), "{request}");
+        }
+        let prometheus = Prometheus::new("http://192.0.2.1".parse().expect("a URL"), "project").expect("a client");
+        let nothing = prometheus.instant(&Scope::Nothing, "up", Timestamp::from_secs(60)).await;
+        assert!(matches!(nothing, Err(ReadError::Invalid { .. })));
     }
 }

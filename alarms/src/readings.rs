@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use orzo_model::{Measure, Scope, Target, Timestamp};
+use orzo_model::{Measure, ReadError, Scope, Target, Timestamp};
 use serde_json::json;
 
 use crate::{
     alarm::{Alarm, AlarmState},
     python,
-    rule::{MeterStatistic, Rule},
+    rule::{MeterStatistic, PrometheusRule, Rule},
     verdict::{Finding, compare, examine, examine_meter},
     windows::{Missing, Question, ReadReason},
 };
@@ -24,6 +24,14 @@ pub(crate) fn leaves_of(rule: &Rule) -> Vec<&Rule> {
 /// An alarm sees what its project sees; an operator's sees everything.
 pub(crate) fn scope_of(alarm: &Alarm) -> Scope {
     if alarm.is_operators { Scope::All } else { Scope::Project(alarm.project_id.clone()) }
+}
+
+/// How far a query looks: as far as its alarm, or less, if the rule names a project.
+pub(crate) fn query_scope(rule: &PrometheusRule, scope: &Scope) -> Scope {
+    match (scope, &rule.scope_to_project) {
+        (Scope::All, Some(project)) => Scope::Project(project.clone()),
+        _ => scope.clone(),
+    }
 }
 
 /// What is read for a rule; none for rules that do not look at windows of samples.
@@ -88,17 +96,21 @@ pub(crate) fn reach_of(rule: &Rule) -> Duration {
 pub(crate) enum Reading<'a> {
     /// For each of its questions the windows that it looks at.
     Windows(Vec<Result<&'a [Measure], &'a Missing>>),
-    /// The values of an instant query.
-    Values(&'a [f64]),
+    /// The answer to an instant query.
+    Values(Result<&'a [f64], &'a ReadError>),
 }
 
 /// What a reading says. `Err`: it could not be read; nothing is known, not even that there is no data.
 pub(crate) fn finding_of(rule: &Rule, state: AlarmState, reading: &Reading<'_>) -> Result<Finding, String> {
     let windows = match (rule, reading) {
-        (Rule::Prometheus(_), Reading::Values([])) => {
-            return Ok(Finding::unknown("datapoints are unknown", 0, None));
+        (Rule::Prometheus(rule), Reading::Values(answer)) => {
+            return match answer {
+                Ok([]) => Ok(Finding::unknown("datapoints are unknown", 0, None)),
+                Ok(values) => Ok(compare(&rule.condition, state, values)),
+                Err(ReadError::Unavailable { reason }) => Err(reason.clone()),
+                Err(error) => Ok(Finding::unknown(failed(&error.to_string()), 0, None)),
+            };
         }
-        (Rule::Prometheus(rule), Reading::Values(values)) => return Ok(compare(&rule.condition, state, values)),
         (_, Reading::Values(_)) => return Err("values were read for a rule that looks at windows".to_owned()),
         (_, Reading::Windows(windows)) => windows,
     };
@@ -119,9 +131,12 @@ pub(crate) fn finding_of(rule: &Rule, state: AlarmState, reading: &Reading<'_>) 
     })
 }
 
+fn failed(reason: &str) -> String {
+    format!("alarm statistics retrieval failed: {reason}")
+}
+
 /// Aodh: what cannot be found or asked is no data, and says so.
 fn without_data(rule: &Rule, reason: &ReadReason) -> Finding {
-    let failed = |reason: &str| format!("alarm statistics retrieval failed: {reason}");
     let (text, periods) = match (rule, reason) {
         (Rule::Resource(rule), reason) => {
             let (metric, resource) = (&rule.metric, &rule.resource_id);

@@ -114,8 +114,8 @@ pub struct ApiParts {
     pub alarms: Option<orzo_alarms::AlarmBook>,
     /// Sends test notices and makes trusts; `None` leaves those requests answering 503 or 400.
     pub deliverer: Option<Arc<orzo_alarms::Deliverer>>,
-    /// Where dry runs of `prometheus` rules are asked; `None` refuses them.
-    pub prometheus: Option<Arc<dyn orzo_alarms::InstantQueries>>,
+    /// Where dry runs of `prometheus` rules, and those of evaluators elsewhere, are asked.
+    pub prometheus: Arc<dyn orzo_model::InstantQueries>,
     /// Checks credentials; a [`orzo_session::Session`] in production.
     pub session: Arc<dyn Authenticator>,
     /// Read tokens; `None`: there are none.
@@ -147,7 +147,7 @@ pub(crate) struct Api {
     pub(crate) engine: Arc<Engine>,
     pub(crate) alarms: Option<orzo_alarms::AlarmBook>,
     pub(crate) deliverer: Option<Arc<orzo_alarms::Deliverer>>,
-    pub(crate) prometheus: Option<Arc<dyn orzo_alarms::InstantQueries>>,
+    pub(crate) prometheus: Arc<dyn orzo_model::InstantQueries>,
     /// Test notices and dry runs under way at once: each holds a connection to wherever a tenant said.
     pub(crate) alarm_tests: tokio::sync::Semaphore,
     pub(crate) session: Arc<dyn Authenticator>,

@@ -14,6 +14,7 @@ use crate::{tests::house::House, wire};
 
 mod access;
 mod alarming;
+mod alarms_by_promql;
 mod annotations;
 mod client;
 mod faults;

@@ -1,4 +1,5 @@
-//! The door for evaluators that run elsewhere: `POST /watch/v1/series`, `/watch/v1/windows`, `/watch/v1/events`.
+//! The door for evaluators that run elsewhere: `POST /watch/v1/series`, `/watch/v1/windows`, `/watch/v1/events`,
+//! `/watch/v1/instant`.
 //!
 //! In: the questions of [`orzo_model::watch::wire`], each with the scope of the alarm that it is asked for. Out: 200 with
 //! the answer, "there is no such metric" included. Whoever asks says itself how far it may look, so only operators and
@@ -12,8 +13,8 @@ use axum::{
     routing::post,
 };
 use orzo_model::{
-    EventFeed, Measure, ReadError, WindowRead, WindowReader,
-    watch::wire::{EVENTS_MAX, EventsAsked, READS_MAX, SeriesAsked, WindowsAsked, WindowsRead, packed},
+    EventFeed, Measure, ReadError, Timestamp, WindowRead, WindowReader,
+    watch::wire::{EVENTS_MAX, EventsAsked, InstantAsked, READS_MAX, SeriesAsked, WindowsAsked, WindowsRead, packed},
 };
 use serde::de::DeserializeOwned;
 
@@ -25,6 +26,7 @@ pub(crate) fn router() -> Router<SharedApi> {
         .route("/v1/series", post(series))
         .route("/v1/windows", post(windows))
         .route("/v1/events", post(events))
+        .route("/v1/instant", post(instant))
 }
 
 /// A question of an operator or a service.
@@ -70,4 +72,9 @@ async fn events(State(api): State<SharedApi>, Asked(asked): Asked<EventsAsked>) 
             Json(api.engine.events_between(&project_id, start, stop, limit.min(EVENTS_MAX)).await).into_response()
         }
     }
+}
+
+async fn instant(State(api): State<SharedApi>, Asked(asked): Asked<InstantAsked>) -> Json<Result<Vec<u64>, ReadError>> {
+    let answer = api.prometheus.instant(&asked.scope, &asked.query, Timestamp::from_micros(asked.at_us)).await;
+    Json(answer.map(|values| values.into_iter().map(f64::to_bits).collect()))
 }

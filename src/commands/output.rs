@@ -38,6 +38,11 @@ pub(crate) fn print(columns: &[&str], rows: &[Vec<Value>], format: Format) -> an
         Format::Csv => csv(columns, rows)?,
         Format::Json => json(columns, rows)?,
     };
+    write(&text)
+}
+
+/// Writes a text to standard output, as [`Rows::print`] does.
+pub(crate) fn write(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("cannot write to standard output"),

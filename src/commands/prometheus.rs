@@ -1,5 +1,7 @@
 //! Questions in PromQL to a running Orzo (or any Prometheus in the catalog), and their answers as rows.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, bail};
 use orzo_session::{ServiceRequest, Session};
 use serde_json::Value;
@@ -42,8 +44,41 @@ pub(crate) fn take_common(series: &mut [Series]) -> Vec<(String, String)> {
     common
 }
 
-/// Asks `query` or `query_range` (`path`) with its parameters.
+/// Labels that people know things by come before others where series are told apart.
+const KNOWN_BY: [&str; 5] = ["__name__", "display_name", "name", "instance", "resource_id"];
+
+/// What tells each of several series from the others: the names of as few labels as do, and their values.
+pub(crate) fn told_apart(series: &[Series]) -> (Vec<&str>, Vec<String>) {
+    let names: BTreeSet<&str> = series.iter().flat_map(|one| &one.labels).map(|(name, _)| name.as_str()).collect();
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_by_key(|name| KNOWN_BY.iter().position(|known| known == name).unwrap_or(KNOWN_BY.len()));
+    let values = |one: &Series, names: &[&str]| names.iter().map(|name| one.label(name).to_owned()).collect::<Vec<_>>();
+    let distinct = |names: &[&str]| series.iter().map(|one| values(one, names)).collect::<BTreeSet<_>>().len();
+    let mut chosen: Vec<&str> = Vec::new();
+    for name in names {
+        let more: Vec<&str> = chosen.iter().copied().chain([name]).collect();
+        if distinct(&more) > distinct(&chosen) {
+            chosen = more;
+        }
+    }
+    let texts = series.iter().map(|one| values(one, &chosen).join(", ")).collect();
+    (chosen, texts)
+}
+
+/// What a query gave.
+pub(crate) struct Answer {
+    pub(crate) series: Vec<Series>,
+    /// Whether its points have times of their own: not that of the query.
+    pub(crate) has_times: bool,
+}
+
+/// Asks `query` or `query_range` (`path`) with its parameters, for the series alone.
 pub(crate) async fn ask(session: &Session, path: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Vec<Series>> {
+    answer(session, path, parameters).await.map(|answer| answer.series)
+}
+
+/// Asks `query` or `query_range` (`path`) with its parameters.
+pub(crate) async fn answer(session: &Session, path: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Answer> {
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
     let request = ServiceRequest {
         service_type: "prometheus",
@@ -53,7 +88,7 @@ pub(crate) async fn ask(session: &Session, path: &str, parameters: &[(&str, &str
         body: None,
     };
     let answer = session.request(&request, None).await.context("the query was not answered")?;
-    read(&answer)
+    Ok(Answer { series: read(&answer)?, has_times: answer["data"]["resultType"] == "matrix" })
 }
 
 fn read(answer: &Value) -> anyhow::Result<Vec<Series>> {
@@ -116,6 +151,27 @@ mod tests {
         assert_eq!(take_common(&mut two), [("b".to_owned(), "1".to_owned())]);
         assert_eq!(two.map(|one| one.name()), ["up{a=\"x\"}", "up{a=\"y\"}"]);
         assert_eq!(take_common(&mut [series("x")]), []);
+    }
+
+    #[test]
+    fn as_few_labels_as_tell_series_apart_are_named() {
+        let series = |labels: &[(&str, &str)]| Series {
+            labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            points: Vec::new(),
+        };
+        let guest = |id, name| series(&[("display_name", name), ("flavor", "small"), ("resource_id", id)]);
+        let apart = |series: &[Series]| {
+            let (names, texts) = told_apart(series);
+            (names.join(" "), texts)
+        };
+        let named = apart(&[guest("1", "a"), guest("2", "b")]);
+        assert_eq!(named, ("display_name".to_owned(), vec!["a".to_owned(), "b".to_owned()]));
+        let same = apart(&[guest("1", "a"), guest("2", "a")]);
+        assert_eq!(same, ("resource_id".to_owned(), vec!["1".to_owned(), "2".to_owned()]));
+        let both = apart(&[guest("1", "a"), guest("2", "a"), guest("3", "b")]);
+        assert_eq!(both.0, "display_name resource_id");
+        assert_eq!(both.1, ["a, 1", "a, 2", "b, 3"]);
+        assert_eq!(apart(&[series(&[("__name__", "up")]), series(&[])]).1, ["up", ""]);
     }
 
     #[test]

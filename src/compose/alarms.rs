@@ -1,7 +1,7 @@
 //! The rooms of the alarms: the evaluator and the deliverer, beside the store or in a process of their own.
 //!
 //! ```text
-//! beside the store:  engine ── windows, events, word of arrivals ── evaluator ── book ── deliverer
+//! beside the store:  engine ── windows, events, PromQL, word of arrivals ── evaluator ── book ── deliverer
 //! alone:             HTTP (`/watch` of the process with the store) ── evaluator ── book ── deliverer
 //! ```
 //!
@@ -11,10 +11,10 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use orzo_alarms::{
-    AlarmBook, AllowList, ArrivalBox, Deliverer, Evaluator, EvaluatorParts, EvaluatorSettings, InstantQueries,
-    Notifier, NotifierSettings, PoolMembers, Prometheus, QuotaDefaults, SigningKeys, Webhook,
+    AlarmBook, AllowList, ArrivalBox, Deliverer, Evaluator, EvaluatorParts, EvaluatorSettings, Notifier,
+    NotifierSettings, PoolMembers, Prometheus, QuotaDefaults, SigningKeys, Webhook,
 };
-use orzo_model::{EventFeed, WindowReader};
+use orzo_model::{EventFeed, InstantQueries, WindowReader};
 use orzo_query::Engine;
 use orzo_session::Session;
 use tokio::sync::Notify;
@@ -38,7 +38,7 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct AlarmLedger {
     pub(super) book: AlarmBook,
     pub(super) deliverer: Arc<Deliverer>,
-    pub(super) prometheus: Option<Arc<dyn InstantQueries>>,
+    pub(super) prometheus: Arc<dyn InstantQueries>,
 }
 
 /// Everything that the evaluator and the deliverer stand on.
@@ -53,8 +53,12 @@ pub(super) struct Alarms {
 }
 
 impl AlarmLedger {
-    /// Opens the book and the way out.
-    pub(super) async fn open(ground: &Ground, session: &Arc<Session>) -> anyhow::Result<Self> {
+    /// Opens the book and the way out. PromQL is asked of `own`, unless a Prometheus is set.
+    pub(super) async fn open(
+        ground: &Ground,
+        session: &Arc<Session>,
+        own: Arc<dyn InstantQueries>,
+    ) -> anyhow::Result<Self> {
         let Ground { settings, clock, database, .. } = ground;
         let book = AlarmBook::open(database.clone(), clock.clone()).await.context("cannot open the alarm book")?;
         let quotas = QuotaDefaults { project: settings.alarms.project_quota, user: settings.alarms.user_quota };
@@ -63,9 +67,9 @@ impl AlarmLedger {
         let prometheus = match &settings.alarms.prometheus_url {
             Some(url) => {
                 let label = settings.alarms.prometheus_project_label.clone();
-                Some(Arc::new(Prometheus::new(url.clone(), label)?) as Arc<dyn InstantQueries>)
+                Arc::new(Prometheus::new(url.clone(), label)?)
             }
-            None => None,
+            None => own,
         };
         Ok(Self { book: book.with_quotas(quotas), deliverer, prometheus })
     }
@@ -113,7 +117,7 @@ impl Alarms {
     pub(super) async fn alone(ground: &Ground, session: &Arc<Session>) -> anyhow::Result<Self> {
         let url = ground.settings.alarms.reader_url.clone().context("alarms.reader_url is not set")?;
         let reader = Arc::new(DistantReader::new(url, session.clone())?);
-        let ledger = AlarmLedger::open(ground, session).await?;
+        let ledger = AlarmLedger::open(ground, session, reader.clone()).await?;
         Self::open(ground, session, ledger, reader.clone(), reader, None)
     }
 
@@ -142,7 +146,7 @@ impl Alarms {
                 book: book.clone(),
                 reader: self.reader.clone(),
                 events: Some(self.events.clone()),
-                prometheus,
+                prometheus: Some(prometheus),
                 members: Some(Arc::new(Octavia(self.session.clone()))),
                 arrivals: self.arrivals.clone(),
                 clock: clock.clone(),

@@ -1,4 +1,4 @@
-//! Windows and events of the process that has the store, for an evaluator in a process of its own.
+//! Windows, events and PromQL of the process that has the store, for an evaluator in a process of its own.
 //!
 //! Each question is one `POST` at `/watch` of that process, as our own service user. What is not answered is `Unavailable`
 //! and asked again by whoever asked; nothing is kept here.
@@ -8,8 +8,9 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use async_trait::async_trait;
 use orzo_model::{
-    Event, EventFeed, Measure, NumberedEvent, ReadError, Scope, SeriesId, Target, Timestamp, WindowRead, WindowReader,
-    watch::wire::{EventsAsked, READS_MAX, Read, SeriesAsked, WindowsAsked, WindowsRead, unpacked},
+    Event, EventFeed, InstantQueries, Measure, NumberedEvent, ReadError, Scope, SeriesId, Target, Timestamp,
+    WindowRead, WindowReader,
+    watch::wire::{EventsAsked, InstantAsked, READS_MAX, Read, SeriesAsked, WindowsAsked, WindowsRead, unpacked},
 };
 use orzo_session::Session;
 use reqwest::StatusCode;
@@ -113,5 +114,14 @@ impl EventFeed for DistantReader {
     ) -> Result<Vec<Event>, ReadError> {
         let asked = EventsAsked::Between { project_id: project_id.to_owned(), start, stop, limit };
         self.ask::<Result<_, _>>("events", &asked).await?
+    }
+}
+
+#[async_trait]
+impl InstantQueries for DistantReader {
+    async fn instant(&self, scope: &Scope, query: &str, at: Timestamp) -> Result<Vec<f64>, ReadError> {
+        let asked = InstantAsked { scope: scope.clone(), query: query.to_owned(), at_us: at.micros() };
+        let bits = self.ask::<Result<Vec<u64>, ReadError>>("instant", &asked).await??;
+        Ok(bits.into_iter().map(f64::from_bits).collect())
     }
 }

@@ -20,7 +20,7 @@ use orzo_hypervisor::Hypervisor;
 use orzo_index::{Index, IndexSettings};
 use orzo_labels::LabelIndex;
 use orzo_model::SampleSink;
-use orzo_query::{Engine, EngineSettings, IndexNumbers};
+use orzo_query::{Engine, EngineSettings, IndexNumbers, InstantReader};
 use orzo_scrape::Scraper;
 use orzo_session::Session;
 use orzo_store::{Store, StoreSettings};
@@ -144,7 +144,7 @@ async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Defini
         rooms,
         clock.clone(),
     ));
-    let ledger = AlarmLedger::open(ground, session).await?;
+    let ledger = AlarmLedger::open(ground, session, Arc::new(InstantReader::new(engine.clone()))).await?;
     let scraper = scrape::open(ground, &engine)?;
     let rating = match settings.has(Role::Rating) {
         true => {

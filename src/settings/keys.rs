@@ -92,7 +92,7 @@ pub(crate) const KEYS: &[Key] = &[
     set("alarms.lag", r#""5s""#, "A window is judged this long after its end, or earlier when a newer sample says that it is complete; a late sample has it judged again."),
     set("alarms.lease", r#""15s""#, "Another evaluator takes the alarms over when this one was not heard of for so long."),
     unset("alarms.reader_url", r#""https://telemetry.example.org:8041""#, "With the role alarms and not api: the process with the api, whose samples and events are judged here."),
-    unset("alarms.prometheus_url", r#""http://prometheus.example.org:9090""#, "The Prometheus that alarms of type prometheus ask."),
+    unset("alarms.prometheus_url", r#""http://prometheus.example.org:9090""#, "The Prometheus that alarms of type prometheus ask; Orzo itself if unset."),
     set("alarms.prometheus_project_label", r#""project""#, "The label of its series that names the project; queries of who is not an operator are bound to it."),
     set("alarms.webhook_allow", "[]", "Address ranges that webhooks may reach although they are private, such as 10.0.0.0/8."),
     unset("alarms.webhook_ca_file", r#""/etc/orzo/private-ca.pem""#, "Authorities whose certificates are good for receivers of notices, beside the system's; PEM."),

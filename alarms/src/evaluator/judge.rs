@@ -1,17 +1,20 @@
 //! One round of judging: read what all need, then for each alarm window after window until one is worth writing; write
 //! these together; go on.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
 
 use futures::{StreamExt, stream};
-use orzo_model::Timestamp;
+use orzo_model::{ReadError, Timestamp};
 
 use super::{Evaluator, RETRY, State, alarms::Key, commit::Writing, last_end};
 use crate::{
     alarm::AlarmState,
     book::BookError,
-    constraints, promql,
-    readings::{Reading, finding_of, leaves_of, own_end, reach_of},
+    constraints,
+    readings::{Reading, finding_of, leaves_of, own_end, query_scope, reach_of, scope_of},
     rule::Rule,
     verdict::{self, Judgement, composite, others},
     windows::Place,
@@ -19,8 +22,11 @@ use crate::{
 
 /// Windows judged at most after a pause; what is older is skipped and counted: nobody wants yesterday's alarms now.
 const CATCH_UP_WINDOWS_MAX: u64 = 240;
-/// The same for rules that ask a Prometheus: each window is a request.
+/// The same for rules that ask in PromQL: each window is a query.
 const CATCH_UP_QUERIES_MAX: u64 = 10;
+/// No further query is begun after this, so that the leases are kept and alarms of other kinds do not wait; what was not asked
+/// is asked in the next round.
+const QUERIES_SPAN: Duration = Duration::from_secs(5);
 /// Requests to other services under way at once.
 const REQUESTS_MAX: usize = 8;
 
@@ -36,7 +42,7 @@ struct Task {
 #[derive(Default)]
 struct Answers {
     /// Of instant queries: alarm, part, time.
-    values: HashMap<(Key, usize, Timestamp), Result<Vec<f64>, String>>,
+    values: HashMap<(Key, usize, Timestamp), Result<Vec<f64>, ReadError>>,
     /// Members of pools.
     members: HashMap<Key, Result<Vec<serde_json::Value>, String>>,
     /// States of other alarms.
@@ -196,6 +202,7 @@ impl Evaluator {
     async fn ask(&self, state: &State, tasks: &[Task]) -> Result<Answers, BookError> {
         let mut answers = Answers::default();
         let mut queries = Vec::new();
+        let mut asked: HashMap<&str, usize> = HashMap::new();
         let mut pools = Vec::new();
         for task in tasks {
             let Some(watched) = state.alarms.get(task.key) else { continue };
@@ -210,22 +217,32 @@ impl Evaluator {
                 rule => {
                     for (place, leaf) in leaves_of(rule).into_iter().enumerate() {
                         let Rule::Prometheus(rule) = leaf else { continue };
-                        let query = self.scoped_query(alarm, &rule.query);
-                        queries.extend(task.ends.iter().map(|end| ((task.key, place, *end), query.clone())));
+                        let scope = query_scope(rule, &scope_of(alarm));
+                        for end in &task.ends {
+                            let turn = asked.entry(&alarm.project_id).or_default();
+                            queries.push((*turn, (task.key, place, *end), scope.clone(), rule.query.clone()));
+                            *turn += 1;
+                        }
                     }
                 }
             }
         }
+        // The first of each project, then the second of each: whose queries are many or slow waits for itself.
+        queries.sort_by_key(|(turn, ..)| *turn);
+        let until = self.parts.clock.monotonic() + QUERIES_SPAN;
         answers.values = stream::iter(queries)
-            .map(|(at, query)| async move {
-                let answer = match (&self.parts.prometheus, query) {
-                    (None, _) => Err("no Prometheus is set (alarms.prometheus_url)".to_owned()),
-                    (_, Err(error)) => Err(error),
-                    (Some(prometheus), Ok(query)) => prometheus.query(&query, at.2).await,
+            .map(|(_, at, scope, query)| async move {
+                if self.parts.clock.monotonic() > until {
+                    return None;
+                }
+                let answer = match &self.parts.prometheus {
+                    None => Err(ReadError::Unavailable { reason: "nobody answers PromQL".to_owned() }),
+                    Some(queries) => queries.instant(&scope, &query, at.2).await,
                 };
-                (at, answer)
+                Some((at, answer))
             })
             .buffer_unordered(REQUESTS_MAX)
+            .filter_map(std::future::ready)
             .collect()
             .await;
         answers.members = stream::iter(pools)
@@ -240,15 +257,6 @@ impl Evaluator {
             .collect()
             .await;
         Ok(answers)
-    }
-
-    /// Whoever is not an operator sees its own project's series, whatever the rule says.
-    fn scoped_query(&self, alarm: &crate::alarm::Alarm, query: &str) -> Result<String, String> {
-        let Some(prometheus) = &self.parts.prometheus else { return Ok(query.to_owned()) };
-        if alarm.is_operators {
-            return Ok(query.to_owned());
-        }
-        promql::scoped(query, prometheus.label(), &alarm.project_id)
     }
 
     /// Judges the windows of a task until one is worth writing; `None` when all are judged.
@@ -308,13 +316,20 @@ impl Evaluator {
             },
             rule => {
                 let mut findings = Vec::new();
+                let mut error = None;
+                let evaluations = self.parts.book.evaluations();
+                let ended = |error: Option<&str>| evaluations.ended(&alarm.alarm_id, self.parts.clock.now(), error);
                 for (place, (leaf, places)) in leaves_of(rule).into_iter().zip(&watched.leaves).enumerate() {
                     let reading = match leaf {
                         Rule::Prometheus(_) => match answers.values.get(&(key, place, end)) {
-                            Some(Ok(values)) => Reading::Values(values),
-                            Some(Err(reason)) => {
+                            Some(Err(ReadError::Unavailable { reason })) => {
                                 tracing::warn!(alarm = alarm.alarm_id, reason, "a Prometheus rule is not evaluated");
+                                ended(Some(reason));
                                 return Outcome::Nothing;
+                            }
+                            Some(answer) => {
+                                error = error.or(answer.as_ref().err().map(ReadError::to_string));
+                                Reading::Values(answer.as_deref())
                             }
                             None => return Outcome::Later,
                         },
@@ -329,16 +344,18 @@ impl Evaluator {
                         Ok(finding) => findings.push(finding),
                         Err(reason) => {
                             tracing::debug!(alarm = alarm.alarm_id, reason, "a window cannot be read");
+                            ended(Some(&reason));
                             return Outcome::Later;
                         }
                     }
                 }
+                ended(error.as_deref());
                 match (rule, findings.as_slice()) {
                     (Rule::Composite(rule), findings) => composite::decide(alarm.state, repeats, rule, findings),
                     (_, [finding]) => {
                         // Aodh counts what the values agree on.
                         if let Some(found) = finding.state().filter(|_| !is_again) {
-                            self.parts.book.evaluations().count(&alarm.alarm_id, &alarm.project_id, found);
+                            evaluations.count(&alarm.alarm_id, &alarm.project_id, found);
                         }
                         verdict::decide(alarm.state, repeats, finding)
                     }

@@ -6,6 +6,7 @@ mod behind;
 mod bench;
 mod dry;
 mod script;
+mod slow;
 mod told;
 
 use script::{Mutation, Script, scripts};

@@ -79,7 +79,7 @@ pub(super) async fn test(
     let readers = DryRunReaders {
         windows: api.engine.as_ref(),
         events: Some(api.engine.as_ref()),
-        prometheus: api.prometheus.as_deref(),
+        prometheus: Some(api.prometheus.as_ref()),
     };
     match test_rule(readers, &run).await {
         Ok(timeline) => Ok(Json(timeline.to_json())),

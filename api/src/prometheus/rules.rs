@@ -97,7 +97,7 @@ pub(super) async fn rules(
     };
     let alarms = if is_asked && chosen.has_group() { alarms_of(&api, &caller).await? } else { Vec::new() };
     let rules: Vec<Value> =
-        alarms.iter().filter(|alarm| chosen.has(alarm)).map(|alarm| rule_of(alarm, chosen.with_alerts)).collect();
+        alarms.iter().filter(|alarm| chosen.has(alarm)).map(|alarm| rule_of(&api, alarm, chosen.with_alerts)).collect();
     let groups = match rules.is_empty() {
         true => json!([]),
         false => json!([{
@@ -125,23 +125,33 @@ async fn alarms_of(api: &SharedApi, caller: &Caller) -> Result<Vec<Alarm>, Probl
     book.list(&Scope::Project(project.clone()), &filter).await.map_err(problem_of)
 }
 
-fn rule_of(alarm: &Alarm, with_alerts: bool) -> Value {
+fn rule_of(api: &SharedApi, alarm: &Alarm, with_alerts: bool) -> Value {
     let labels: Map<String, Value> = labels_of(alarm).into_iter().map(|(name, value)| (name, value.into())).collect();
-    let (state, health) = match alarm.state {
-        AlarmState::Alarm => ("firing", "ok"),
-        AlarmState::Ok => ("inactive", "ok"),
-        AlarmState::InsufficientData => ("inactive", "unknown"),
+    let state = if alarm.state == AlarmState::Alarm { "firing" } else { "inactive" };
+    let newest = api.alarms.as_ref().and_then(|book| book.evaluations().newest(&alarm.alarm_id));
+    let error = newest.as_ref().and_then(|newest| newest.error.as_deref());
+    let health = match (&newest, error) {
+        (_, Some(_)) => "err",
+        (Some(_), None) => "ok",
+        // Evaluated before this process began, or elsewhere.
+        (None, None) if alarm.state != AlarmState::InsufficientData => "ok",
+        (None, None) => "unknown",
     };
+    let evaluated_at = newest.as_ref().map_or(alarm.evaluate_timestamp, |newest| newest.at);
     let query = match &alarm.rule {
         Rule::Prometheus(rule) => rule.query.clone(),
         other => other.to_json().to_string(),
     };
-    json!({
+    let mut shown = json!({
         "state": state, "name": alarm.name, "query": query, "duration": 0, "keepFiringFor": 0,
         "labels": labels, "annotations": annotations(alarm),
         "alerts": alerts_of(alarm).filter(|_| with_alerts).collect::<Vec<_>>(), "health": health,
-        "evaluationTime": 0, "lastEvaluation": alarm.evaluate_timestamp.to_string(), "type": "alerting",
-    })
+        "evaluationTime": 0, "lastEvaluation": evaluated_at.to_string(), "type": "alerting",
+    });
+    if let Some(error) = error {
+        shown["lastError"] = json!(error);
+    }
+    shown
 }
 
 fn labels_of(alarm: &Alarm) -> Vec<(String, String)> {

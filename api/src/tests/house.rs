@@ -78,6 +78,7 @@ impl orzo_rating::UsageReader for OneServer {
 pub(super) struct House {
     pub(super) router: Router,
     pub(super) engine: Arc<Engine>,
+    pub(super) clock: Arc<ManualClock>,
     alarms: orzo_alarms::AlarmBook,
     pub(super) processor: Arc<orzo_rating::Processor>,
     /// Of exports.
@@ -113,7 +114,8 @@ impl House {
 
     async fn build_on(database: Database, change: impl FnOnce(&mut ApiSettings)) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let clock: SharedClock = ManualClock::new("2026-11-21T20:00:00Z".parse().expect("a time"));
+        let manual = ManualClock::new("2026-11-21T20:00:00Z".parse().expect("a time"));
+        let clock: SharedClock = manual.clone();
         let rooms = Rooms::new(&Registry::new());
         let folder = tempfile::tempdir().expect("a folder");
         let settings = IndexSettings { create_defaults: false, ..IndexSettings::default() };
@@ -181,7 +183,7 @@ impl House {
             engine: engine.clone(),
             alarms: Some(alarms.clone()),
             deliverer: Some(deliverer),
-            prometheus: None,
+            prometheus: Arc::new(orzo_query::InstantReader::new(engine.clone())),
             session: Arc::new(Guests),
             tokens: Some(Arc::new(tokens)),
             targets: Some(Arc::new(super::scraped::TwoTargets)),
@@ -195,7 +197,23 @@ impl House {
             rating: Some(rating),
             sql: Some(Arc::new(super::sql::OneAnswer)),
         });
-        Self { router, engine, alarms, processor, outbox, room, _folder: folder }
+        Self { router, engine, clock: manual, alarms, processor, outbox, room, _folder: folder }
+    }
+
+    /// An evaluator over the house's engine.
+    pub(super) fn evaluator(&self) -> Arc<orzo_alarms::Evaluator> {
+        let parts = orzo_alarms::EvaluatorParts {
+            book: self.alarms.clone(),
+            reader: self.engine.clone(),
+            events: Some(self.engine.clone()),
+            prometheus: Some(Arc::new(orzo_query::InstantReader::new(self.engine.clone()))),
+            members: None,
+            arrivals: None,
+            clock: self.clock.clone(),
+            room: Rooms::new(&Registry::new()).room("alarms"),
+            notices: Arc::default(),
+        };
+        orzo_alarms::Evaluator::new(parts, orzo_alarms::EvaluatorSettings::default())
     }
 
     /// What came in over HTTP is stored, refused, dropped or waiting, and nothing is waiting.

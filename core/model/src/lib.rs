@@ -54,7 +54,7 @@ pub use sample::{Batch, Metadata, Sample, SampleKind, sample_id};
 pub use seen::{SeenMeter, by_meter};
 pub use series::SeriesId;
 pub use time::{TimeError, Timestamp};
-pub use watch::{Arrivals, EventFeed, NumberedEvent, Target, WindowRead, WindowReader};
+pub use watch::{Arrivals, EventFeed, InstantQueries, NumberedEvent, Target, WindowRead, WindowReader};
 
 /// One row of the store.
 #[derive(Clone, Copy, Debug, PartialEq)]

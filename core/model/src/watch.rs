@@ -73,6 +73,13 @@ pub trait Arrivals: Send + Sync {
     fn events(&self);
 }
 
+/// Answers instant queries in PromQL.
+#[async_trait]
+pub trait InstantQueries: Send + Sync {
+    /// The values of a query at a time, in the order of the answer. Only series that the scope may see are read.
+    async fn instant(&self, scope: &Scope, query: &str, at: Timestamp) -> Result<Vec<f64>, ReadError>;
+}
+
 /// An event with its place in the order in which events were committed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NumberedEvent {

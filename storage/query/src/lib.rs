@@ -9,6 +9,7 @@
 mod aggregates;
 mod buckets;
 mod error;
+mod instant;
 mod labels;
 mod method;
 mod named;
@@ -41,6 +42,7 @@ pub use aggregates::{
     Search, Top, TopBy,
 };
 pub use error::QueryError;
+pub use instant::InstantReader;
 pub use labels::{IndexNumbers, LabelledPoints, LabelledReceipt, LabelledTarget};
 pub use method::{Change, Method, Reaggregation, Statistic};
 pub use named::{NamedSeries, answers::Remembered};

@@ -2,6 +2,7 @@
 //! store that fails when told to.
 
 mod failing;
+mod instant;
 mod labelled;
 mod reading;
 mod scopes;

@@ -9,13 +9,13 @@ use std::{
 use async_trait::async_trait;
 use orzo_database::Database;
 use orzo_model::{
-    Arrivals, Event, EventFeed, ManualClock, Measure, NumberedEvent, Point, ReadError, Room, Rooms, Scope, SeriesId,
-    Target, Timestamp, WindowRead, WindowReader,
+    Arrivals, Event, EventFeed, InstantQueries, ManualClock, Measure, NumberedEvent, Point, ReadError, Room, Rooms,
+    Scope, SeriesId, Target, Timestamp, WindowRead, WindowReader,
 };
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::super::{Evaluator, EvaluatorParts, EvaluatorSettings, InstantQueries, PoolMembers};
+use super::super::{Evaluator, EvaluatorParts, EvaluatorSettings, PoolMembers};
 use crate::{
     alarm::{Alarm, AlarmRequest},
     arrivals::ArrivalBox,
@@ -373,14 +373,21 @@ impl PoolMembers for World {
 
 #[async_trait]
 impl InstantQueries for World {
-    fn label(&self) -> &str {
-        "project"
-    }
-
-    async fn query(&self, query: &str, _at: Timestamp) -> Result<Vec<f64>, String> {
-        self.asked.lock().push(query.to_owned());
-        // A project's label is left out when the values are looked up.
-        let plain = query.split('{').next().unwrap_or(query).trim();
-        self.queries.lock().get(plain).cloned().ok_or_else(|| "Prometheus answers 503: down".to_owned())
+    async fn instant(&self, scope: &Scope, query: &str, _at: Timestamp) -> Result<Vec<f64>, ReadError> {
+        let within = match scope {
+            Scope::All => "all",
+            Scope::Project(project) => project,
+            other => panic!("an alarm that looks at {other:?}"),
+        };
+        self.asked.lock().push(format!("{within} {query}"));
+        match query.contains("refused") {
+            true => Err(ReadError::Invalid { reason: "it is refused".to_owned() }),
+            false => self
+                .queries
+                .lock()
+                .get(query)
+                .cloned()
+                .ok_or_else(|| ReadError::Unavailable { reason: "it is down".to_owned() }),
+        }
     }
 }

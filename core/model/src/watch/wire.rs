@@ -74,6 +74,18 @@ pub enum EventsAsked {
     },
 }
 
+/// [`super::InstantQueries`]; the answer is `Result<Vec<u64>, ReadError>`: the bits of the values.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstantAsked {
+    /// How far it may look.
+    pub scope: Scope,
+    /// PromQL.
+    pub query: String,
+    /// When, in microseconds.
+    pub at_us: i64,
+}
+
 impl From<&WindowRead> for Read {
     fn from(read: &WindowRead) -> Self {
         Self {
@@ -145,6 +157,10 @@ mod tests {
         let text = serde_json::to_string(&asked).expect("written");
         let came: SeriesAsked = serde_json::from_str(&text).expect("read");
         assert_eq!((came.scope, came.target), (asked.scope, asked.target));
+        let asked = InstantAsked { scope: Scope::All, query: "up{a=\"b\"}".into(), at_us: -3 };
+        let text = serde_json::to_string(&asked).expect("written");
+        let came: InstantAsked = serde_json::from_str(&text).expect("read");
+        assert_eq!((came.scope, came.query, came.at_us), (asked.scope, asked.query, asked.at_us));
         // A scope that is misspelt must not become a wider one.
         assert!(serde_json::from_str::<SeriesAsked>(r#"{"scope":"every","target":{"metrics":[]}}"#).is_err());
     }
