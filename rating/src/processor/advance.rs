@@ -55,15 +55,16 @@ struct Course {
 }
 
 impl Course {
-    /// A scope goes on where its lines end. One that is held tries again from where it is held, if the rules have changed.
-    fn of(scope: ScopeState, left: &Left, period: Duration) -> Self {
+    /// A scope goes on where its lines end, or where there is anything of it (`begin`). One that is held tries again from where it
+    /// is held, if the rules have changed.
+    fn of(scope: ScopeState, begin: Timestamp, left: &Left, period: Duration) -> Self {
         let held = scope.held.as_ref().filter(|held| held.rule_version == left.version);
         let rated_until = scope.rated_until;
-        let stretches: Box<dyn Iterator<Item = _> + Send> = match (held, scope.made_until()) {
-            (Some(_), made) => Box::new(stretches(made, left.until, period)),
-            (None, made) => {
-                let again = stretches(rated_until, made.min(left.until), period);
-                Box::new(again.chain(stretches(made, left.until, period)))
+        let stretches: Box<dyn Iterator<Item = _> + Send> = match held {
+            Some(_) => Box::new(stretches(begin, left.until, period)),
+            None => {
+                let again = stretches(rated_until, scope.made_until().min(left.until), period);
+                Box::new(again.chain(stretches(begin, left.until, period)))
             }
         };
         let held_by = held.map(|held| held.reason.clone());
@@ -102,8 +103,11 @@ impl Processor {
         let until = self.settings.ready(self.clock.now());
         let mut whole = Report::default();
         let mut left = Left { scopes: VecDeque::new(), until, version: self.book.rule_version().await? };
-        let active = self.scopes().await?.into_iter().filter(|scope| scope.active);
-        left.scopes = active.map(|scope| Course::of(scope, &left, self.settings.period)).collect();
+        for scope in self.scopes().await?.into_iter().filter(|scope| scope.active) {
+            // Somebody may have made a scope that begins with the first of all years.
+            let begin = self.begin_of(&scope.scope_id, (scope.made_until(), until)).await?;
+            left.scopes.push_back(Course::of(scope, begin, &left, self.settings.period));
+        }
         let _one = self.rating.lock().await;
         let mut batch = self.next_batch(&mut left, &mut whole).await?;
         while !batch.done.is_empty() {

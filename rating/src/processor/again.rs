@@ -80,7 +80,12 @@ impl Processor {
         Ok(Some(first))
     }
 
-    async fn begin_of(&self, scope: &str, (from, to): (Timestamp, Timestamp)) -> Result<Timestamp, ProcessorError> {
+    /// The begin of a time, or later where it is long and nothing is known of its beginning.
+    pub(super) async fn begin_of(
+        &self,
+        scope: &str,
+        (from, to): (Timestamp, Timestamp),
+    ) -> Result<Timestamp, ProcessorError> {
         let period = self.settings.period;
         if periods_count(from, to, period) <= PERIODS_UNCUT {
             return Ok(from);

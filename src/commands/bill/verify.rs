@@ -215,8 +215,9 @@ async fn exports(rating: &Rating, directory: &Path, problems: &mut Vec<String>) 
 /// What happened, rated anew by the rules of the first time.
 async fn anew(rating: &Rating, problems: &mut Vec<String>) -> anyhow::Result<()> {
     let scopes = chosen(rating, &[]).await?;
-    let Some(first) = rating.ledger.files().iter().map(|file| file.begins.0).min() else { return Ok(()) };
-    let time = (Timestamp::from_micros(first), Timestamp::MAX);
+    // What others brought in may be of any time.
+    let Some(first) = first_lines(rating).await?.into_values().min() else { return Ok(()) };
+    let time = (first, Timestamp::MAX);
     let report = again(rating, &scopes, time, RulesOf::Then, false).await?;
     println!("{} lines rated anew, {} differ", report.lines, report.changes.len());
     if report.unpriced > 0 {

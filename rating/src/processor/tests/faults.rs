@@ -187,3 +187,13 @@ async fn nothing_is_brought_into_what_is_closed() {
     assert_eq!(bench.lines().await.len(), before, "all or nothing");
     assert_eq!(bench.processor.bring_in(vec![line(2), line(3)]).await.expect("kept"), 2);
 }
+
+#[tokio::test]
+async fn a_scope_that_begins_with_the_first_of_all_years_is_rated_all_the_same() {
+    let bench = bench().await;
+    bench.processor.discover().await.expect("found");
+    bench.book.reset_scopes(&["p".to_owned()], Timestamp::MIN).await.expect("reset");
+    let report = bench.processor.advance(|_, _| ()).await.expect("rated");
+    assert_eq!((report.periods, report.appended), (32 * 24 + 4, 4));
+    assert_eq!(bench.scope().await.rated_until, at(4 * HOUR));
+}
