@@ -10,6 +10,7 @@ mod corrections;
 mod explain;
 mod lines;
 mod run;
+mod settling;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -2,9 +2,10 @@
 
 use orzo_database::Migration;
 
-pub(super) const MIGRATIONS: &[Migration] = &[Migration {
-    name: "rules with versions, scopes, tasks, periods, modules",
-    sql: "CREATE TABLE rating_versions (
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        name: "rules with versions, scopes, tasks, periods, modules",
+        sql: "CREATE TABLE rating_versions (
         version BIGINT PRIMARY KEY, changed_at BIGINT NOT NULL, changed_by TEXT NOT NULL, change TEXT NOT NULL);
       CREATE TABLE rating_services (
         service_id TEXT NOT NULL, name TEXT NOT NULL, created_version BIGINT NOT NULL,
@@ -52,4 +53,15 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
         scope_id TEXT NOT NULL, begin_at BIGINT NOT NULL, end_at BIGINT NOT NULL, closed_at BIGINT NOT NULL,
         closed_by TEXT NOT NULL, rule_version BIGINT NOT NULL, lines BIGINT NOT NULL, total TEXT NOT NULL,
         currency TEXT NOT NULL, PRIMARY KEY (scope_id, begin_at));\n",
-}];
+    },
+    Migration {
+        name: "sums of closed periods by currency",
+        sql: "CREATE TABLE rating_period_totals (
+        scope_id TEXT NOT NULL, begin_at BIGINT NOT NULL, currency TEXT NOT NULL, total TEXT NOT NULL,
+        PRIMARY KEY (scope_id, begin_at, currency));
+      INSERT INTO rating_period_totals (scope_id, begin_at, currency, total)
+        SELECT scope_id, begin_at, currency, total FROM rating_periods;
+      ALTER TABLE rating_periods DROP COLUMN total;
+      ALTER TABLE rating_periods DROP COLUMN currency;\n",
+    },
+];
