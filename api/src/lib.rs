@@ -267,10 +267,11 @@ pub fn router(parts: ApiParts) -> Router {
         (WATCH_MOUNT, "watch", watch::router()),
     ];
     for (mount, name, routes) in faces {
+        let pages: &'static [&'static str] = if name == "rating" { rating::PAGES } else { &[] };
         let routes = routes
             .fallback(front::no_route)
             .method_not_allowed_fallback(front::no_method)
-            .layer(axum::middleware::from_fn(problem::negotiate))
+            .layer(axum::middleware::from_fn_with_state(pages, problem::negotiate))
             .with_state(api.clone());
         let routes = match name {
             "metric" => cors::around(gnocchi::outside(routes), &api.settings.cors_origins),

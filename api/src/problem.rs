@@ -4,7 +4,7 @@
 //! client did not ask for JSON (as Gnocchi does). This file knows no endpoint.
 
 use axum::{
-    extract::Request,
+    extract::{MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -127,9 +127,44 @@ pub(crate) fn accepted(headers: &HeaderMap) -> Accepted {
     if anything == Some(false) { Accepted::Other } else { Accepted::Anything }
 }
 
-/// Refuses what cannot be answered in JSON, and writes problems in the form that the client asked for.
-pub(crate) async fn negotiate(request: Request, next: Next) -> Response {
-    let accepts = accepted(request.headers());
+/// How much a client wants a media type (RFC 9110, section 12.5.1): by its name, else by the range that it is in. Without a
+/// header everything is wanted.
+fn quality(headers: &HeaderMap, media: &str) -> f32 {
+    let group = media.split('/').next().unwrap_or_default();
+    let ranges = [media.to_owned(), format!("{group}/*"), "*/*".to_owned()];
+    let mut wanted = [None; 3];
+    for value in headers.get_all(header::ACCEPT) {
+        for range in value.to_str().unwrap_or("").split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next().unwrap_or("").to_ascii_lowercase();
+            let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok()).unwrap_or(1.0);
+            if let Some(place) = ranges.iter().position(|own| *own == name) {
+                wanted[place] = Some(quality);
+            }
+        }
+    }
+    let nothing_said = if headers.contains_key(header::ACCEPT) { 0.0 } else { 1.0 };
+    wanted.into_iter().flatten().next().unwrap_or(nothing_said)
+}
+
+/// Whether a client wants a page rather than JSON, as browsers do.
+pub(crate) fn prefers_html(headers: &HeaderMap) -> bool {
+    quality(headers, "text/html") > quality(headers, "application/json")
+}
+
+/// Refuses what cannot be answered in JSON, and writes problems in the form that the client asked for. `pages` are routes that
+/// are also answered as HTML.
+pub(crate) async fn negotiate(
+    State(pages): State<&'static [&'static str]>,
+    route: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let has_page = route.is_some_and(|route| pages.iter().any(|page| route.as_str().ends_with(page)));
+    let accepts = match accepted(request.headers()) {
+        Accepted::Other if has_page && quality(request.headers(), "text/html") > 0.0 => Accepted::Anything,
+        accepts => accepts,
+    };
     if accepts == Accepted::Other {
         return html(&Problem::new(StatusCode::NOT_ACCEPTABLE, "This service answers in application/json only."));
     }
@@ -211,6 +246,20 @@ mod tests {
         assert_eq!(accept("*/*, text/html"), Accepted::Anything);
         assert_eq!(accept("text/html"), Accepted::Other);
         assert_eq!(accept("application/json;q=0, text/html"), Accepted::Other);
+    }
+
+    #[test]
+    fn a_browser_wants_a_page_and_a_program_does_not() {
+        let prefers = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_str(text).expect("ascii"));
+            prefers_html(&headers)
+        };
+        assert!(prefers("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"));
+        assert!(prefers("text/html") && prefers("text/*, application/json;q=0.5"));
+        assert!(!prefers("*/*") && !prefers("application/json") && !prefers("application/json, text/html"));
+        assert!(!prefers("text/html;q=0.5, application/json;q=0.9") && !prefers("text/html;q=0, */*"));
+        assert!(!prefers_html(&HeaderMap::new()));
     }
 
     #[test]

@@ -60,6 +60,9 @@ pub struct RatingParts {
     pub processor: Option<Arc<Processor>>,
 }
 
+/// What is also answered as a page.
+pub(crate) const PAGES: &[&str] = &["/v2/invoices/{project}/{month}"];
+
 pub(crate) fn router() -> Router<SharedApi> {
     let hashmap = "/v1/rating/module_config/hashmap";
     let path = |rest: &str| format!("{hashmap}/{rest}");

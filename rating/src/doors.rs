@@ -33,7 +33,7 @@ pub struct LineFilter {
     pub services: Option<Vec<String>>,
     /// Of these ids only.
     pub ids: Option<Vec<Uuid>>,
-    /// What `groupby` or `metadata` must say. `project_id`, `type`, `id` are answered by the line itself where they are not
+    /// What `groupby` or `metadata` must say. `project_id`, `type`, `id`, `currency` are answered by the line itself where they are not
     /// there.
     pub equals: BTreeMap<String, String>,
 }
@@ -63,6 +63,7 @@ pub fn says<'l>(line: &'l RatedLine, name: &str) -> Option<&'l str> {
         "project_id" | "scope_id" => Some(line.scope.as_str()),
         "type" => Some(line.service.as_str()),
         "id" => Some(line.resource.as_str()),
+        "currency" => Some(line.currency.as_str()),
         _ => None,
     })
 }

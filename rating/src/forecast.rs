@@ -20,6 +20,11 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// The days whose mean says how it goes on: a week has every kind of day once.
 const RECENT_DAYS: usize = 7;
 
+/// A metric's name for costs of one currency. Without one it is written for months whose costs have a single currency.
+pub fn cost_metric(metric: &str, currency: &str) -> String {
+    format!("{metric}.{currency}")
+}
+
 /// The first moment (UTC) of the month of a time, or of one so much later.
 pub fn month(time: Timestamp, later: u32) -> Timestamp {
     use chrono::{Datelike, Months, NaiveDate, NaiveTime};

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod book;
+pub mod currency;
 mod decimal;
 pub mod doors;
 pub mod expression;
@@ -29,6 +30,7 @@ pub use book::{
     RuleDocument, RuleField, RuleGroup, RuleService, RuleSet, SCOPE_KEY, ScopeChange, ScopeFilter, ScopeState, Task,
     TaskFilter, Threshold, ThresholdChange, ThresholdFilter,
 };
+pub use currency::Totals;
 pub use decimal::{DecimalError, decimal};
 pub use doors::{
     Ledger, LedgerError, LineFilter, LineStream, MemoryLedger, RuleSource, RuleSourceError, Rules, UsageReader,
@@ -36,7 +38,7 @@ pub use doors::{
 pub use hashmap::{HashMap, Kind, PriceList, RuleError};
 pub use line::{COST_SCALE, LineKind, RatedLine, cost_of};
 pub use metrics::{MetricDefinition, Metrics, MetricsError, UsageKind};
-pub use price::{Bill, KINDS, PriceError, Prices, Taken};
+pub use price::{Bill, Earlier, KINDS, PriceError, Prices};
 pub use processor::{Explanation, Mode, Processor, ProcessorError, RatingSettings, Report, RulesOf};
 pub use quantity::{Conversion, Mutation};
 pub use quote::{Quote, quote};

@@ -12,6 +12,7 @@ mod corrections;
 mod explain;
 mod lines;
 mod run;
+mod settling;
 mod unpriced;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -3,19 +3,23 @@
 //!
 //! The bill is that of the month: purchases that are due in it are charged, and packages are as if nothing had been taken of them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bigdecimal::BigDecimal;
 use orzo_model::Timestamp;
 use uuid::Uuid;
 
 use crate::{
+    currency::Totals,
     doors::Rules,
     forecast::month,
     line::{LineKind, RatedLine, cost_of},
-    price::{Bill, Taken},
+    price::{Bill, Earlier},
     usage::{Usage, text_of},
 };
+
+/// Length of a rating period: nobody looks at which one a quote's lines belong to.
+const PERIOD: Duration = Duration::from_secs(3600);
 
 /// A bill that nobody has to pay.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,9 +28,9 @@ pub struct Quote {
     pub usage: Vec<RatedLine>,
     /// What the sum of them makes the bill need.
     pub settled: Vec<RatedLine>,
-    /// The sum of all.
-    pub total: BigDecimal,
-    /// ISO 4217.
+    /// The sum of all of each currency.
+    pub totals: Totals,
+    /// The project's currency: that of usage.
     pub currency: String,
 }
 
@@ -34,6 +38,7 @@ pub struct Quote {
 pub fn quote(rules: &Rules, scope: Option<&str>, at: Timestamp, usages: &[Usage]) -> Result<Quote, String> {
     let list = rules.hashmap.for_tenant(scope);
     let name = scope.unwrap_or_default();
+    let currency = rules.prices.currency(name, at);
     let mut usage = Vec::with_capacity(usages.len());
     for (place, own) in usages.iter().enumerate() {
         let wrong = |reason: String| format!("resources[{place}]: {reason}");
@@ -59,7 +64,7 @@ pub fn quote(rules: &Rules, scope: Option<&str>, at: Timestamp, usages: &[Usage]
             quantity: own.quantity.clone(),
             unit_price: BigDecimal::default(),
             cost: cost_of(&price),
-            currency: rules.prices.currency.clone(),
+            currency: currency.to_owned(),
             kind: LineKind::Usage,
             corrects: None,
             reverses: false,
@@ -72,11 +77,14 @@ pub fn quote(rules: &Rules, scope: Option<&str>, at: Timestamp, usages: &[Usage]
             rated_at: at,
         });
     }
-    let taken = Taken::default();
-    let bill = Bill { scope: name, begin: month(at, 0), end: month(at, 1), period: at, holds_at: at, taken: &taken };
+    let earlier = Earlier::default();
+    let bill = Bill { scope: name, begin: month(at, 0), end: month(at, 1), period: PERIOD, earlier: &earlier };
     let settled = rules.prices.settle(&bill, &usage, (rules.version, at));
-    let total = usage.iter().chain(&settled).map(|line| &line.cost).sum();
-    Ok(Quote { usage, settled, total, currency: rules.prices.currency.clone() })
+    let mut totals = Totals::new();
+    for line in usage.iter().chain(&settled) {
+        *totals.entry(line.currency.clone()).or_default() += &line.cost;
+    }
+    Ok(Quote { usage, settled, totals, currency: currency.to_owned() })
 }
 
 #[cfg(test)]
@@ -107,7 +115,7 @@ mod tests {
         let total = |scope| {
             let quote = quote(&rules, scope, Timestamp::EPOCH, std::slice::from_ref(&usage)).expect("a quote");
             assert_eq!((quote.usage.len(), quote.settled.len(), quote.currency.as_str()), (1, 2, "EUR"));
-            quote.total.normalized().to_plain_string()
+            quote.totals["EUR"].normalized().to_plain_string()
         };
         assert_eq!(total(None), "5.4", "5, a tenth off, a fifth on it");
         assert_eq!(total(Some("p")), "10.8");
@@ -115,6 +123,6 @@ mod tests {
             "valid_from": Timestamp::EPOCH});
         let prices = Prices::from_documents(&[document("purchase", purchase)]).expect("rules");
         let quote = quote(&Rules { prices, ..rules }, None, Timestamp::EPOCH, &[usage]).expect("a quote");
-        assert_eq!(quote.total.normalized().to_plain_string(), "4", "1 for four tenths of 5");
+        assert_eq!(quote.totals["USD"].normalized().to_plain_string(), "4", "1 for four tenths of 5");
     }
 }

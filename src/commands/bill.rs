@@ -12,7 +12,11 @@ mod recount;
 mod tests;
 mod verify;
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use anyhow::{Context, bail};
 use futures::TryStreamExt;
@@ -198,28 +202,34 @@ fn plain(number: &BigDecimal) -> String {
 
 async fn status(settings: &Settings, format: Format) -> anyhow::Result<()> {
     let (ledger, book) = look(settings).await?;
-    let mut sums: HashMap<String, (u64, BigDecimal, Option<String>)> = HashMap::new();
+    let mut sums: HashMap<String, BTreeMap<String, (u64, BigDecimal)>> = HashMap::new();
     let mut lines = ledger.read(&LineFilter::default()).await?;
     while let Some(line) = lines.try_next().await? {
-        let (count, sum, currency) = sums.entry(line.scope).or_default();
+        let (count, sum) = sums.entry(line.scope).or_default().entry(line.currency).or_default();
         *count += 1;
         *sum += line.cost;
-        currency.get_or_insert(line.currency);
     }
     let mut rows = Vec::new();
     for scope in book.scopes(&ScopeFilter::default(), 0, SCOPES_MAX).await? {
         let closed = book.closed_periods(Some(&scope.scope_id), Timestamp::MIN, Timestamp::MAX).await?;
-        let (count, sum, currency) = sums.remove(&scope.scope_id).unwrap_or_default();
-        rows.push(vec![
-            json!(scope.scope_id),
-            json!(scope.active),
-            json!(scope.rated_until.zulu_secs()),
-            json!(closed.iter().map(|own| own.end).max().map(Timestamp::zulu_secs)),
-            json!(scope.held.map(|held| held.reason)),
-            json!(count),
-            json!(plain(&sum)),
-            json!(currency),
-        ]);
+        let of_scope = sums.remove(&scope.scope_id).unwrap_or_default().into_iter();
+        let mut each: Vec<_> = of_scope.map(|(currency, (count, sum))| (Some(currency), count, sum)).collect();
+        if each.is_empty() {
+            each.push((None, 0, BigDecimal::default()));
+        }
+        // A row for each currency.
+        for (currency, count, sum) in each {
+            rows.push(vec![
+                json!(scope.scope_id),
+                json!(scope.active),
+                json!(scope.rated_until.zulu_secs()),
+                json!(closed.iter().map(|own| own.end).max().map(Timestamp::zulu_secs)),
+                json!(scope.held.as_ref().map(|held| &held.reason)),
+                json!(count),
+                json!(plain(&sum)),
+                json!(currency),
+            ]);
+        }
     }
     let columns = vec!["project", "active", "rated until", "closed until", "held by", "lines", "cost", "currency"];
     Rows { columns, rows }.print(format)?;
@@ -373,15 +383,17 @@ async fn close(rating: &Rating, chosen_by: &Close, format: Format) -> anyhow::Re
         let after = closed.iter().map(|own| own.end).max();
         let from = chosen_by.from.or(after).unwrap_or(Timestamp::EPOCH);
         if let Some(own) = rating.processor.close(&scope, from, chosen_by.until, "orzo bill close").await? {
-            rows.push(vec![
-                json!(own.scope_id),
-                json!(own.begin.zulu_secs()),
-                json!(own.end.zulu_secs()),
-                json!(own.lines),
-                json!(plain(&own.total)),
-                json!(own.currency),
-                json!(own.rule_version),
-            ]);
+            for (currency, total) in &own.totals {
+                rows.push(vec![
+                    json!(own.scope_id),
+                    json!(own.begin.zulu_secs()),
+                    json!(own.end.zulu_secs()),
+                    json!(own.lines),
+                    json!(plain(total)),
+                    json!(currency),
+                    json!(own.rule_version),
+                ]);
+            }
         }
     }
     let columns = vec!["project", "from", "until", "lines", "total", "currency", "rule version"];
@@ -406,7 +418,17 @@ async fn close_at_server(chosen_by: &Close, format: Format) -> anyhow::Result<()
     let answer = session.request(&request, None).await.context("the rating API does not answer as it should")?;
     let names = ["scope_id", "begin", "end", "lines", "total", "currency", "rule_version"];
     let periods = answer["periods"].as_array().context("the server's answer has no periods")?;
-    let rows = periods.iter().map(|own| names.iter().map(|name| own[*name].clone()).collect()).collect();
+    let mut rows = Vec::new();
+    for own in periods {
+        for (currency, total) in own["totals"].as_object().into_iter().flatten() {
+            let cell = |name: &&str| match *name {
+                "total" => total.clone(),
+                "currency" => json!(currency),
+                other => own[other].clone(),
+            };
+            rows.push(names.iter().map(cell).collect());
+        }
+    }
     let columns = vec!["project", "from", "until", "lines", "total", "currency", "rule version"];
     Rows { columns, rows }.print(format)
 }

@@ -1,6 +1,9 @@
 //! What each project was charged this month and will have been at its end, as metrics that alarms watch: budgets.
 //!
-//! `ledger → sums by day → forecast → two metrics on a resource of the project`
+//! `ledger → sums by day and currency → forecast → metrics on a resource of the project`
+//!
+//! Each currency has two metrics with its code in their names. Those without a code are written while the month's costs have one
+//! currency: costs of several are never added.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,12 +13,14 @@ use std::{
 
 use anyhow::Context;
 use futures::TryStreamExt;
-use orzo_index::{ArchivePolicy, IndexError, Metric, MetricSource, NewResource, PolicyItem};
+use orzo_index::{ArchivePolicy, IndexError, Metric, NewMetric, NewResource, PolicyItem};
 use orzo_model::{Measure, Scope, SharedClock, Timestamp};
 use orzo_query::{Engine, PostedMeasures};
 use orzo_rating::{
     BigDecimal, Ledger, LineFilter,
-    forecast::{ACCRUED_METRIC, COST_GRANULARITY_S, COST_POLICY, FORECAST_METRIC, cost_resource, forecast, month},
+    forecast::{
+        ACCRUED_METRIC, COST_GRANULARITY_S, COST_POLICY, FORECAST_METRIC, cost_metric, cost_resource, forecast, month,
+    },
 };
 use parking_lot::Mutex;
 
@@ -35,16 +40,16 @@ pub(crate) struct CostMeters {
 
 #[derive(Default)]
 struct Known {
-    /// The two metrics of each project.
-    metrics: HashMap<String, [Metric; 2]>,
+    /// The two metrics of each project and currency, and those without one.
+    metrics: HashMap<(String, Option<String>), [Metric; 2]>,
     /// Begin of the last slot that was written.
     slot: Option<Timestamp>,
     /// What was read of the ledger, and which ledger that was: its lines and the month.
     sums: Option<((u64, Timestamp), Arc<Sums>)>,
 }
 
-/// The cost of each day of each project.
-type Sums = BTreeMap<String, BTreeMap<Timestamp, BigDecimal>>;
+/// The cost of each day, by project and currency.
+type Sums = BTreeMap<String, BTreeMap<String, BTreeMap<Timestamp, BigDecimal>>>;
 
 impl CostMeters {
     pub(crate) fn new(engine: Arc<Engine>, ledger: Arc<dyn Ledger>, clock: SharedClock) -> Self {
@@ -65,13 +70,18 @@ impl CostMeters {
             Some(sums) => sums,
             None => Arc::new(self.sums(begin, end).await?),
         };
-        let mut posted = Vec::with_capacity(projects.len() * 2);
-        for (project, days) in projects.iter() {
-            let accrued: BigDecimal = days.values().sum();
-            let values = [accrued, forecast(begin, end, until, days)];
-            for (metric, value) in self.metrics(project).await?.into_iter().zip(values) {
-                let value = value.to_plain_string().parse::<f64>().context("a sum is a number")?;
-                posted.push(PostedMeasures { metric, measures: vec![Measure { timestamp: now, value }] });
+        let mut posted = Vec::with_capacity(projects.len() * 4);
+        for (project, currencies) in projects.iter() {
+            for (currency, days) in currencies {
+                let accrued: BigDecimal = days.values().sum();
+                let values = [accrued, forecast(begin, end, until, days)];
+                let names = [Some(currency.as_str()), None];
+                for name in names.into_iter().take(if currencies.len() == 1 { 2 } else { 1 }) {
+                    for (metric, value) in self.metrics(project, name).await?.into_iter().zip(&values) {
+                        let value = value.to_plain_string().parse::<f64>().context("a sum is a number")?;
+                        posted.push(PostedMeasures { metric, measures: vec![Measure { timestamp: now, value }] });
+                    }
+                }
             }
         }
         self.engine.post_measures(&posted).await.context("cannot write what projects cost")?;
@@ -87,57 +97,76 @@ impl CostMeters {
         let mut projects = Sums::new();
         while let Some(line) = lines.try_next().await.context("cannot read the ledger")? {
             let day = line.period.floor(DAY);
-            *projects.entry(line.scope).or_default().entry(day).or_default() += line.cost;
+            let days = projects.entry(line.scope).or_default().entry(line.currency).or_default();
+            *days.entry(day).or_default() += line.cost;
         }
         // What belongs to no project is nobody's budget.
         projects.remove("");
         Ok(projects)
     }
 
-    async fn metrics(&self, project: &str) -> anyhow::Result<[Metric; 2]> {
-        if let Some(known) = self.known.lock().metrics.get(project) {
+    async fn metrics(&self, project: &str, currency: Option<&str>) -> anyhow::Result<[Metric; 2]> {
+        let key = (project.to_owned(), currency.map(str::to_owned));
+        if let Some(known) = self.known.lock().metrics.get(&key) {
             return Ok(known.clone());
         }
-        let metrics = match self.find(project).await {
+        let name = |metric: &str| currency.map_or_else(|| metric.to_owned(), |code| cost_metric(metric, code));
+        let names = [name(ACCRUED_METRIC), name(FORECAST_METRIC)];
+        let metrics = match self.find(project, &names).await {
             Err(IndexError::NotFound { .. }) => {
-                self.make(project).await.context("cannot make the resource of a project's costs")?;
-                self.find(project).await
+                self.make(project, &names).await.context("cannot make the resource of a project's costs")?;
+                self.find(project, &names).await
             }
             found => found,
         };
         let metrics = metrics.context("cannot find the metrics of a project's costs")?;
-        self.known.lock().metrics.insert(project.to_owned(), metrics.clone());
+        self.known.lock().metrics.insert(key, metrics.clone());
         Ok(metrics)
     }
 
-    async fn find(&self, project: &str) -> Result<[Metric; 2], IndexError> {
+    async fn find(&self, project: &str, [accrued, forecast]: &[String; 2]) -> Result<[Metric; 2], IndexError> {
         let (index, id) = (self.engine.index(), cost_resource(project));
         Ok([
-            index.metric_of_resource(&Scope::All, id, ACCRUED_METRIC).await?,
-            index.metric_of_resource(&Scope::All, id, FORECAST_METRIC).await?,
+            index.metric_of_resource(&Scope::All, id, accrued).await?,
+            index.metric_of_resource(&Scope::All, id, forecast).await?,
         ])
     }
 
-    async fn make(&self, project: &str) -> Result<(), IndexError> {
-        let index = self.engine.index();
+    /// Makes the metrics, and the resource that they are on, where they are missing.
+    async fn make(&self, project: &str, names: &[String; 2]) -> Result<(), IndexError> {
+        let (index, id) = (self.engine.index(), cost_resource(project));
         if let Err(IndexError::NotFound { .. }) = index.archive_policy(COST_POLICY).await {
             let item = PolicyItem::new(Some(Duration::from_secs(COST_GRANULARITY_S)), None, Some(KEPT))?;
             let methods = Some(["last", "max", "mean"].map(str::to_owned).to_vec());
             index.create_archive_policy(&ArchivePolicy::new(COST_POLICY, 0, vec![item], methods, &[])?).await?;
         }
-        let new = || MetricSource::New { archive_policy_name: Some(COST_POLICY.to_owned()), unit: None };
-        let resource = NewResource {
-            id: cost_resource(project).to_string(),
-            resource_type: "generic".to_owned(),
-            creator: CREATOR.to_owned(),
-            project_id: Some(project.to_owned()),
-            user_id: None,
-            started_at: None,
-            ended_at: None,
-            attributes: serde_json::Map::new(),
-            metrics: vec![(ACCRUED_METRIC.to_owned(), new()), (FORECAST_METRIC.to_owned(), new())],
-        };
-        index.create_resource(&resource).await.map(|_| ())
+        if let Err(IndexError::NotFound { .. }) = index.resource(&Scope::All, "generic", id).await {
+            let resource = NewResource {
+                id: id.to_string(),
+                resource_type: "generic".to_owned(),
+                creator: CREATOR.to_owned(),
+                project_id: Some(project.to_owned()),
+                user_id: None,
+                started_at: None,
+                ended_at: None,
+                attributes: serde_json::Map::new(),
+                metrics: Vec::new(),
+            };
+            index.create_resource(&resource).await?;
+        }
+        for name in names {
+            if let Err(IndexError::NotFound { .. }) = index.metric_of_resource(&Scope::All, id, name).await {
+                let metric = NewMetric {
+                    creator: CREATOR.to_owned(),
+                    name: Some(name.clone()),
+                    unit: None,
+                    resource_id: Some(id),
+                    archive_policy_name: Some(COST_POLICY.to_owned()),
+                };
+                index.create_metric(&metric).await?;
+            }
+        }
+        Ok(())
     }
 }
 

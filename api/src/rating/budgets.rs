@@ -8,7 +8,11 @@ use axum::{
 use http::StatusCode;
 use orzo_alarms::{AlarmBook, AlarmFilter, AlarmRequest};
 use orzo_model::{Caller, Scope};
-use orzo_rating::forecast::{ACCRUED_METRIC, COST_GRANULARITY_S, FORECAST_METRIC, cost_resource};
+use orzo_rating::{
+    RuleSource,
+    currency::is_currency,
+    forecast::{ACCRUED_METRIC, COST_GRANULARITY_S, FORECAST_METRIC, cost_metric, cost_resource},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -20,6 +24,8 @@ use crate::{Api, SharedApi, aodh, authenticate::Asker, parameters::Parameters, p
 /// The type of the alarms.
 const TYPE: &str = "gnocchi_resources_threshold";
 const RULE: &str = "gnocchi_resources_threshold_rule";
+/// Budgets are below that: as much as a price document may say.
+const AMOUNT_MAX: u64 = 10_000_000_000_000_000;
 /// Pages of alarms that are looked through for budgets, of a thousand each.
 const PAGES_MAX: usize = 20;
 
@@ -42,18 +48,30 @@ fn must_change(caller: &Caller, project: &str) -> Result<(), Problem> {
     if caller.is_admin() || caller.has_role("member") { Ok(()) } else { Err(Problem::forbidden()) }
 }
 
+/// The currency of a project's costs now.
+async fn currency_of(api: &Api, project: &str) -> Result<String, Problem> {
+    let now = api.clock.now();
+    let rules = parts(api)?.book.rules(now).await.map_err(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the rules cannot be read");
+        Problem::unavailable("the rules cannot be read now")
+    })?;
+    Ok(rules.prices.currency(project, now).to_owned())
+}
+
 /// A budget as it is shown; `None`: the alarm is none.
 fn shown(alarm: &Value) -> Option<Value> {
     let rule = &alarm[RULE];
-    let on = match rule["metric"].as_str()? {
-        ACCRUED_METRIC => "accrued",
-        FORECAST_METRIC => "forecast",
+    let metric = rule["metric"].as_str()?;
+    let of = |name: &str| metric.strip_prefix(name).map(|rest| rest.strip_prefix('.'));
+    let (on, currency) = match (of(ACCRUED_METRIC), of(FORECAST_METRIC)) {
+        (Some(currency), _) => ("accrued", currency),
+        (_, Some(currency)) => ("forecast", currency),
         _ => return None,
     };
     let project = alarm["project_id"].as_str()?;
     Some(json!({
         "budget_id": alarm["alarm_id"], "name": alarm["name"], "project_id": project, "on": on,
-        "amount": rule["threshold"], "state": alarm["state"], "state_reason": alarm["state_reason"],
+        "amount": rule["threshold"], "currency": currency, "state": alarm["state"], "state_reason": alarm["state_reason"],
         "alarm_actions": alarm["alarm_actions"], "enabled": alarm["enabled"],
     }))
 }
@@ -81,11 +99,25 @@ pub(super) async fn create(
     Asker(caller): Asker,
     JsonBody(body): JsonBody,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    let mut body = Body::read(body, &["name", "amount", "on", "project_id", "alarm_actions", "severity"])?;
+    let mut body = Body::read(body, &["name", "amount", "currency", "on", "project_id", "alarm_actions", "severity"])?;
     let project = body.text("project_id")?.or_else(|| caller.project_id.clone()).ok_or_else(Problem::forbidden)?;
     must_change(&caller, &project)?;
     let name = body.needed_text("name")?;
     let amount = body.decimal("amount")?.ok_or_else(|| Problem::bad("a budget needs an amount"))?;
+    if amount < 0 {
+        return Err(Problem::bad("amount is below zero: a budget is what may be spent"));
+    }
+    if amount >= AMOUNT_MAX {
+        return Err(Problem::bad(format!("amount is not below {AMOUNT_MAX}")));
+    }
+    let currency = match body.text("currency")? {
+        Some(code) if is_currency(&code) => code,
+        Some(code) => {
+            let code: String = code.chars().take(40).collect();
+            return Err(Problem::bad(format!("currency: `{code}` is no ISO 4217 code, such as EUR")));
+        }
+        None => currency_of(&api, &project).await?,
+    };
     let metric = match body.text("on")?.as_deref() {
         None | Some("accrued") => ACCRUED_METRIC,
         Some("forecast") => FORECAST_METRIC,
@@ -100,9 +132,9 @@ pub(super) async fn create(
     let what = if metric == ACCRUED_METRIC { "was charged this month" } else { "is expected at the month's end" };
     let alarm = json!({
         "name": name, "type": TYPE, "severity": severity, "alarm_actions": actions,
-        "description": format!("Budget: what {what} reaches {}", amount.normalized().to_plain_string()),
+        "description": format!("Budget: what {what} reaches {} {currency}", amount.normalized().to_plain_string()),
         RULE: {
-            "metric": metric, "resource_id": cost_resource(&project).to_string(), "resource_type": "generic",
+            "metric": cost_metric(metric, &currency), "resource_id": cost_resource(&project).to_string(), "resource_type": "generic",
             "threshold": number(&amount), "comparison_operator": "ge", "aggregation_method": "max",
             "granularity": COST_GRANULARITY_S, "evaluation_periods": 1,
         },

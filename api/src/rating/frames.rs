@@ -7,7 +7,7 @@ use bigdecimal::BigDecimal;
 use futures::StreamExt;
 use http::StatusCode;
 use orzo_model::Timestamp;
-use orzo_rating::{LineFilter, LineKind, RatedLine, RuleSource, cost_of, line::WHOLE_DIGITS_MAX};
+use orzo_rating::{LineFilter, LineKind, Prices, RatedLine, RuleSource, cost_of, line::WHOLE_DIGITS_MAX};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -95,15 +95,14 @@ pub(super) async fn push(
         return Err(Problem::bad("Parameter dataframes must not be empty."));
     }
     let now = api.clock.now();
-    // In the currency of the price list, as what is rated.
+    // In the project's currency, as what is rated.
     let rules = parts.book.rules(now).await.map_err(|error| {
         tracing::warn!(error = &error as &dyn std::error::Error, "the rules cannot be read");
         Problem::unavailable("the rules cannot be read now")
     })?;
-    let currency = rules.prices.currency;
     let mut lines = Vec::new();
     for (place, frame) in frames.iter().enumerate() {
-        read_frame(frame, &format!("dataframes[{place}]"), &currency, now, &mut lines)?;
+        read_frame(frame, &format!("dataframes[{place}]"), &rules.prices, now, &mut lines)?;
     }
     number_twins(&mut lines);
     let lines = lines.into_iter().map(RatedLine::identified).collect();
@@ -123,7 +122,7 @@ fn object<'v>(value: &'v Value, place: &str) -> Result<&'v Map<String, Value>, P
 fn read_frame(
     frame: &Value,
     place: &str,
-    currency: &str,
+    prices: &Prices,
     now: Timestamp,
     lines: &mut Vec<RatedLine>,
 ) -> Result<(), Problem> {
@@ -163,6 +162,7 @@ fn read_frame(
             };
             // The content is part of the id: the same pushed twice is there once, anything else is another line.
             let content = Sha256::digest(json!([unit, quantity, price, groupby, metadata, end.micros()]).to_string());
+            let currency = prices.currency(&scope, begin).to_owned();
             lines.push(RatedLine {
                 id: uuid::Uuid::nil(),
                 scope,
@@ -175,7 +175,7 @@ fn read_frame(
                 quantity,
                 unit_price,
                 cost: cost_of(&price),
-                currency: currency.to_owned(),
+                currency,
                 kind: LineKind::Usage,
                 corrects: None,
                 reverses: false,

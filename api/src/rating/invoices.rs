@@ -18,7 +18,12 @@ use super::{
     problem_of, problem_of_ledger,
     wsme::{known, query_text},
 };
-use crate::{SharedApi, authenticate::Asker, parameters::Parameters, problem::Problem};
+use crate::{
+    SharedApi,
+    authenticate::Asker,
+    parameters::Parameters,
+    problem::{Problem, prefers_html},
+};
 
 pub(super) async fn show(
     State(api): State<SharedApi>,
@@ -34,7 +39,8 @@ pub(super) async fn show(
     let end = month(begin, 1);
     let is_page = match query_text(&parameters, "format").as_deref() {
         Some("html") => true,
-        Some("json") | None => false,
+        Some("json") => false,
+        None => prefers_html(&headers),
         Some(_) => return Err(Problem::bad("format is json or html")),
     };
     let language = match query_text(&parameters, "language") {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     book, must_be_admin, must_own, parts, problem_of, problem_of_ledger,
-    wsme::{Body, known, query_text, query_time},
+    wsme::{Body, known, query_text, query_time, single, text, texts},
 };
 use crate::{Api, SharedApi, authenticate::Asker, parameters::Parameters, problem::Problem, request::JsonBody};
 
@@ -38,10 +38,12 @@ pub(super) fn problem_of_processor(error: ProcessorError) -> Problem {
 }
 
 fn shown(own: &ClosedPeriod) -> Value {
+    // Of one currency also as one number.
+    let (currency, total) = single(&own.totals).unzip();
     json!({
         "scope_id": own.scope_id, "begin": own.begin.isoformat(), "end": own.end.isoformat(),
         "closed_at": own.closed_at.isoformat(), "closed_by": own.closed_by, "rule_version": own.rule_version,
-        "lines": own.lines, "total": own.total.normalized().to_plain_string(), "currency": own.currency,
+        "lines": own.lines, "totals": texts(&own.totals), "total": total.map(text), "currency": currency,
     })
 }
 

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::{
     book, modules, must_be_admin, must_own, parts, problem_of,
     wsme::{Body, known, query_text},
+    wsme::{single, text, texts},
 };
 use crate::{SharedApi, authenticate::Asker, parameters::Parameters, problem::Problem, request::JsonBody};
 
@@ -74,10 +75,8 @@ pub(super) async fn put(
     let book = book(&api)?;
     // With all others, whose number is bounded.
     let version = book.rule_version().await.map_err(problem_of)?;
-    let mut documents = book.rules_of(version, book.now()).await.map_err(problem_of)?.documents;
-    documents.retain(|own| (&own.kind, &own.id) != (&document.kind, &document.id));
-    documents.push(document.clone());
-    Prices::from_documents(&documents).map_err(|error| Problem::bad(error.to_string()))?;
+    let documents = book.rules_of(version, book.now()).await.map_err(problem_of)?.documents;
+    Prices::check(&documents, &document).map_err(|error| Problem::bad(error.to_string()))?;
     if let ("expression", Some(processor)) = (document.kind.as_str(), &parts(&api)?.processor) {
         check_expression(&document, processor.metrics()).map_err(Problem::bad)?;
     }
@@ -158,11 +157,15 @@ pub(super) async fn quote_bill(
         json!({"service": line.service, "quantity": line.quantity.normalized().to_plain_string(), "cost": money(line),
                "rule": line.rule})
     };
-    let settled = |line: &RatedLine| json!({"kind": line.kind.name(), "service": line.service, "cost": money(line), "rule": line.rule});
+    let settled = |line: &RatedLine| {
+        json!({"kind": line.kind.name(), "service": line.service, "cost": money(line), "currency": line.currency,
+               "rule": line.rule})
+    };
+    let total = single(&quote.totals).map(|(_, total)| text(total));
     Ok(Json(json!({
         "project_id": project, "currency": quote.currency, "rule_version": version,
         "usage": quote.usage.iter().map(usage).collect::<Value>(),
         "settled": quote.settled.iter().map(settled).collect::<Value>(),
-        "total": quote.total.normalized().to_plain_string(),
+        "totals": texts(&quote.totals), "total": total,
     })))
 }

@@ -6,12 +6,12 @@ use axum::{Json, extract::State};
 use bigdecimal::BigDecimal;
 use futures::StreamExt;
 use orzo_model::{Caller, Timestamp};
-use orzo_rating::{LineFilter, LineStream, RatedLine};
+use orzo_rating::{LineFilter, LineStream, RatedLine, Totals};
 use serde_json::{Map, Value, json};
 
 use super::{
     must_be_admin, must_own, parts, problem_of_ledger, range,
-    wsme::{known, plain, query_text, query_time},
+    wsme::{known, plain, query_text, query_time, several},
 };
 use crate::{SharedApi, authenticate::Asker, parameters::Parameters, problem::Problem};
 
@@ -60,11 +60,15 @@ pub(super) async fn total(
 ) -> Result<Json<Value>, Problem> {
     let asked = Asked::read(&parameters, &caller, api.clock.now())?;
     let mut lines = lines(&api, &asked.filter()).await?;
-    let mut sum = BigDecimal::from(0);
+    let mut totals = Totals::new();
     while let Some(line) = lines.next().await {
-        sum += line.map_err(problem_of_ledger)?.cost;
+        let line = line.map_err(problem_of_ledger)?;
+        *totals.entry(line.currency).or_default() += line.cost;
     }
-    Ok(Json(json!(plain(&sum))))
+    match totals.len() {
+        0 | 1 => Ok(Json(json!(plain(&totals.into_values().sum())))),
+        _ => Err(several(totals.keys())),
+    }
 }
 
 pub(super) async fn summary(
@@ -76,14 +80,18 @@ pub(super) async fn summary(
     let groups = query_text(&parameters, "groupby").unwrap_or_default();
     let by = |name: &str| groups.split(',').any(|own| own.trim() == name);
     let (by_tenant, by_type) = (by("tenant_id"), by("res_type"));
-    let mut sums: BTreeMap<(Option<String>, Option<String>), BigDecimal> = BTreeMap::new();
+    let mut sums: BTreeMap<(Option<String>, Option<String>), Totals> = BTreeMap::new();
     let mut lines = lines(&api, &asked.filter()).await?;
     while let Some(line) = lines.next().await {
         let line = line.map_err(problem_of_ledger)?;
         let key = (by_type.then_some(line.service), by_tenant.then_some(line.scope));
-        *sums.entry(key).or_insert_with(|| BigDecimal::from(0)) += line.cost;
+        *sums.entry(key).or_default().entry(line.currency).or_default() += line.cost;
     }
-    let shown = sums.into_iter().map(|((service, tenant), sum)| {
+    if let Some(totals) = sums.values().find(|totals| totals.len() > 1) {
+        return Err(several(totals.keys()));
+    }
+    let shown = sums.into_iter().map(|((service, tenant), totals)| {
+        let sum = totals.into_values().sum();
         json!({
             "begin": asked.begin.naive(), "end": asked.end.naive(), "rate": five_places(&sum),
             "res_type": service.or_else(|| asked.service.clone()).unwrap_or_else(|| "ALL".to_owned()),

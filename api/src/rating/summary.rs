@@ -1,6 +1,6 @@
 //! Version 2's summary: lines summed by whatever they say, for everybody who may see them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{Json, extract::State};
 use bigdecimal::BigDecimal;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     parts, problem_of_ledger, range,
-    wsme::{known, number, page, query_pairs, query_text, query_texts, query_time},
+    wsme::{known, number, page, query_pairs, query_text, query_texts, query_time, several},
 };
 use crate::{SharedApi, authenticate::Asker, parameters::Parameters, problem::Problem};
 
@@ -64,7 +64,7 @@ pub(super) async fn show(
         .into_iter()
         .skip(offset as usize)
         .take(limit as usize)
-        .map(|(key, (period, sums))| {
+        .map(|(key, Summed { period, sums, .. })| {
             let (begin, end) = if by_time { (period, period.plus(parts.period)) } else { (begin, end) };
             let mut row = vec![json!(begin.isoformat()), json!(end.isoformat())];
             row.extend(fields.iter().zip(&sums).map(|(field, sum)| sum.result(field.function)));
@@ -85,16 +85,32 @@ pub(super) async fn show(
     }))
 }
 
-/// Lines summed by groups, in the order of the groups' keys.
+/// What the lines of a group come to.
+struct Summed {
+    /// Of the first one.
+    period: Timestamp,
+    /// Of the first one, and of all others if money is summed.
+    currency: String,
+    /// One for each field.
+    sums: Vec<Sum>,
+}
+
+impl Summed {
+    fn new(first: &RatedLine, fields: usize) -> Self {
+        Self { period: first.period, currency: first.currency.clone(), sums: vec![Sum::default(); fields] }
+    }
+}
+
+/// Lines summed by groups, in the order of the groups' keys. Costs of several currencies are in no group together.
 async fn sums_of(
     ledger: &dyn Ledger,
     filter: &LineFilter,
     wanted: &BTreeMap<String, Vec<String>>,
     groups: &[Group],
     fields: &[Field],
-) -> Result<BTreeMap<Vec<String>, (Timestamp, Vec<Sum>)>, Problem> {
+) -> Result<BTreeMap<Vec<String>, Summed>, Problem> {
     let mut lines = ledger.read(filter).await.map_err(problem_of_ledger)?;
-    let mut sums: BTreeMap<Vec<String>, (Timestamp, Vec<Sum>)> = BTreeMap::new();
+    let mut sums: BTreeMap<Vec<String>, Summed> = BTreeMap::new();
     while let Some(line) = lines.next().await {
         let line = line.map_err(problem_of_ledger)?;
         let is_wanted = |(key, values): (&String, &Vec<String>)| {
@@ -109,8 +125,11 @@ async fn sums_of(
         if is_full {
             return Err(Problem::bad(format!("more than {GROUPS_MAX} groups; group by less, or narrow the question")));
         }
-        let (_, sums) = sums.entry(key).or_insert_with(|| (line.period, vec![Sum::default(); fields.len()]));
-        for (field, sum) in fields.iter().zip(sums) {
+        let own = sums.entry(key).or_insert_with(|| Summed::new(&line, fields.len()));
+        if own.currency != line.currency && fields.iter().any(Field::is_money) {
+            return Err(several(BTreeSet::from([&own.currency, &line.currency]).into_iter()));
+        }
+        for (field, sum) in fields.iter().zip(&mut own.sums) {
             sum.add(if field.is_price { &line.cost } else { &line.quantity });
         }
     }
@@ -122,21 +141,27 @@ async fn sums_of(
 #[error("a summary was not made: {0}")]
 pub struct SummaryError(String);
 
-/// What the summary says of periods, by project and service: what `GET /v2/summary?groupby=project_id,type` answers, exact. For
-/// who holds it against the ledger.
+/// Project, service and currency.
+type ProjectKey = (String, String, String);
+
+/// What the summary says of periods, by project, service and currency: what `GET /v2/summary?groupby=project_id,type,currency`
+/// answers, exact. For who holds it against the ledger.
 pub async fn summary_by_project(
     ledger: &dyn Ledger,
     begin: Timestamp,
     end: Timestamp,
-) -> Result<BTreeMap<(String, String), BigDecimal>, SummaryError> {
+) -> Result<BTreeMap<ProjectKey, BigDecimal>, SummaryError> {
     let filter = LineFilter { begin: Some(begin), end: Some(end), ..LineFilter::default() };
     let told = |problem: Problem| SummaryError(problem.description.to_string());
-    let groups = groups(&["project_id".to_owned(), "type".to_owned()]).map_err(told)?;
+    let groups = groups(&["project_id", "type", "currency"].map(str::to_owned)).map_err(told)?;
     let fields = fields(FIELDS).map_err(told)?;
     let price = fields.iter().position(|field| field.is_price).unwrap_or_default();
     let sums = sums_of(ledger, &filter, &BTreeMap::new(), &groups, &fields).await.map_err(told)?;
-    let pair = |mut key: Vec<String>| (std::mem::take(&mut key[0]), std::mem::take(&mut key[1]));
-    Ok(sums.into_iter().map(|(key, (_, sums))| (pair(key), sums[price].sum.clone())).collect())
+    let key = |mut key: Vec<String>| {
+        let [project, service, currency] = [0, 1, 2].map(|place| std::mem::take(&mut key[place]));
+        (project, service, currency)
+    };
+    Ok(sums.into_iter().map(|(names, own)| (key(names), own.sums[price].sum.clone())).collect())
 }
 
 /// What lines are summed by.
@@ -224,6 +249,13 @@ struct Field {
     /// Of the price, else of the quantity.
     is_price: bool,
     alias: String,
+}
+
+impl Field {
+    /// Whether it says an amount of money.
+    fn is_money(&self) -> bool {
+        self.is_price && self.function != Function::Count
+    }
 }
 
 /// Reads `SUM(qty) AS qty, MAX(price) AS dearest`.

@@ -3,7 +3,7 @@
 use axum::extract::Path;
 use bigdecimal::BigDecimal;
 use orzo_model::Timestamp;
-use orzo_rating::{Kind, decimal};
+use orzo_rating::{Kind, Totals, decimal};
 use serde_json::{Map, Value};
 
 use crate::{parameters::Parameters, problem::Problem};
@@ -13,6 +13,32 @@ pub(super) struct Body(Map<String, Value>);
 
 fn invalid(name: &str, value: &str, reason: &str) -> Problem {
     Problem::bad(format!("Invalid input for field/attribute {name}. Value: '{value}'. {reason}"))
+}
+
+/// A number with all its digits.
+pub(super) fn text(number: &BigDecimal) -> String {
+    number.normalized().to_plain_string()
+}
+
+/// Sums by currency, as texts.
+pub(super) fn texts(totals: &Totals) -> Value {
+    totals.iter().map(|(currency, sum)| (currency.clone(), Value::String(text(sum)))).collect()
+}
+
+/// The currency and the sum where there is one only: sums of several are no sum.
+pub(super) fn single(totals: &Totals) -> Option<(&String, &BigDecimal)> {
+    totals.iter().next().filter(|_| totals.len() == 1)
+}
+
+/// Why one number cannot answer for sums of several currencies.
+pub(super) fn several<'c>(currencies: impl Iterator<Item = &'c String>) -> Problem {
+    let codes: Vec<&str> = currencies.map(String::as_str).collect();
+    Problem::bad(format!(
+        "what is asked for was charged in several currencies ({}), whose costs are not added; ask \
+         /v2/summary?groupby=currency, or for one of them by filters=currency:{}",
+        codes.join(", "),
+        codes.first().copied().unwrap_or_default()
+    ))
 }
 
 fn shown(value: &Value) -> String {

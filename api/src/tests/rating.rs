@@ -676,8 +676,9 @@ async fn a_budget_is_an_alarm_on_a_projects_costs() {
             (&json!(99.5), &json!("forecast"), &json!("p1"))
         );
         assert_eq!(made["state"], "insufficient data");
-        let of_p3 = json!({"name": "theirs", "amount": 7, "project_id": "p3"});
-        expect(&house, "admin", "POST", "/v2/budgets", &of_p3, 201).await;
+        assert_eq!(made["currency"], "USD", "the project's");
+        let of_p3 = json!({"name": "theirs", "amount": 7, "project_id": "p3", "currency": "JPY"});
+        assert_eq!(expect(&house, "admin", "POST", "/v2/budgets", &of_p3, 201).await["currency"], "JPY");
         let names = async |who: &str| {
             let found = expect(&house, who, "GET", "/v2/budgets", &Value::Null, 200).await;
             let budgets = found["budgets"].as_array().cloned().unwrap_or_default();
@@ -695,6 +696,9 @@ async fn a_budget_is_an_alarm_on_a_projects_costs() {
             (json!({"name": "x"}), "needs an amount"),
             (json!({"amount": 1}), "Mandatory field missing"),
             (json!({"name": "x", "amount": "NaN"}), "amount"),
+            (json!({"name": "x", "amount": -1}), "amount is below zero"),
+            (json!({"name": "x", "amount": "1e40"}), "amount is not below"),
+            (json!({"name": "x", "amount": 1, "currency": "ZZZ"}), "currency: `ZZZ` is no ISO 4217 code"),
             (json!({"name": "x", "amount": 1, "on": "monday"}), "accrued or forecast"),
             (json!({"name": "x", "amount": 1, "alarm_actions": ["ftp://x/"]}), "ftp"),
             (json!({"name": "x", "amount": 1, "alarm_actions": ["trust+http://x/"]}), "trusts"),
@@ -705,6 +709,98 @@ async fn a_budget_is_an_alarm_on_a_projects_costs() {
         expect(&house, "alice", "DELETE", &format!("/v2/budgets/{id}"), &Value::Null, 204).await;
         expect(&house, "alice", "DELETE", &format!("/v2/budgets/{id}"), &Value::Null, 404).await;
     }
+}
+
+#[tokio::test]
+async fn costs_of_two_currencies_are_added_nowhere() {
+    for house in House::on_every_database(|_| {}).await {
+        let put = async |path: &str, body: Value, status: u16| {
+            expect(&house, "admin", "PUT", &format!("/v2/prices/{path}"), &body, status).await
+        };
+        for (path, body, said) in [
+            ("currency/x", json!({"code": "ZZZ"}), "currency `x`: code: `ZZZ` is no ISO 4217 code"),
+            ("credit/x", json!({"amount": "1e40"}), "credit `x`: amount has more than 16 digits before the point"),
+            ("minimum/x", json!({"amount": 1e40}), "minimum `x`: amount has more than 16 digits before the point"),
+        ] {
+            let told = put(path, body, 400).await;
+            assert!(told["message"].as_str().is_some_and(|text| text.starts_with(said)), "{told}");
+        }
+        put("tax/vat", json!({"percent": 19}), 200).await;
+        put("currency/p1", json!({"code": "JPY", "projects": ["p1"], "valid_from": "2026-11-20T11:00:00Z"}), 200).await;
+        // Of p1: 0.3 dollars before eleven, 0.07 yen after; of p3: 7 dollars.
+        push(&house).await;
+        let get =
+            async |who: &str, path: &str, status: u16| expect(&house, who, "GET", path, &Value::Null, status).await;
+        let invoice = get("alice", "/v2/invoices/p1/2026-11", 200).await;
+        let parts: Vec<_> = invoice["currencies"].as_array().expect("parts").iter().collect();
+        let said = |name: &str| parts.iter().map(|part| part[name].clone()).collect::<Vec<_>>();
+        assert_eq!(
+            (said("currency"), said("net")),
+            (vec![json!("JPY"), json!("USD")], vec![json!("0.07"), json!("0.30")])
+        );
+        assert_eq!(said("tax"), [json!("0.0133"), json!("0.057")]);
+        let theirs = get("admin", "/v2/invoices/p3/2026-11", 200).await;
+        assert_eq!((&theirs["currencies"][0]["currency"], &theirs["currencies"][1]), (&json!("USD"), &Value::Null));
+        for path in ["/v2/summary", "/v1/report/total", "/v1/report/summary", "/v2/summary?groupby=project_id"] {
+            let told = get("alice", path, 400).await;
+            assert!(told.to_string().contains("JPY, USD"), "{path}: {told}");
+        }
+        let rates = |answer: &Value| {
+            let rows = answer["results"].as_array().cloned().unwrap_or_default();
+            rows.iter().map(|row| (row["rate"].clone(), row["currency"].clone())).collect::<Vec<_>>()
+        };
+        let objects = "/v2/summary?response_format=object&groupby=currency";
+        let grouped = get("alice", objects, 200).await;
+        assert_eq!(rates(&grouped), [(json!(0.07), json!("JPY")), (json!(0.3), json!("USD"))], "{grouped}");
+        let filtered = get("alice", &format!("{objects}&filters=currency:USD"), 200).await;
+        assert_eq!(rates(&filtered), [(json!(0.3), json!("USD"))]);
+        let counted = get("alice", "/v2/summary?custom_fields=SUM(qty)%20AS%20qty", 200).await;
+        assert_eq!(counted["total"], 1, "what is no money has no currency");
+        assert_eq!(get("alice", "/v1/report/total?end=2026-11-20T11:00:00", 200).await, "0.3");
+        // Closed in pieces or not, each currency has its own sum.
+        house.processor.discover().await.expect("found");
+        house.processor.advance(|_, _| ()).await.expect("rated");
+        let close = json!({"scope_ids": ["p1"], "end": "2026-11-21T00:00:00"});
+        let closed = expect(&house, "admin", "POST", "/v2/periods", &close, 201).await;
+        let own = &closed["periods"][0];
+        assert_eq!(
+            (&own["totals"], &own["total"], &own["currency"]),
+            (&json!({"JPY": "0.0833", "USD": "0.357"}), &Value::Null, &Value::Null),
+            "{closed}"
+        );
+        assert_eq!(get("alice", "/v2/periods", 200).await["periods"][0]["totals"], own["totals"]);
+    }
+}
+
+#[tokio::test]
+async fn an_invoice_is_a_page_for_browsers() {
+    let house = House::build().await;
+    push(&house).await;
+    let ask = async |query: &str, accept: Option<&str>| {
+        let mut request = Request::builder()
+            .uri(format!("/rating/v2/invoices/p1/2026-11{query}"))
+            .header(header::HOST, "orzo.test")
+            .header("x-auth-token", "alice");
+        if let Some(accept) = accept {
+            request = request.header(header::ACCEPT, accept);
+        }
+        let response = house.router.clone().oneshot(request.body(Body::empty()).expect("a request")).await;
+        let response = response.expect("infallible");
+        let kind = response.headers()[header::CONTENT_TYPE].to_str().expect("ascii").to_owned();
+        (response.status().as_u16(), kind.split(';').next().unwrap_or_default().to_owned())
+    };
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8";
+    let (page, data) = ((200, "text/html".to_owned()), (200, "application/json".to_owned()));
+    for accept in [browser, "text/html", "text/html,application/xhtml+xml"] {
+        assert_eq!(ask("?format=html", Some(accept)).await, page, "{accept}");
+        assert_eq!(ask("", Some(accept)).await, page, "{accept}");
+    }
+    for accept in [None, Some("*/*"), Some("application/json"), Some("application/json, text/html")] {
+        assert_eq!(ask("", accept).await, data, "{accept:?}");
+    }
+    assert_eq!(ask("?format=json", Some(browser)).await, data, "who says it gets it");
+    assert_eq!(ask("", Some("image/png")).await.0, 406);
+    assert_eq!(ask("?language=fr", Some("text/html")).await.0, 400, "wrong is wrong, and no page");
 }
 
 #[tokio::test]
@@ -912,8 +1008,9 @@ async fn a_package_is_bought_quoted_previewed_and_closed_over_http() {
         let quoted = expect(&house, "alice", "POST", "/v2/quote", &json!({"resources": resources}), 200).await;
         assert_eq!(
             quoted["settled"],
-            json!([{"kind": "Purchase", "service": "instance", "cost": "2", "rule": "price/purchase/ten"},
-                   {"kind": "Adjustment", "service": "instance", "cost": "-1", "rule": "price/purchase/ten"}])
+            json!([{"kind": "Purchase", "service": "instance", "cost": "2", "currency": "USD", "rule": "price/purchase/ten"},
+                   {"kind": "Adjustment", "service": "instance", "cost": "-1", "currency": "USD",
+                    "rule": "price/purchase/ten"}])
         );
         assert_eq!(
             expect(&house, "bob", "POST", "/v2/quote", &json!({"resources": resources}), 200).await["total"],

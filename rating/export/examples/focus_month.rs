@@ -3,12 +3,12 @@
 //!
 //! `cargo run -p orzo-export --example focus_month -- DIRECTORY`
 
-use std::{collections::BTreeMap, error::Error, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, error::Error, path::PathBuf, sync::Arc, time::Duration};
 
 use orzo_export::{Catalogue, Profile, Request, SigningKey, export, invoices};
 use orzo_model::Timestamp;
 use orzo_rating::{
-    BigDecimal, Bill, Ledger, LineKind, MemoryLedger, Prices, RatedLine, RuleDocument, Taken, cost_of, line::Facts,
+    BigDecimal, Bill, Earlier, Ledger, LineKind, MemoryLedger, Prices, RatedLine, RuleDocument, cost_of, line::Facts,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -129,11 +129,10 @@ fn prices() -> Result<Prices, Box<dyn Error>> {
 
 /// A month's lines, as they are when its bills were settled.
 fn settled(mut lines: Vec<RatedLine>, begin: Timestamp, end: Timestamp) -> Result<Vec<RatedLine>, Box<dyn Error>> {
-    let (prices, taken) = (prices()?, Taken::default());
-    let period = Timestamp::from_secs(end.secs() - 3600);
+    let (prices, earlier, period) = (prices()?, Earlier::default(), Duration::from_secs(3600));
     for scope in PROJECTS {
         let own: Vec<RatedLine> = lines.iter().filter(|line| line.scope == scope).cloned().collect();
-        let bill = Bill { scope, begin, end, period, holds_at: begin, taken: &taken };
+        let bill = Bill { scope, begin, end, period, earlier: &earlier };
         lines.extend(prices.settle(&bill, &own, (1, end)));
     }
     for kind in LineKind::ALL {

@@ -28,6 +28,8 @@ pub struct Catalogue {
     pub region_id: String,
     /// FOCUS's RegionName.
     pub region_name: String,
+    /// Properties of usage that tell what is sold apart: they are in FOCUS's SkuId. Those that the rules have fields for.
+    pub sku_properties: Vec<String>,
     /// By the lines' service.
     pub services: BTreeMap<String, Category>,
     /// By project id.
@@ -40,6 +42,9 @@ pub struct Catalogue {
 pub struct Category {
     /// FOCUS's ServiceName.
     pub name: String,
+    /// Its name on invoices in Chinese; the same if it is empty.
+    #[serde(default)]
+    pub name_zh: String,
     /// FOCUS's ServiceCategory, one of its list.
     pub category: String,
     /// FOCUS's ServiceSubcategory, one of its list.
@@ -64,25 +69,39 @@ pub struct Project {
     pub address: Vec<String>,
 }
 
-/// Services as Orzo's shipped metrics name them: service, name, category, subcategory.
-const SERVICES: &[(&str, &str, &str, &str)] = &[
-    ("instance", "Instances", "Compute", "Virtual Machines"),
-    ("cpu", "Instances", "Compute", "Virtual Machines"),
-    ("volume.size", "Volumes", "Storage", "Block Storage"),
-    ("volume.snapshot.size", "Volumes", "Storage", "Backup Storage"),
-    ("image.size", "Images", "Storage", "Other (Storage)"),
-    ("ip.floating", "Floating addresses", "Networking", "Network Connectivity"),
-    ("network.incoming.bytes", "Traffic", "Networking", "Network Connectivity"),
-    ("network.outgoing.bytes", "Traffic", "Networking", "Network Connectivity"),
-    ("radosgw.objects.size", "Objects", "Storage", "Object Storage"),
-    ("storage.objects.size", "Objects", "Storage", "Object Storage"),
+/// What flavors and volume types are called in the attributes of resources.
+const SKU_PROPERTIES: [&str; 3] = ["flavor_name", "flavor_id", "volume_type"];
+/// Services as Orzo's shipped metrics and Ceilometer's meters name them: service, name, name in Chinese, category, subcategory. No
+/// two that a project may have beside each other have one name.
+const SERVICES: &[(&str, &str, &str, &str, &str)] = &[
+    ("instance", "Instances", "云主机", "Compute", "Virtual Machines"),
+    ("cpu", "Processor time", "处理器时间", "Compute", "Virtual Machines"),
+    ("memory.usage", "Memory", "内存", "Compute", "Virtual Machines"),
+    ("disk.device.read.bytes", "Disk reads", "磁盘读取量", "Storage", "Block Storage"),
+    ("disk.device.write.bytes", "Disk writes", "磁盘写入量", "Storage", "Block Storage"),
+    ("disk.device.read.requests", "Disk read requests", "磁盘读请求", "Storage", "Block Storage"),
+    ("disk.device.write.requests", "Disk write requests", "磁盘写请求", "Storage", "Block Storage"),
+    ("volume.size", "Volumes", "云硬盘", "Storage", "Block Storage"),
+    ("volume.snapshot.size", "Volume snapshots", "云硬盘快照", "Storage", "Backup Storage"),
+    ("volume.backup.size", "Volume backups", "云硬盘备份", "Storage", "Backup Storage"),
+    ("image.size", "Images", "镜像", "Storage", "Other (Storage)"),
+    ("ip.floating", "Floating addresses", "浮动 IP", "Networking", "Network Connectivity"),
+    ("network.incoming.bytes", "Incoming traffic", "入站流量", "Networking", "Network Connectivity"),
+    ("network.outgoing.bytes", "Outgoing traffic", "出站流量", "Networking", "Network Connectivity"),
+    ("network.incoming.packets", "Incoming packets", "入站数据包", "Networking", "Network Connectivity"),
+    ("network.outgoing.packets", "Outgoing packets", "出站数据包", "Networking", "Network Connectivity"),
+    ("radosgw.objects.size", "Objects", "对象存储", "Storage", "Object Storage"),
+    ("storage.objects.size", "Objects", "对象存储", "Storage", "Object Storage"),
+    ("storage.objects.incoming.bytes", "Objects written", "对象写入量", "Storage", "Object Storage"),
+    ("storage.objects.outgoing.bytes", "Objects read", "对象读取量", "Storage", "Object Storage"),
 ];
 
 impl Default for Catalogue {
     fn default() -> Self {
-        let services = SERVICES.iter().map(|(service, name, category, subcategory)| {
+        let services = SERVICES.iter().map(|(service, name, name_zh, category, subcategory)| {
             let category = Category {
                 name: (*name).to_owned(),
+                name_zh: (*name_zh).to_owned(),
                 category: (*category).to_owned(),
                 subcategory: (*subcategory).to_owned(),
             };
@@ -96,6 +115,7 @@ impl Default for Catalogue {
             account_name: "Default".to_owned(),
             region_id: String::new(),
             region_name: String::new(),
+            sku_properties: SKU_PROPERTIES.map(str::to_owned).to_vec(),
             services: services.collect(),
             projects: BTreeMap::new(),
         }
@@ -128,6 +148,12 @@ impl Catalogue {
 
     pub(crate) fn issuer(&self) -> &str {
         if self.issuer.is_empty() { &self.provider } else { &self.issuer }
+    }
+
+    /// Chinese names of services, by their other ones.
+    pub(crate) fn names_zh(&self) -> BTreeMap<String, String> {
+        let named = self.services.values().filter(|service| !service.name_zh.is_empty());
+        named.map(|service| (service.name.clone(), service.name_zh.clone())).collect()
     }
 
     pub(crate) fn project(&self, id: &str) -> Option<&Project> {

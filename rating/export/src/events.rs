@@ -2,7 +2,7 @@
 //!
 //! The line's id is each event's key, so that a receiver that looks at keys takes an event once however often it comes.
 
-use orzo_rating::{BigDecimal, LineKind, RatedLine, RoundingMode};
+use orzo_rating::{BigDecimal, LineKind, RatedLine, RoundingMode, currency::coin_places};
 use serde_json::{Value, json};
 
 use crate::{catalogue::Catalogue, error::ExportError};
@@ -91,13 +91,19 @@ pub(crate) fn stripe_event(line: &RatedLine, catalogue: &Catalogue) -> Result<Op
     })))
 }
 
+/// So many of a currency's smallest coins are one of it.
+pub(crate) fn coins_of_one(currency: &str) -> BigDecimal {
+    BigDecimal::new(1.into(), -coin_places(currency))
+}
+
 /// Lago's: `transaction_id` is looked at for ever; corrections are events with negative values.
 pub(crate) fn lago_event(line: &RatedLine, catalogue: &Catalogue) -> Option<Value> {
     if line.kind != LineKind::Usage {
         return None;
     }
     let subscription = catalogue.project(&line.scope).map(|project| project.lago_subscription.as_str());
-    let cents = &line.cost * BigDecimal::from(100);
+    // The smallest coin: of some currencies no hundredth.
+    let cents = &line.cost * coins_of_one(&line.currency);
     Some(json!({"event": {
         "transaction_id": line.id,
         "external_subscription_id": subscription.filter(|id| !id.is_empty()).unwrap_or(&line.scope),
@@ -107,6 +113,7 @@ pub(crate) fn lago_event(line: &RatedLine, catalogue: &Catalogue) -> Option<Valu
             "value": number(&line.quantity),
             "unit": line.unit,
             "resource": line.resource,
+            "currency": line.currency,
         },
         "precise_total_amount_cents": number(&cents),
     }}))

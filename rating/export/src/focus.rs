@@ -260,13 +260,28 @@ impl<'a> Charge<'a> {
         Cell::text(self.service.map_or(OTHER_SUBCATEGORY, |service| &service.subcategory))
     }
 
-    /// What is sold: a service's usage, or a purchase by its rule.
-    pub(crate) fn sku(&self) -> Cell {
+    /// The properties that tell what is sold apart, as far as the line has them.
+    fn properties(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.catalogue.sku_properties.iter();
+        all.filter_map(|name| Some((name.as_str(), self.line.metadata.get(name)?.as_str())))
+    }
+
+    /// What is sold: a service's usage of one kind (`instance/flavor_name=m1.tiny`), or a purchase by its rule.
+    fn sku_id(&self) -> Option<String> {
         match self.line.kind {
-            LineKind::Purchase => Cell::text(&self.line.rule),
-            _ if self.is_priced() => Cell::text(&self.line.service),
-            _ => Cell::Null,
+            LineKind::Purchase => Some(self.line.rule.clone()),
+            _ if self.is_priced() => {
+                let properties: Vec<String> =
+                    self.properties().map(|(name, value)| format!("{name}={value}")).collect();
+                let parts = [self.line.service.clone(), properties.join(",")];
+                Some(parts[..if properties.is_empty() { 1 } else { 2 }].join("/"))
+            }
+            _ => None,
         }
+    }
+
+    pub(crate) fn sku(&self) -> Cell {
+        self.sku_id().map_or(Cell::Null, Cell::Text)
     }
 
     pub(crate) fn sku_meter(&self) -> Cell {
@@ -278,18 +293,19 @@ impl<'a> Charge<'a> {
         if !self.is_priced() {
             return Cell::Null;
         }
-        let details: BTreeMap<String, &str> = ["flavor_name", "flavor_id", "volume_type"]
-            .iter()
-            .filter_map(|name| Some((format!("x_{name}"), self.line.metadata.get(*name)?.as_str())))
-            .collect();
+        let details: BTreeMap<String, &str> =
+            self.properties().map(|(name, value)| (format!("x_{name}"), value)).collect();
         if details.is_empty() { Cell::Null } else { json(&details) }
     }
 
+    /// The price of what is sold: its rule and version, and for usage what is sold and for how much, since one version of the
+    /// hashmap has a price for each value of a field, for single projects and for a time. So it has one unit price in a currency.
     pub(crate) fn sku_price(&self) -> Cell {
-        if self.is_priced() {
-            Cell::text(&format!("{}@{}", self.line.rule, self.line.rule_version))
-        } else {
-            Cell::Null
+        let Some(sku) = self.sku_id() else { return Cell::Null };
+        let rule = format!("{}@{}", self.line.rule, self.line.rule_version);
+        match self.line.kind {
+            LineKind::Purchase => Cell::Text(rule),
+            _ => Cell::Text(format!("{rule}/{sku}@{}", self.line.unit_price.normalized().to_plain_string())),
         }
     }
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 use futures::StreamExt;
 use minijinja::{Environment, context};
 use orzo_model::Timestamp;
-use orzo_rating::{BigDecimal, Ledger, LineFilter, LineKind, RatedLine};
+use orzo_rating::{BigDecimal, Ledger, LineFilter, LineKind, RatedLine, currency::coin_places};
 use serde::Serialize;
 
 use crate::{
@@ -27,10 +27,6 @@ const TEMPLATE: &str = include_str!("invoice.html");
 const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
 /// Steps that a template may take: an invoice of all its positions takes a few millions.
 const TEMPLATE_STEPS: u64 = 10_000_000;
-/// Currencies without a hundredth, and those with thousandths (ISO 4217).
-const NO_COINS: [&str; 15] =
-    ["BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XPF"];
-const THOUSANDTHS: [&str; 6] = ["BHD", "IQD", "JOD", "KWD", "OMR", "TND"];
 
 /// The language of an invoice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,6 +162,9 @@ pub struct Invoice {
     pub lines: u64,
     /// By currency.
     pub currencies: Vec<InvoiceTotals>,
+    /// Chinese names of services, by the English ones.
+    #[serde(skip)]
+    pub names_zh: BTreeMap<String, String>,
 }
 
 /// What lines are put together by.
@@ -255,6 +254,7 @@ impl Draft {
             is_provisional,
             lines: self.lines,
             currencies: self.currencies.into_iter().map(|(currency, sums)| totals(currency, sums, catalogue)).collect(),
+            names_zh: catalogue.names_zh(),
         }
     }
 }
@@ -305,12 +305,7 @@ fn text(number: &BigDecimal) -> String {
 
 /// Rounded half to even to the currency's smallest coin.
 fn coins(number: &BigDecimal, currency: &str) -> String {
-    let places = match currency {
-        _ if NO_COINS.contains(&currency) => 0,
-        _ if THOUSANDTHS.contains(&currency) => 3,
-        _ => 2,
-    };
-    orzo_rating::line::rounded(number, places).to_plain_string()
+    orzo_rating::line::rounded(number, coin_places(currency)).to_plain_string()
 }
 
 /// The invoices of all projects (or of these) that have lines in these periods, by project.
@@ -362,7 +357,25 @@ async fn drafts(
     Ok(drafts)
 }
 
+impl InvoiceTotals {
+    fn positions(&mut self) -> impl Iterator<Item = &mut Position> {
+        let Self { usage, purchases, credits, adjustments, corrections, taxes, .. } = self;
+        [usage, purchases, credits, adjustments, corrections, taxes].into_iter().flatten()
+    }
+}
+
 impl Invoice {
+    /// The same with Chinese names of services, where there are any.
+    fn in_chinese(&self) -> Self {
+        let mut invoice = self.clone();
+        for position in invoice.currencies.iter_mut().flat_map(InvoiceTotals::positions) {
+            if let Some(name) = self.names_zh.get(&position.service) {
+                position.service.clone_from(name);
+            }
+        }
+        invoice
+    }
+
     /// As a page, by the shipped template or by an operator's own (Jinja, its text escaped by itself).
     pub fn html(&self, language: Language, template: Option<&Path>) -> Result<String, ExportError> {
         let own = match template {
@@ -383,7 +396,11 @@ impl Invoice {
         let wrong = |error: minijinja::Error| ExportError::Request(format!("the template of invoices: {error:#}"));
         // The name ends in .html: all values are escaped.
         environment.add_template("invoice.html", own.as_deref().unwrap_or(TEMPLATE)).map_err(wrong)?;
-        let values = context! { invoice => self, say => language.texts(), language => language.code() };
+        let invoice = match language {
+            Language::English => self.clone(),
+            Language::Chinese => self.in_chinese(),
+        };
+        let values = context! { invoice, say => language.texts(), language => language.code() };
         environment.get_template("invoice.html").and_then(|page| page.render(values)).map_err(wrong)
     }
 }

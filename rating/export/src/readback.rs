@@ -15,7 +15,7 @@ use orzo_rating::BigDecimal;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
-use crate::{error::ExportError, profile::Profile, run::Manifest};
+use crate::{error::ExportError, events::coins_of_one, profile::Profile, run::Manifest};
 
 /// Sums by currency; the currency is empty where the format has none.
 type Sums = BTreeMap<String, BigDecimal>;
@@ -89,10 +89,16 @@ fn events(file: File, profile: Profile, sums: &mut Sums) -> Result<u64, String> 
         let event: Value = serde_json::from_str(&line).map_err(|error| error.to_string())?;
         let (cost, currency) = match profile {
             Profile::CloudEvents => (event["data"]["cost"].as_str(), event["data"]["currency"].as_str()),
-            _ => (event["event"]["precise_total_amount_cents"].as_str(), None),
+            _ => {
+                let event = &event["event"];
+                (event["precise_total_amount_cents"].as_str(), event["properties"]["currency"].as_str())
+            }
         };
         let cost = number(cost.ok_or("an event has no cost")?)?;
-        let cost = if profile == Profile::LagoEvents { cost / BigDecimal::from(100) } else { cost };
+        let cost = match profile {
+            Profile::LagoEvents => cost / coins_of_one(currency.unwrap_or_default()),
+            _ => cost,
+        };
         *sums.entry(currency.unwrap_or_default().to_owned()).or_default() += cost;
         rows += 1;
     }

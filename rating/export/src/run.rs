@@ -476,6 +476,15 @@ async fn write(
         peers.push(line);
     }
     files.end()?;
+    let has_currency = !matches!(request.profile, Profile::CloudkittyCsv | Profile::CloudkittyDataframes);
+    if totals.len() > 1 && !has_currency {
+        let codes: Vec<&str> = totals.keys().map(String::as_str).collect();
+        return Err(ExportError::Request(format!(
+            "{} says no currency, and these lines have several ({}); name projects of one, or take a format of FOCUS",
+            request.profile.name(),
+            codes.join(", ")
+        )));
+    }
     let columns = match request.profile {
         Profile::FocusCsv | Profile::FocusParquet => FOCUS_1_2.iter().map(|column| column.name.to_owned()).collect(),
         Profile::CloudkittyCsv => cloudkitty::CSV_COLUMNS.iter().map(|name| (*name).to_owned()).collect(),

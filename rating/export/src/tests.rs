@@ -8,6 +8,8 @@ use uuid::Uuid;
 
 use super::*;
 
+mod names;
+
 fn time(text: &str) -> Timestamp {
     text.parse().expect("a time")
 }
@@ -259,11 +261,15 @@ async fn purchases_and_what_they_cover_are_said_as_focus_wants() {
         id: id.to_owned(),
         body,
     };
-    let prices = orzo_rating::Prices::from_documents(&documents.map(document)).expect("rules");
+    let mut documents = documents.map(document).to_vec();
+    let (kind, id, body) = ("currency".to_owned(), "euro".to_owned(), serde_json::json!({"code": "EUR"}));
+    documents.push(orzo_rating::RuleDocument { kind, id, body });
+    let prices = orzo_rating::Prices::from_documents(&documents).expect("rules");
     let (begin, end) = (time("2026-10-01T00:00:00Z"), time("2026-11-01T00:00:00Z"));
     let period = time("2026-10-31T23:00:00Z");
-    let taken = orzo_rating::Taken::default();
-    let bill = orzo_rating::Bill { scope: "p1", begin, end, period, holds_at: begin, taken: &taken };
+    let earlier = orzo_rating::Earlier::default();
+    let hour = std::time::Duration::from_secs(3600);
+    let bill = orzo_rating::Bill { scope: "p1", begin, end, period: hour, earlier: &earlier };
     let mut lines = vec![line("2026-10-03T00:00:00Z", "1", "0.02"), line("2026-10-04T00:00:00Z", "3", "0.02")];
     let settled = prices.settle(&bill, &lines, (7, end));
     lines.extend(settled);
@@ -427,6 +433,7 @@ fn a_template_that_never_ends_is_stopped_and_a_wrong_one_is_named() {
         is_provisional: false,
         lines: 0,
         currencies: Vec::new(),
+        names_zh: BTreeMap::new(),
     };
     let path = directory.path().join("own.html");
     for (template, reason) in [

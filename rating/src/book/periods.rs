@@ -1,10 +1,10 @@
 //! Closed periods: what was billed never changes; what comes later is a correction.
 
-use bigdecimal::BigDecimal;
 use orzo_database::Row;
 use orzo_model::Timestamp;
 
 use super::{BookError, RatingBook, decimal_of, time_of};
+use crate::currency::Totals;
 
 /// A period of a scope that is closed.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,10 +23,8 @@ pub struct ClosedPeriod {
     pub rule_version: u64,
     /// Lines that it has.
     pub lines: u64,
-    /// Their sum.
-    pub total: BigDecimal,
-    /// The sum's currency.
-    pub currency: String,
+    /// Their sums.
+    pub totals: Totals,
 }
 
 fn period_of(row: &Row) -> Result<ClosedPeriod, BookError> {
@@ -40,8 +38,7 @@ fn period_of(row: &Row) -> Result<ClosedPeriod, BookError> {
         closed_by: row.string("closed_by"),
         rule_version: count("rule_version"),
         lines: count("lines"),
-        total: decimal_of(row, id, "total")?,
-        currency: row.string("currency"),
+        totals: Totals::new(),
     })
 }
 
@@ -59,7 +56,7 @@ impl RatingBook {
                         return Ok(false);
                     }
                     let sql = "INSERT INTO rating_periods (scope_id, begin_at, end_at, closed_at, closed_by, \
-                               rule_version, lines, total, currency) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+                               rule_version, lines) VALUES ($1, $2, $3, $4, $5, $6, $7)";
                     let values = [
                         period.scope_id.as_str().into(),
                         period.begin.into(),
@@ -68,10 +65,19 @@ impl RatingBook {
                         period.closed_by.as_str().into(),
                         i64::try_from(period.rule_version).unwrap_or(i64::MAX).into(),
                         i64::try_from(period.lines).unwrap_or(i64::MAX).into(),
-                        period.total.to_plain_string().into(),
-                        period.currency.as_str().into(),
                     ];
                     tx.execute(sql, &values).await?;
+                    for (currency, total) in &period.totals {
+                        let sql = "INSERT INTO rating_period_totals (scope_id, begin_at, currency, total) \
+                                   VALUES ($1, $2, $3, $4)";
+                        let values = [
+                            period.scope_id.as_str().into(),
+                            period.begin.into(),
+                            currency.as_str().into(),
+                            total.to_plain_string().into(),
+                        ];
+                        tx.execute(sql, &values).await?;
+                    }
                     Ok(true)
                 })
             })
@@ -85,13 +91,30 @@ impl RatingBook {
         begin: Timestamp,
         end: Timestamp,
     ) -> Result<Vec<ClosedPeriod>, BookError> {
-        let mut sql = "SELECT * FROM rating_periods WHERE begin_at < $1 AND end_at > $2".to_owned();
+        let mut sql = "SELECT rating_periods.*, rating_period_totals.currency, rating_period_totals.total \
+                       FROM rating_periods LEFT JOIN rating_period_totals \
+                       ON rating_period_totals.scope_id = rating_periods.scope_id \
+                       AND rating_period_totals.begin_at = rating_periods.begin_at \
+                       WHERE rating_periods.begin_at < $1 AND rating_periods.end_at > $2"
+            .to_owned();
         let mut values = vec![end.into(), begin.into()];
         if let Some(scope_id) = scope_id {
-            sql.push_str(" AND scope_id = $3");
+            sql.push_str(" AND rating_periods.scope_id = $3");
             values.push(scope_id.into());
         }
-        sql.push_str(" ORDER BY scope_id, begin_at");
-        self.database.query(&sql, &values).await?.iter().map(period_of).collect()
+        sql.push_str(" ORDER BY rating_periods.scope_id, rating_periods.begin_at, rating_period_totals.currency");
+        let mut periods: Vec<ClosedPeriod> = Vec::new();
+        for row in self.database.query(&sql, &values).await? {
+            let own = period_of(&row)?;
+            if periods.last().is_none_or(|last| (&last.scope_id, last.begin) != (&own.scope_id, own.begin)) {
+                periods.push(own);
+            }
+            // A period without a line has no sum.
+            let currency = row.string("currency");
+            if let Some(last) = periods.last_mut().filter(|_| !currency.is_empty()) {
+                last.totals.insert(currency, decimal_of(&row, "scope_id", "total")?);
+            }
+        }
+        Ok(periods)
     }
 }

@@ -2,7 +2,7 @@
 
 use orzo_database::Migration;
 
-pub(super) const MIGRATIONS: &[Migration] = &[RULES, HELD];
+pub(super) const MIGRATIONS: &[Migration] = &[RULES, HELD, TOTALS];
 
 /// What holds a scope; NULL where nothing does.
 const HELD: Migration = Migration {
@@ -10,6 +10,18 @@ const HELD: Migration = Migration {
     sql: "ALTER TABLE rating_scopes ADD COLUMN made_until BIGINT;
       ALTER TABLE rating_scopes ADD COLUMN held_version BIGINT;
       ALTER TABLE rating_scopes ADD COLUMN held_reason TEXT;\n",
+};
+
+/// Sums of closed periods by currency: one column had room for one.
+const TOTALS: Migration = Migration {
+    name: "sums of closed periods by currency",
+    sql: "CREATE TABLE rating_period_totals (
+         scope_id TEXT NOT NULL, begin_at BIGINT NOT NULL, currency TEXT NOT NULL, total TEXT NOT NULL,
+         PRIMARY KEY (scope_id, begin_at, currency));
+       INSERT INTO rating_period_totals (scope_id, begin_at, currency, total)
+         SELECT scope_id, begin_at, currency, total FROM rating_periods;
+       ALTER TABLE rating_periods DROP COLUMN total;
+       ALTER TABLE rating_periods DROP COLUMN currency;\n",
 };
 
 const RULES: Migration = Migration {

@@ -277,8 +277,9 @@ async fn a_period_is_closed_once_and_modules_are_remembered() {
             closed_by: "u".into(),
             rule_version: 3,
             lines: 7,
-            total: decimal("1.0000000001").expect("a number"),
-            currency: "EUR".into(),
+            totals: [("EUR", "1.0000000001"), ("JPY", "10000")]
+                .map(|(code, sum)| (code.to_owned(), decimal(sum).expect("a number")))
+                .into(),
         };
         assert!(book.close_period(&period).await.expect("closed"));
         let overlapping = ClosedPeriod { begin: now.plus(day / 2), end: now.plus(day * 2), ..period.clone() };

@@ -12,17 +12,25 @@ use std::collections::BTreeMap;
 use bigdecimal::{BigDecimal, Zero};
 use orzo_model::Timestamp;
 
-use super::{Bill, Charge, LineKind, RatedLine, Written, share};
-use crate::{decimal::decimal, forecast::month, line::cost_of, processor::effective};
+use super::{
+    settle::{Charge, Part, share},
+    written::{Number, Written},
+};
+use crate::{
+    decimal::decimal,
+    forecast::month,
+    line::{LineKind, RatedLine, cost_of},
+    processor::effective,
+};
 
 /// The service under which is shown what is bought for no service, and under which all fees are summed.
-const PURCHASE_SERVICE: &str = "purchase";
+pub(super) const PURCHASE_SERVICE: &str = "purchase";
 /// Longest name.
 const NAME_CHARACTERS_MAX: usize = 200;
 
-/// How often a fee is charged.
+/// How often a fee is charged, or a credit given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Frequency {
+pub(super) enum Frequency {
     Once,
     Monthly,
 }
@@ -61,7 +69,7 @@ pub(super) struct Purchase {
 /// What a term covers.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Package {
-    service: String,
+    pub(super) service: String,
     quantity: BigDecimal,
 }
 
@@ -70,6 +78,8 @@ pub(super) struct Package {
 pub(super) struct Span<'p> {
     pub(super) id: &'p str,
     pub(super) purchase: &'p Purchase,
+    /// Of the fee.
+    pub(super) currency: &'p str,
     pub(super) from: Timestamp,
     pub(super) until: Timestamp,
 }
@@ -85,11 +95,11 @@ pub(super) struct Purchased {
 
 /// What earlier bills have taken of packages.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Taken(BTreeMap<(String, String), BigDecimal>);
+pub(super) struct Taken(BTreeMap<(String, String), BigDecimal>);
 
 impl Taken {
     /// As a project's lines say it: those of earlier bills.
-    pub fn of(lines: &[RatedLine]) -> Self {
+    pub(super) fn of(lines: &[RatedLine]) -> Self {
         let mut taken = Self::default();
         for line in effective(lines).into_iter().filter(|line| line.kind == LineKind::Adjustment) {
             let fact = |name: &str| line.metadata.get(name);
@@ -113,21 +123,23 @@ fn rule_of(id: &str) -> String {
     format!("price/purchase/{id}")
 }
 
+/// The usage that a purchase's line says is covered; given back by what takes that line back.
+pub(super) fn covered(line: &RatedLine) -> BigDecimal {
+    let covered = line.metadata.get("covered").filter(|_| line.kind == LineKind::Adjustment);
+    let covered = covered.and_then(|text| decimal(text).ok()).unwrap_or_default();
+    if line.reverses { -covered } else { covered }
+}
+
 impl Purchase {
     pub(super) fn read(
         written: &Written,
-        number: &impl Fn(&str, &Option<super::Number>) -> Result<BigDecimal, String>,
+        number: &impl Fn(&str, &Option<Number>) -> Result<BigDecimal, String>,
     ) -> Result<Self, String> {
         let name = written.name.clone().ok_or("name is missing")?;
         if name.is_empty() || name.chars().count() > NAME_CHARACTERS_MAX {
             return Err(format!("name has 1 to {NAME_CHARACTERS_MAX} characters"));
         }
-        let frequency = match written.frequency.as_deref() {
-            Some("once") => Frequency::Once,
-            Some("monthly") => Frequency::Monthly,
-            Some(_) => return Err("frequency is once or monthly".to_owned()),
-            None => return Err("frequency is missing: once or monthly".to_owned()),
-        };
+        let frequency = written.frequency()?.ok_or("frequency is missing: once or monthly")?;
         let from = written.valid_from.ok_or("valid_from is missing: when it is bought")?;
         let until = written.valid_until.unwrap_or(Timestamp::MAX);
         if from >= until {
@@ -144,9 +156,14 @@ impl Purchase {
         Ok(Self { name, service: written.service.clone(), amount, frequency, from, until, package })
     }
 
-    /// Its terms that a time touches, oldest first.
-    pub(super) fn spans<'p>(&'p self, id: &'p str, begin: Timestamp, end: Timestamp) -> Vec<Span<'p>> {
-        let span = |from, until| Span { id, purchase: self, from, until };
+    /// Its terms that a time touches, oldest first; `currency_at` says the fee's currency at a term's begin.
+    pub(super) fn spans<'p>(
+        &'p self,
+        id: &'p str,
+        (begin, end): (Timestamp, Timestamp),
+        currency_at: impl Fn(Timestamp) -> &'p str,
+    ) -> Vec<Span<'p>> {
+        let span = |from, until| Span { id, purchase: self, currency: currency_at(from), from, until };
         match self.frequency {
             Frequency::Once if self.from < end && self.until > begin => vec![span(self.from, self.until)],
             Frequency::Once => Vec::new(),
@@ -169,7 +186,7 @@ impl Span<'_> {
         self.from.zulu_micros()
     }
 
-    fn is_due_in(&self, bill: &Bill<'_>) -> bool {
+    fn is_due_in(&self, bill: &Part<'_>) -> bool {
         bill.begin <= self.from && self.from < bill.end
     }
 
@@ -184,7 +201,7 @@ impl Span<'_> {
     }
 
     /// What is charged for the term itself. One without end is shown until the bill's.
-    fn fee(&self, bill: &Bill<'_>) -> Purchased {
+    fn fee(&self, bill: &Part<'_>) -> Purchased {
         let purchase = self.purchase;
         let mut facts = self.facts();
         if let Some(package) = &purchase.package {
@@ -197,6 +214,7 @@ impl Span<'_> {
             kind: LineKind::Purchase,
             time: (self.from, until),
             cost: cost_of(&purchase.amount),
+            currency: self.currency.to_owned(),
             unit: purchase.frequency.unit().to_owned(),
             facts,
         };
@@ -204,18 +222,22 @@ impl Span<'_> {
     }
 
     /// What takes off usage that the term covers. It says the part of the fee that is used up with it, for who spreads fees over
-    /// what they were paid for.
-    fn cover(&self, package: &Package, covered: BigDecimal, cost: &BigDecimal, bill: &Bill<'_>) -> Purchased {
+    /// what they were paid for, if it was paid in the same currency.
+    fn cover(&self, package: &Package, used: Use, currency: String, bill: &Part<'_>) -> Purchased {
+        let Use { quantity: covered, cost, .. } = used;
         let mut facts = self.facts();
         facts.insert("covered".to_owned(), covered.normalized().to_plain_string());
-        let amortized = cost_of(&share(&self.purchase.amount, &covered, &package.quantity));
-        facts.insert("amortized".to_owned(), amortized.normalized().to_plain_string());
+        if currency == self.currency {
+            let amortized = cost_of(&share(&self.purchase.amount, &covered, &package.quantity));
+            facts.insert("amortized".to_owned(), amortized.normalized().to_plain_string());
+        }
         let charge = Charge {
             rule: rule_of(self.id),
             service: package.service.clone(),
             kind: LineKind::Adjustment,
             time: (self.from.max(bill.begin), self.until.min(bill.end)),
-            cost: -cost,
+            cost: -cost_of(&cost),
+            currency,
             unit: "purchase".to_owned(),
             facts,
         };
@@ -224,7 +246,7 @@ impl Span<'_> {
 }
 
 /// What a bill is charged for terms that it touches, in their order: fees that are due in it, and what they cover.
-pub(super) fn charges(spans: &[Span<'_>], lines: &[RatedLine], bill: &Bill<'_>) -> Vec<Purchased> {
+pub(super) fn charges(spans: &[Span<'_>], lines: &[&RatedLine], bill: &Part<'_>, taken: &Taken) -> Vec<Purchased> {
     let mut usages: BTreeMap<&str, Stretches> = BTreeMap::new();
     for span in spans {
         if let Some(package) = &span.purchase.package {
@@ -232,7 +254,8 @@ pub(super) fn charges(spans: &[Span<'_>], lines: &[RatedLine], bill: &Bill<'_>) 
         }
     }
     for (service, usage) in &mut usages {
-        usage.fill(lines.iter().filter(|line| line.kind == LineKind::Usage && line.service == *service));
+        let own = lines.iter().filter(|line| line.kind == LineKind::Usage && line.service == *service);
+        usage.fill(own.copied());
     }
     let mut made = Vec::new();
     for span in spans {
@@ -241,14 +264,24 @@ pub(super) fn charges(spans: &[Span<'_>], lines: &[RatedLine], bill: &Bill<'_>) 
             made.push(span.fee(bill));
         }
         let Some(package) = &span.purchase.package else { continue };
-        let left = bill.taken.left(span, &package.quantity);
+        let left = taken.left(span, &package.quantity);
         let Some(usage) = usages.get_mut(package.service.as_str()) else { continue };
-        let (covered, cost) = usage.take(span, left);
-        if !cost_of(&cost).is_zero() {
-            made.push(span.cover(package, covered, &cost_of(&cost), bill));
+        for (currency, used) in usage.take(span, left) {
+            if !cost_of(&used.cost).is_zero() {
+                made.push(span.cover(package, used, currency, bill));
+            }
         }
     }
     made
+}
+
+/// So much, for so much, of one currency.
+#[derive(Clone, Debug, Default)]
+struct Use {
+    /// When the earliest of it began.
+    first: Option<Timestamp>,
+    quantity: BigDecimal,
+    cost: BigDecimal,
 }
 
 /// A service's usage, cut where terms begin and end, so that several of different times share it without counting any twice.
@@ -256,19 +289,21 @@ pub(super) fn charges(spans: &[Span<'_>], lines: &[RatedLine], bill: &Bill<'_>) 
 struct Stretches {
     /// Begins and ends of terms, in order.
     edges: Vec<Timestamp>,
-    /// What was used from each edge to the next one, and its cost; the first one is before all edges.
-    uses: Vec<(BigDecimal, BigDecimal)>,
+    /// What was used from each edge to the next one, by currency; the first one is before all edges.
+    uses: Vec<BTreeMap<String, Use>>,
 }
 
 impl Stretches {
     fn fill<'l>(&mut self, lines: impl Iterator<Item = &'l RatedLine>) {
         self.edges.sort_unstable();
         self.edges.dedup();
-        self.uses = vec![Default::default(); self.edges.len() + 1];
+        self.uses = vec![BTreeMap::new(); self.edges.len() + 1];
         for line in lines {
             let place = self.place(line.begin);
-            self.uses[place].0 += &line.quantity;
-            self.uses[place].1 += &line.cost;
+            let own = self.uses[place].entry(line.currency.clone()).or_default();
+            own.first = Some(own.first.map_or(line.begin, |first| first.min(line.begin)));
+            own.quantity += &line.quantity;
+            own.cost += &line.cost;
         }
     }
 
@@ -277,26 +312,31 @@ impl Stretches {
         self.edges.partition_point(|edge| *edge <= at)
     }
 
-    /// Takes up to so much of a term's usage out; says how much, and what it cost. What costs nothing, and what corrections have
-    /// left nothing of, takes nothing of a package.
-    fn take(&mut self, span: &Span<'_>, mut left: BigDecimal) -> (BigDecimal, BigDecimal) {
-        let (mut covered, mut taken) = (BigDecimal::zero(), BigDecimal::zero());
+    /// Takes up to so much of a term's usage out, the earliest first; says how much, and what it cost, by currency. What costs
+    /// nothing, and what corrections have left nothing of, takes nothing of a package.
+    fn take(&mut self, span: &Span<'_>, mut left: BigDecimal) -> BTreeMap<String, Use> {
+        let mut taken: BTreeMap<String, Use> = BTreeMap::new();
         let places = self.place(span.from)..self.place(span.until);
-        for (quantity, cost) in &mut self.uses[places] {
-            if left <= BigDecimal::zero() {
-                break;
+        for stretch in &mut self.uses[places] {
+            let mut uses: Vec<_> = stretch.iter_mut().collect();
+            uses.sort_by_key(|(_, own)| own.first);
+            for (currency, own) in uses {
+                if left <= BigDecimal::zero() {
+                    return taken;
+                }
+                if own.quantity <= BigDecimal::zero() || own.cost <= BigDecimal::zero() {
+                    continue;
+                }
+                let part = left.clone().min(own.quantity.clone());
+                let cost = share(&own.cost, &part, &own.quantity);
+                own.quantity -= &part;
+                own.cost -= &cost;
+                left -= &part;
+                let of = taken.entry(currency.clone()).or_default();
+                of.quantity += part;
+                of.cost += cost;
             }
-            if *quantity <= BigDecimal::zero() || *cost <= BigDecimal::zero() {
-                continue;
-            }
-            let part = left.clone().min(quantity.clone());
-            let own = share(cost, &part, quantity);
-            *quantity -= &part;
-            *cost -= &own;
-            left -= &part;
-            covered += part;
-            taken += own;
         }
-        (covered, taken)
+        taken
     }
 }

@@ -1,9 +1,25 @@
 //! What bills come to by hand.
 
-use serde_json::json;
+mod months;
 
-use super::*;
-use crate::line::example;
+use std::{collections::BTreeSet, time::Duration};
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{purchase::Taken, *};
+use crate::{
+    RatedLine,
+    line::{LineKind, cost_of, example},
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Rules in euros, as the lines are.
+fn euros(list: &[(&str, &str, Value)]) -> Prices {
+    let euro = ("currency", "euro", json!({"code": "EUR"}));
+    Prices::from_documents(&documents(&[&[euro], list].concat())).expect("rules")
+}
 
 fn documents(list: &[(&str, &str, Value)]) -> Vec<RuleDocument> {
     let document = |(kind, id, body): &(&str, &str, Value)| RuleDocument {
@@ -30,11 +46,10 @@ fn usage() -> Vec<RatedLine> {
 }
 
 fn settled(list: &[(&str, &str, Value)]) -> Vec<(String, String, String)> {
-    let prices = Prices::from_documents(&documents(list)).expect("rules");
+    let prices = euros(list);
     let lines = usage();
     let at = Timestamp::from_secs;
-    let (begin, end, period) = (at(0), at(7200), at(3600));
-    let bill = Bill { scope: "p", begin, end, period, holds_at: begin, taken: &Taken::default() };
+    let bill = Bill { scope: "p", begin: at(0), end: at(7200), period: HOUR, earlier: &Earlier::default() };
     let made = prices.settle(&bill, &lines, (3, at(9000)));
     assert!(made.iter().all(|line| line.identity() == line.id && line.period == at(3600)));
     made.iter()
@@ -87,7 +102,7 @@ fn rules_hold_for_their_projects_and_times_only() {
     let two = [("tax", "a", json!({"percent": 10})), ("tax", "b", json!({"percent": 10}))];
     assert_eq!(settled(&two), [row("tax", "Tax", "17"), row("tax", "Tax", "17")], "no tax on tax");
     let currency = documents(&[("currency", "c", json!({"code": "EUR"}))]);
-    assert_eq!(Prices::from_documents(&currency).expect("rules").currency, "EUR");
+    assert_eq!(Prices::from_documents(&currency).expect("rules").currency("p", Timestamp::EPOCH), "EUR");
 }
 
 #[test]
@@ -216,13 +231,12 @@ fn bill(
     rules: &[(&str, &str, Value)],
     (begin, end): (&str, &str),
     lines: &[RatedLine],
-    taken: &Taken,
+    settled: &[RatedLine],
 ) -> Vec<RatedLine> {
-    let prices = Prices::from_documents(&documents(rules)).expect("rules");
+    let prices = euros(rules);
     let (begin, end) = (time(begin), time(end));
-    let period = Timestamp::from_secs(end.secs() - 3600);
-    let bill = Bill { scope: "p", begin, end, period, holds_at: begin, taken };
-    prices.settle(&bill, lines, (3, end))
+    let earlier = Earlier { settled: settled.to_vec(), lines: Vec::new() };
+    prices.settle(&Bill { scope: "p", begin, end, period: HOUR, earlier: &earlier }, lines, (3, end))
 }
 
 /// Kind, cost, begin and end of lines.
@@ -236,24 +250,24 @@ fn shown(lines: &[RatedLine]) -> Vec<String> {
 fn a_fee_is_due_when_its_term_begins_and_is_whole() {
     let body = json!({"valid_from": "2026-10-15T00:00:00Z", "valid_until": "2026-12-10T00:00:00Z"});
     let rules = [("purchase", "x", monthly(body.clone()))];
-    let of = |begin, end| shown(&bill(&rules, (begin, end), &[], &Taken::default()));
+    let of = |begin, end| shown(&bill(&rules, (begin, end), &[], &[]));
     assert_eq!(of("2026-09-01", "2026-10-01"), [""; 0], "not bought yet");
     assert_eq!(of("2026-10-01", "2026-11-01"), ["Purchase 20 10-15 11-01"]);
     assert_eq!(of("2026-11-01", "2026-11-16"), ["Purchase 20 11-01 12-01"]);
     assert_eq!(of("2026-11-16", "2026-12-01"), [""; 0], "the bill before has it");
     assert_eq!(of("2026-12-01", "2027-01-01"), ["Purchase 20 12-01 12-10"]);
     assert_eq!(of("2027-01-01", "2027-02-01"), [""; 0]);
-    let all = bill(&rules, ("2026-10-01", "2027-01-01"), &[], &Taken::default());
+    let all = bill(&rules, ("2026-10-01", "2027-01-01"), &[], &[]);
     let ids: BTreeSet<Uuid> = all.iter().map(|line| line.id).collect();
     assert_eq!((ids.len(), &all[0].unit, &all[0].unit_price), (3, &"Months".to_owned(), &BigDecimal::from(20)));
-    assert_eq!(bill(&rules, ("2026-10-01", "2027-01-01"), &[], &Taken::default()), all, "the same lines, the same ids");
+    assert_eq!(bill(&rules, ("2026-10-01", "2027-01-01"), &[], &[]), all, "the same lines, the same ids");
     let mut once = monthly(body);
     once["frequency"] = json!("once");
-    let of = |begin, end| shown(&bill(&[("purchase", "x", once.clone())], (begin, end), &[], &Taken::default()));
+    let of = |begin, end| shown(&bill(&[("purchase", "x", once.clone())], (begin, end), &[], &[]));
     assert_eq!(of("2026-10-01", "2026-11-01"), ["Purchase 20 10-15 12-10"]);
     assert_eq!(of("2026-11-01", "2026-12-01"), [""; 0], "once");
     once["valid_until"] = Value::Null;
-    let of = |begin, end| shown(&bill(&[("purchase", "x", once.clone())], (begin, end), &[], &Taken::default()));
+    let of = |begin, end| shown(&bill(&[("purchase", "x", once.clone())], (begin, end), &[], &[]));
     assert_eq!(of("2026-10-01", "2026-11-01"), ["Purchase 20 10-15 11-01"], "without end, until the bill's");
 }
 
@@ -262,9 +276,9 @@ fn a_package_lasts_over_bills_until_it_is_used_up() {
     let fields = json!({"frequency": "once", "service": "traffic", "quantity": 2000, "valid_from": "2026-10-15T00:00:00Z",
         "valid_until": "2027-10-15T00:00:00Z"});
     let rules = [("purchase", "x", monthly(fields))];
-    let of = |begin, end, lines: &[RatedLine], taken: &Taken| bill(&rules, (begin, end), lines, taken);
+    let of = |begin, end, lines: &[RatedLine], settled: &[RatedLine]| bill(&rules, (begin, end), lines, settled);
     let october = [traffic("2026-10-14", 300), traffic("2026-10-15", 1500)];
-    let first = of("2026-10-01", "2026-11-01", &october, &Taken::default());
+    let first = of("2026-10-01", "2026-11-01", &october, &[]);
     assert_eq!(shown(&first), ["Purchase 20 10-15 10-15", "Adjustment -150 10-15 11-01"], "300 were used before");
     let facts: Vec<(&str, &str)> =
         first[1].metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -279,11 +293,10 @@ fn a_package_lasts_over_bills_until_it_is_used_up() {
             ("term", "2026-10-15T00:00:00.000000Z"),
         ]
     );
-    let taken = Taken::of(&first);
     let november = [traffic("2026-11-03", 1500)];
-    let second = of("2026-11-01", "2026-12-01", &november, &taken);
+    let second = of("2026-11-01", "2026-12-01", &november, &first);
     assert_eq!(shown(&second), ["Adjustment -50 11-01 12-01"]);
-    let both = Taken::of(&[first.clone(), second].concat());
+    let both = [first.clone(), second].concat();
     assert_eq!(shown(&of("2026-12-01", "2027-01-01", &[traffic("2026-12-01", 9)], &both)), [""; 0], "used up");
     // What was taken back is not taken; a package that grows covers more.
     let back = first[1].reversal(first[1].period, first[1].rated_at);
@@ -291,10 +304,10 @@ fn a_package_lasts_over_bills_until_it_is_used_up() {
     let prices = Prices::from_documents(&documents(&rules)).expect("rules");
     let since = |day| {
         let begin = time(day);
-        let end = begin.plus(std::time::Duration::from_secs(86_400));
-        prices.packages_since(&Bill { scope: "p", begin, end, period: begin, holds_at: begin, taken: &taken })
+        prices.looks_back("p", begin, begin.plus(Duration::from_secs(86_400)))
     };
-    assert_eq!((since("2026-10-15"), since("2026-11-01")), (None, Some(time("2026-10-15"))));
+    let october = Some((time("2026-10-01"), vec!["traffic".to_owned()]));
+    assert_eq!((since("2026-10-15"), since("2026-11-01")), (None, october));
     assert_eq!(since("2027-10-15"), None, "over");
 }
 
@@ -308,7 +321,7 @@ fn packages_of_different_times_share_usage_and_cover_nothing_twice() {
         ("purchase", "b", package("2026-11-15", "2026-11-20")),
     ];
     let of = |lines: &[RatedLine]| {
-        let made = bill(&rules, ("2026-11-01", "2026-12-01"), lines, &Taken::default());
+        let made = bill(&rules, ("2026-11-01", "2026-12-01"), lines, &[]);
         let covers = made.iter().filter(|line| line.kind == LineKind::Adjustment);
         covers.map(|line| format!("{} {}", line.metadata["rule"], line.metadata["covered"])).collect::<Vec<_>>()
     };

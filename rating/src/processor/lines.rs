@@ -169,7 +169,7 @@ impl Origin<'_> {
             quantity: rounded(&priced.quantity),
             unit_price: priced.unit_price.clone(),
             cost: rounded(&priced.price),
-            currency: self.rules.rules.prices.currency.clone(),
+            currency: self.rules.rules.prices.currency(self.scope, self.rules.begin).to_owned(),
             kind: LineKind::Usage,
             corrects: None,
             reverses: false,

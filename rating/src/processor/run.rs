@@ -7,13 +7,14 @@ use futures::TryStreamExt;
 use orzo_model::{Room, SharedClock, Timestamp};
 use parking_lot::Mutex;
 
-use super::{RatingSettings, SharedRules, again::is_own, corrections::corrections};
+use super::{RatingSettings, SharedRules, again::is_own, settling::bill_of};
 use crate::{
     book::{BookError, ClosedPeriod, NewScope, RatingBook, ScopeFilter, ScopeState},
+    currency::Totals,
     doors::{Ledger, LedgerError, LineFilter, Rules, UsageReadError, UsageReader, Wanted},
     line::RatedLine,
     metrics::{MetricDefinition, Metrics},
-    price::{Bill, Prices, Taken},
+    price::Prices,
 };
 
 /// Stretches of time whose rules are remembered.
@@ -287,12 +288,17 @@ impl Processor {
             return Ok(None);
         }
         self.settle(scope, begin, end).await?;
-        let (mut lines, mut total, mut currency) = (0, BigDecimal::default(), None);
+        let (mut lines, mut totals) = (0, Totals::new());
         let mut stream = self.ledger.read(&bill_of(scope, begin, end)).await?;
         while let Some(line) = stream.try_next().await? {
             lines += 1;
-            total += &line.cost;
-            currency.get_or_insert(line.currency);
+            *totals.entry(line.currency).or_default() += line.cost;
+        }
+        let rule_version = self.book.rule_version().await?;
+        if totals.is_empty() {
+            let last = Timestamp::from_micros(end.micros() - 1);
+            let rules = self.rules_at(rule_version, last).await?;
+            totals.insert(rules.prices.currency(scope, last).to_owned(), BigDecimal::default());
         }
         let period = ClosedPeriod {
             scope_id: scope.to_owned(),
@@ -300,22 +306,15 @@ impl Processor {
             end,
             closed_at: self.clock.now(),
             closed_by: by.to_owned(),
-            rule_version: self.book.rule_version().await?,
+            rule_version,
             lines,
-            total,
-            currency: currency.unwrap_or_else(|| Prices::default().currency),
+            totals,
         };
         Ok(self.book.close_period(&period).await?.then_some(period))
     }
 }
 
 impl Processor {
-    /// Appends what a bill's sums make it need, held against what an earlier try has appended.
-    pub(super) async fn settle(&self, scope: &str, begin: Timestamp, end: Timestamp) -> Result<(), ProcessorError> {
-        let lines = self.expected(scope, begin, end).await?;
-        self.append(lines).await.map(|_| ())
-    }
-
     /// Appends lines that others have rated; says how many were new. Refused where one of them belongs to a closed period.
     pub async fn bring_in(&self, lines: Vec<RatedLine>) -> Result<u64, ProcessorError> {
         let _closing = self.closing.lock().await;
@@ -336,61 +335,7 @@ impl Processor {
         }
         self.append(lines).await
     }
-
-    /// The lines that closing a scope's time would append: what its sums make a bill need, by the rules and the usage of now.
-    /// Nothing is written. A bill from the epoch on, which is the first one of a project, begins with the month of its first line:
-    /// rules that hold for a time are not asked about 1970, and no month is bought before there was anything.
-    pub async fn expected(
-        &self,
-        scope: &str,
-        begin: Timestamp,
-        end: Timestamp,
-    ) -> Result<Vec<RatedLine>, ProcessorError> {
-        let (now, version) = (self.clock.now(), self.book.rule_version().await?);
-        let (mut usage, mut earlier) = (Vec::new(), Vec::new());
-        let mut stream = self.ledger.read(&bill_of(scope, begin, end)).await?;
-        while let Some(line) = stream.try_next().await? {
-            // Of time that is not closed: what a try has left that got no further, whenever its bill began.
-            if line.rule.starts_with(SETTLED) { earlier.push(line) } else { usage.push(line) }
-        }
-        let last = Timestamp::from_micros(end.micros() - 1);
-        let begin = match begin {
-            Timestamp::EPOCH => month_begin(usage.first().map_or(last, |line| line.period)),
-            begin => begin,
-        };
-        let rules = self.rules_at(version, begin).await?;
-        let none = Taken::default();
-        let period = last.floor(self.settings.period).max(begin);
-        let bill = Bill { scope, begin, end, period, holds_at: begin, taken: &none };
-        let taken = match rules.prices.packages_since(&bill) {
-            None => none.clone(),
-            Some(since) => self.taken(scope, since, begin).await?,
-        };
-        let wanted = rules.prices.settle(&Bill { taken: &taken, ..bill }, &usage, (version, now));
-        Ok(corrections(&earlier, wanted, |period| period, now).0)
-    }
-
-    /// What the bills of a time have taken of packages.
-    async fn taken(&self, scope: &str, since: Timestamp, until: Timestamp) -> Result<Taken, ProcessorError> {
-        let mut settled = Vec::new();
-        let mut stream = self.ledger.read(&bill_of(scope, since.floor(self.settings.period), until)).await?;
-        while let Some(line) = stream.try_next().await? {
-            if line.rule.starts_with(SETTLED) {
-                settled.push(line);
-            }
-        }
-        Ok(Taken::of(&settled))
-    }
 }
-
-/// All lines of a scope's periods of a time.
-fn bill_of(scope: &str, begin: Timestamp, end: Timestamp) -> LineFilter {
-    let scopes = Some(vec![scope.to_owned()]);
-    LineFilter { scopes, begin: Some(begin), end: Some(end), ..LineFilter::default() }
-}
-
-/// Rules of what a bill's sums make it need.
-const SETTLED: &str = "price/";
 
 /// The begin of a month, UTC.
 pub(crate) fn month_begin(at: Timestamp) -> Timestamp {

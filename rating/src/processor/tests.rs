@@ -122,6 +122,12 @@ async fn bench() -> Bench {
     Bench { clock, ledger, book, usage, processor, _directory: directory }
 }
 
+/// The sum of what was closed, in its one currency.
+fn total_of(closed: &ClosedPeriod) -> &BigDecimal {
+    assert_eq!(closed.totals.len(), 1, "{closed:?}");
+    &closed.totals["USD"]
+}
+
 fn empty_mapping() -> NewMapping {
     NewMapping {
         value: None,
@@ -215,7 +221,7 @@ async fn a_closed_period_gets_no_line_any_more() {
     let refused = bench.processor.close("p", at(0), at(5 * 3600), "a").await.expect_err("not rated yet");
     assert!(refused.to_string().contains("cannot be closed yet"), "{refused}");
     let closed = bench.processor.close("p", at(0), at(4 * 3600), "a").await.expect("closed").expect("something");
-    assert_eq!((closed.lines, closed.total.normalized().to_string().as_str()), (4, "4.6"));
+    assert_eq!((closed.lines, total_of(&closed).normalized().to_string().as_str()), (4, "4.6"));
     assert_eq!(bench.processor.close("p", at(0), at(4 * 3600), "a").await.expect("closed"), None::<ClosedPeriod>);
     let before = bench.lines().await;
     *bench.usage.0.lock() = vec![server(vec![event(1, 600, "tiny"), event(2, 7200, "big")])];
@@ -257,7 +263,7 @@ async fn a_bill_is_settled_when_it_is_closed_also_after_a_try_that_died() {
     assert_eq!(bench.total().await, "5.06");
     bench.book.put_document("a", &tax("20")).await.expect("written");
     let closed = bench.processor.close("p", at(0), at(4 * 3600), "a").await.expect("closed").expect("something");
-    assert_eq!(closed.total.normalized().to_string(), "5.52", "4.6 and a fifth");
+    assert_eq!(total_of(&closed).normalized().to_string(), "5.52", "4.6 and a fifth");
     assert_eq!(bench.total().await, "5.52");
 }
 
@@ -271,7 +277,7 @@ async fn what_a_try_has_left_is_taken_back_also_where_its_bill_began_later() {
     bench.processor.settle("p", at(3600), at(2 * 3600)).await.expect("settled");
     assert_eq!(bench.total().await, "4.72");
     let closed = bench.processor.close("p", at(0), at(4 * 3600), "a").await.expect("closed").expect("something");
-    assert_eq!(closed.total.normalized().to_string(), "5.06");
+    assert_eq!(total_of(&closed).normalized().to_string(), "5.06");
 }
 
 /// Since January: 3 a month, with 2 instances' hours.
@@ -292,14 +298,14 @@ async fn a_package_is_charged_once_a_month_and_bills_share_what_it_covers() {
     assert_eq!(bench.total().await, "4.6", "nothing is written");
     // From the beginning: not for the months before there was anything.
     let closed = bench.processor.close("p", Timestamp::EPOCH, at(2 * 3600), "a").await.expect("closed").expect("some");
-    assert_eq!((closed.lines, closed.total.normalized().to_string().as_str()), (4, "3"));
+    assert_eq!((closed.lines, total_of(&closed).normalized().to_string().as_str()), (4, "3"));
     let mut settled = bench.lines().await;
     settled.retain(|line| line.kind != LineKind::Usage);
     settled.sort_by_key(|line| line.kind);
     assert_eq!(settled, expected, "as was told");
     // The rest of the month: 0.1666666667 of two hours are left, no second fee.
     let closed = bench.processor.close("p", at(0), at(4 * 3600), "a").await.expect("closed").expect("some");
-    assert_eq!((closed.lines, closed.total.normalized().to_string().as_str()), (3, "2.2"));
+    assert_eq!((closed.lines, total_of(&closed).normalized().to_string().as_str()), (3, "2.2"));
     // What comes to light later is corrected at list price; what is settled stays.
     *bench.usage.0.lock() = vec![server(vec![event(1, 600, "tiny"), event(2, 7200, "big")])];
     assert_eq!(bench.processor.catch_up().await.expect("looked").appended, 4);
@@ -314,7 +320,7 @@ async fn rules_that_hold_for_a_time_hold_in_a_projects_first_bill() {
     bench.book.put_document("a", &tax).await.expect("written");
     bench.processor.advance(|_, _| ()).await.expect("rated");
     let closed = bench.processor.close("p", Timestamp::EPOCH, at(4 * 3600), "a").await.expect("closed").expect("some");
-    assert_eq!(closed.total.normalized().to_string(), "5.06");
+    assert_eq!(total_of(&closed).normalized().to_string(), "5.06");
     let line = bench.lines().await.into_iter().find(|line| line.kind == LineKind::Tax).expect("a tax");
     assert_eq!((line.begin, line.end), (at(0), at(4 * 3600)), "it is no tax since 1970");
 }
@@ -489,4 +495,54 @@ async fn completeness_is_told_for_every_resource() {
     assert!(bench.processor.completeness("q", at(0), at(7200)).await.expect("a table").0.is_empty(), "another's");
     let year = bench.processor.completeness("p", at(0), at(365 * 86_400)).await.expect_err("too much");
     assert!(year.to_string().contains("are answered at once"), "{year}");
+}
+
+fn rule(kind: &str, id: &str, body: serde_json::Value) -> RuleDocument {
+    RuleDocument { kind: kind.to_owned(), id: id.to_owned(), body }
+}
+
+#[tokio::test]
+async fn a_month_closed_in_pieces_gives_a_credit_and_an_included_quantity_once() {
+    let mut totals = Vec::new();
+    for ends in [&[4][..], &[1, 2, 4], &[3, 4]] {
+        let bench = bench().await;
+        for document in [
+            rule("credit", "c", serde_json::json!({"amount": "0.5"})),
+            rule("credit", "welcome", serde_json::json!({"amount": 2, "frequency": "once"})),
+            rule("included", "i", serde_json::json!({"service": "instance", "quantity": "1.5"})),
+            rule("minimum", "m", serde_json::json!({"amount": 3})),
+            rule("tax", "t", serde_json::json!({"percent": 19})),
+        ] {
+            bench.book.put_document("a", &document).await.expect("written");
+        }
+        bench.processor.advance(|_, _| ()).await.expect("rated");
+        let mut closed = BigDecimal::default();
+        for end in ends {
+            let end = at(end * 3600);
+            let expected = bench.processor.expected("p", at(0), end).await;
+            assert!(expected.is_ok(), "{expected:?}");
+            let own = bench.processor.close("p", Timestamp::EPOCH, end, "a").await.expect("closed").expect("some");
+            closed += total_of(&own);
+        }
+        assert_eq!(bench.total().await, closed.normalized().to_plain_string());
+        let given: BigDecimal =
+            bench.lines().await.iter().filter(|own| own.rule.starts_with("price/credit/")).map(|own| &own.cost).sum();
+        assert_eq!(given.normalized().to_plain_string(), "-2.5", "once, in {ends:?}");
+        totals.push(bench.total().await);
+    }
+    // 4.6, less 1.5 of 3.8333333333 hours at 1.2; at least 3; less 2.5; and a fifth less a hundredth on it.
+    assert_eq!(totals, ["0.595", "0.595", "0.595"]);
+}
+
+#[tokio::test]
+async fn a_closing_record_has_a_sum_for_each_currency() {
+    let bench = bench().await;
+    let yen = serde_json::json!({"code": "JPY", "projects": ["p"], "valid_from": at(2 * 3600)});
+    bench.book.put_document("a", &rule("currency", "only-p", yen)).await.expect("written");
+    bench.book.put_document("a", &rule("tax", "t", serde_json::json!({"percent": 10}))).await.expect("written");
+    bench.processor.advance(|_, _| ()).await.expect("rated");
+    let closed = bench.processor.close("p", at(0), at(4 * 3600), "a").await.expect("closed").expect("some");
+    let sums: Vec<_> = closed.totals.iter().map(|(code, sum)| (code.as_str(), sum.normalized().to_string())).collect();
+    assert_eq!(sums, [("JPY", "2.64".to_owned()), ("USD", "2.42".to_owned())]);
+    assert_eq!(bench.book.closed_periods(Some("p"), at(0), at(1)).await.expect("read"), [closed]);
 }

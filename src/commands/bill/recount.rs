@@ -145,7 +145,8 @@ impl Recounter {
     pub(super) async fn sums(&self) -> anyhow::Result<Sums> {
         let mut sums = Sums::new();
         for row in self.ask(include_str!("recount/sums.sql")).await? {
-            sums.insert((text(&row, 0), text(&row, 1), text(&row, 2)), number(&row, 3)?);
+            let key = (text(&row, 0), text(&row, 1), text(&row, 2), text(&row, 3));
+            sums.insert(key, number(&row, 4)?);
         }
         Ok(sums)
     }

@@ -212,12 +212,12 @@ async fn a_slip_of_the_pen_in_a_projects_name_is_told() {
 #[test]
 fn a_sum_that_is_another_is_named() {
     let sums = |cost: i64| {
-        let key = ("2026-11".to_owned(), "p1".to_owned(), "instance".to_owned());
-        BTreeMap::from([(key, BigDecimal::from(cost))])
+        let key = ["2026-11", "p1", "instance", "EUR"].map(str::to_owned);
+        BTreeMap::from([(key.into(), BigDecimal::from(cost))])
     };
     assert_eq!(unlike("the summary", &sums(1), &sums(1)), <[String; 0]>::default());
     let told = unlike("the summary", &sums(2), &sums(1));
-    assert_eq!(told, ["p1 instance in 2026-11: the summary says Some(\"2\"), the lines Some(\"1\")"]);
+    assert_eq!(told, ["p1 instance in 2026-11, EUR: the summary says Some(\"2\"), the lines Some(\"1\")"]);
     assert_eq!(unlike("the summary", &sums(2), &Default::default()).len(), 1);
     assert_eq!(unlike("the summary", &Default::default(), &sums(2)).len(), 1);
 }

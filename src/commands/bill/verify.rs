@@ -10,7 +10,7 @@ use anyhow::Context;
 use futures::TryStreamExt;
 use orzo_export::{check, totals_of};
 use orzo_model::Timestamp;
-use orzo_rating::{BigDecimal, Ledger, LineFilter, LineKind, Mode, RulesOf};
+use orzo_rating::{BigDecimal, Ledger, LineFilter, LineKind, Mode, RulesOf, Totals};
 use orzo_sql::Worker;
 use uuid::Uuid;
 
@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{rating::Rating, settings::Settings};
 
-/// Costs by month, project and service.
-pub(super) type Sums = BTreeMap<(String, String, String), BigDecimal>;
+/// Costs by month, project, service and currency.
+pub(super) type Sums = BTreeMap<(String, String, String, String), BigDecimal>;
 
 /// Runs of exports that are looked at.
 const RUNS_MAX: usize = 10_000;
@@ -46,11 +46,13 @@ pub(super) async fn verify(open: &Open, settings: &Settings, worker: Worker) -> 
 async fn corrections(rating: &Rating, problems: &mut Vec<String>) -> anyhow::Result<()> {
     let mut lines: HashMap<Uuid, (BigDecimal, BigDecimal)> = HashMap::new();
     let mut corrections = Vec::new();
-    let (mut count, mut sum) = (0_u64, BigDecimal::default());
+    // The log's sum is a checksum of numbers, whatever their currencies.
+    let (mut count, mut sum, mut totals) = (0_u64, BigDecimal::default(), Totals::new());
     let mut stream = rating.ledger.read(&LineFilter::default()).await?;
     while let Some(line) = stream.try_next().await? {
         count += 1;
         sum += &line.cost;
+        *totals.entry(line.currency).or_default() += &line.cost;
         if let Some(of) = line.corrects {
             corrections.push((line.id, of, line.reverses, line.quantity.clone(), line.cost.clone()));
         }
@@ -76,8 +78,14 @@ async fn corrections(rating: &Rating, problems: &mut Vec<String>) -> anyhow::Res
     if step != sum {
         problems.push(format!("the log says {} in all, the lines sum to {}", plain(&step), plain(&sum)));
     }
-    println!("{count} lines, {} in all", plain(&sum));
+    println!("{count} lines, {} in all", priced_in(&totals));
     Ok(())
+}
+
+/// Sums as people read them.
+fn priced_in(totals: &Totals) -> String {
+    let each: Vec<String> = totals.iter().map(|(currency, sum)| format!("{} {currency}", plain(sum))).collect();
+    each.join(", ")
 }
 
 /// Closed periods have the lines and the total that they were closed with.
@@ -90,21 +98,25 @@ async fn closed(rating: &Rating, problems: &mut Vec<String>) -> anyhow::Result<(
             end: Some(own.end),
             ..LineFilter::default()
         };
-        let (mut count, mut sum) = (0, BigDecimal::default());
+        let (mut count, mut totals) = (0, Totals::new());
         let mut lines = rating.ledger.read(&filter).await?;
         while let Some(line) = lines.try_next().await? {
             count += 1;
-            sum += &line.cost;
+            *totals.entry(line.currency).or_default() += line.cost;
         }
-        if (count, &sum) != (own.lines, &own.total) {
+        // A bill without a line says so as nothing of one currency.
+        let is_said = |totals: &Totals, of: &Totals| {
+            totals.iter().all(|(code, sum)| of.get(code).map_or(*sum == 0, |of| of == sum))
+        };
+        if count != own.lines || !is_said(&totals, &own.totals) || !is_said(&own.totals, &totals) {
             problems.push(format!(
                 "{} was closed from {} until {} with {} lines and {}; there are {count} and {}",
                 own.scope_id,
                 own.begin,
                 own.end,
                 own.lines,
-                plain(&own.total),
-                plain(&sum)
+                priced_in(&own.totals),
+                priced_in(&totals)
             ));
         }
     }
@@ -118,7 +130,7 @@ async fn summed(rating: &Rating, recounter: &Recounter, problems: &mut Vec<Strin
     let mut lines = rating.ledger.read(&LineFilter::default()).await?;
     while let Some(line) = lines.try_next().await? {
         let month: String = line.period.zulu_secs().chars().take(7).collect();
-        *sums.entry((month, line.scope, line.service)).or_default() += line.cost;
+        *sums.entry((month, line.scope, line.service, line.currency)).or_default() += line.cost;
     }
     problems.extend(unlike("SQL", &recounter.sums().await?, &sums));
     let months: BTreeSet<String> = sums.keys().map(|(month, ..)| month.clone()).collect();
@@ -126,8 +138,8 @@ async fn summed(rating: &Rating, recounter: &Recounter, problems: &mut Vec<Strin
     for month in months {
         let begin: Timestamp = format!("{month}-01T00:00:00Z").parse().context("a month")?;
         let end = orzo_rating::forecast::month(begin, 1);
-        for ((scope, service), sum) in orzo_api::summary_by_project(&rating.ledger, begin, end).await? {
-            said.insert((month.clone(), scope, service), sum);
+        for ((scope, service, currency), sum) in orzo_api::summary_by_project(&rating.ledger, begin, end).await? {
+            said.insert((month.clone(), scope, service, currency), sum);
         }
     }
     problems.extend(unlike("the summary", &said, &sums));
@@ -140,9 +152,9 @@ async fn summed(rating: &Rating, recounter: &Recounter, problems: &mut Vec<Strin
 pub(super) fn unlike(who: &str, said: &Sums, ours: &Sums) -> Vec<String> {
     let keys = said.keys().chain(ours.keys()).collect::<BTreeSet<_>>();
     let unlike = keys.into_iter().filter(|key| said.get(*key) != ours.get(*key)).map(|key| {
-        let (month, scope, service) = key;
+        let (month, scope, service, currency) = key;
         let (said, ours) = (said.get(key).map(plain), ours.get(key).map(plain));
-        format!("{scope} {service} in {month}: {who} says {said:?}, the lines {ours:?}")
+        format!("{scope} {service} in {month}, {currency}: {who} says {said:?}, the lines {ours:?}")
     });
     unlike.collect()
 }

@@ -10,7 +10,7 @@ use orzo_model::{Clock, ManualClock, Rooms, Scope, Timestamp};
 use orzo_query::{Engine, EngineSettings};
 use orzo_rating::{
     BigDecimal, Ledger, LineKind, MemoryLedger, RatedLine, cost_of,
-    forecast::{ACCRUED_METRIC, COST_GRANULARITY_S, cost_resource},
+    forecast::{ACCRUED_METRIC, COST_GRANULARITY_S, cost_metric, cost_resource, month},
 };
 use orzo_store::{Store, StoreSettings};
 use serde_json::json;
@@ -68,7 +68,7 @@ async fn a_budget_fires_when_what_was_charged_reaches_it() {
     let alarm = json!({
         "name": "november", "type": "gnocchi_resources_threshold", "alarm_actions": ["http://203.0.113.7/hook"],
         "gnocchi_resources_threshold_rule": {
-            "metric": ACCRUED_METRIC, "resource_id": cost_resource("p").to_string(), "resource_type": "generic",
+            "metric": cost_metric(ACCRUED_METRIC, "EUR"), "resource_id": cost_resource("p").to_string(), "resource_type": "generic",
             "threshold": 10, "comparison_operator": "ge", "aggregation_method": "max",
             "granularity": COST_GRANULARITY_S, "evaluation_periods": 1,
         },
@@ -108,5 +108,15 @@ async fn a_budget_fires_when_what_was_charged_reaches_it() {
     }
     assert_eq!(states[..2], ["ok", "alarm"], "{states:?}");
     assert_ne!(states[2], "alarm", "a new month begins at nothing");
+    // Of two currencies each has its own sum, and none is said of both.
+    let now = clock.now();
+    let yen = RatedLine { currency: "JPY".to_owned(), resource: "y".to_owned(), ..line(now, "10000") }.identified();
+    ledger.append(vec![yen, line(now, "7")]).await.expect("kept");
+    costs.publish(9, now).await.expect("written");
+    let sums = costs.sums(month(now, 0), month(now, 1)).await.expect("read");
+    let sum = |code: &str| sums["p"][code].values().sum::<BigDecimal>();
+    assert_eq!((sum("JPY"), sum("EUR")), (BigDecimal::from(10_000), BigDecimal::from(7)));
+    let known = costs.known.lock().metrics.keys().filter_map(|(_, code)| code.clone()).collect::<Vec<_>>();
+    assert!(known.contains(&"JPY".to_owned()) && known.contains(&"EUR".to_owned()), "{known:?}");
     store.close().await.expect("closed");
 }

@@ -16,6 +16,7 @@ interface Row {
   type?: string;
   project_id?: string;
   id?: string;
+  currency?: string;
 }
 
 type Dimension = "type" | "project_id" | "id";
@@ -35,6 +36,12 @@ const ROWS_SHOWN = 50;
 const LINES_MAX = 8;
 /** The days whose mean says how it goes on. */
 const RECENT_DAYS = 7;
+
+/** The currencies of a time's costs; they are never added. */
+async function currencies(begin: number, end: number, filters: string[], signal: AbortSignal): Promise<string[]> {
+  const rows = await summary(begin, end, ["currency"], filters, signal);
+  return rows.map((row) => row.currency ?? "");
+}
 
 async function summary(begin: number, end: number, groupby: string[], filters: string[], signal: AbortSignal): Promise<Row[]> {
   const time = (seconds: number) => new Date(seconds * 1000).toISOString();
@@ -109,15 +116,18 @@ export function Costs({ params, session }: { params: URLSearchParams; session: S
   const filters = [...(service ? [`type:${service}`] : []), ...(project ? [`project_id:${project}`] : [])];
   const lines: Dimension = wanted.name === "project_id" ? "project_id" : "type";
   const asked = useAsked(
-    `${month.name} ${wanted.name} ${filters.join(" ")}`,
+    `${month.name} ${wanted.name} ${filters.join(" ")} ${params.get("currency") ?? ""}`,
     async (signal) => {
+      const codes = await currencies(month.begin, month.end, filters, signal);
+      const code = codes.find((one) => one === params.get("currency")) ?? codes[0];
+      const own = code ? [...filters, `currency:${code}`] : filters;
       const [perDay, groups, last, names] = await Promise.all([
-        summary(month.begin, month.end, ["time-y", "time-d", lines], filters, signal),
-        summary(month.begin, month.end, wanted.name === "id" ? ["id", "type", "project_id"] : [wanted.name], filters, signal),
-        summary(monthOf(previous(month.begin)).begin, month.begin, [], filters, signal),
+        summary(month.begin, month.end, ["time-y", "time-d", lines], own, signal),
+        summary(month.begin, month.end, wanted.name === "id" ? ["id", "type", "project_id"] : [wanted.name], own, signal),
+        summary(monthOf(previous(month.begin)).begin, month.begin, ["currency"], own, signal),
         projectNames(),
       ]);
-      return { perDay, groups, last: last[0]?.rate ?? 0, names };
+      return { perDay, groups, last: last[0]?.rate ?? 0, names, codes, code };
     },
     REFRESH_MS,
   );
@@ -141,6 +151,15 @@ export function Costs({ params, session }: { params: URLSearchParams; session: S
               ))}
             </select>
           </label>
+          {(asked.data?.codes.length ?? 0) > 1 && (
+            <select aria-label="ISO 4217" value={asked.data!.code} onChange={(event) => setParams({ currency: event.currentTarget.value })}>
+              {asked.data!.codes.map((one) => (
+                <option key={one} value={one}>
+                  {one}
+                </option>
+              ))}
+            </select>
+          )}
           <a href={link(["costs", "complete"], { month: month.name, project: project ?? undefined })}>{t("bill.complete")}</a>
           {filters.length > 0 && (
             <button type="button" onClick={() => setParams({ service: undefined, project: undefined })}>
