@@ -62,9 +62,10 @@ pub struct Earlier {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part<'b> {
     pub(super) scope: &'b str,
+    /// At which rules hold or do not.
     pub(super) begin: Timestamp,
     pub(super) end: Timestamp,
-    /// The month's first moment: at which rules hold or do not.
+    /// The month's first moment.
     pub(super) month: Timestamp,
     /// To which its lines belong.
     period: Timestamp,
@@ -184,7 +185,7 @@ impl Prices {
             sum.cost += &purchased.charge.cost;
             charges.push(purchased.charge);
         }
-        let own_currency = self.currency(part.scope, part.month);
+        let own_currency = self.currency(part.scope, part.begin);
         for (name, rule) in self.steps(part, &given) {
             let given = given.remove(&name).unwrap_or_default();
             let charged = match rule {
@@ -219,11 +220,11 @@ impl Prices {
         charges
     }
 
-    /// The rules over sums that hold for a project's month, and those that have settled something in it, in their order.
+    /// The rules over sums that hold for a part of a bill, and those that have settled something in it, in their order.
     fn steps(&self, part: &Part<'_>, given: &Given) -> Vec<(String, Option<&Rule>)> {
         let holds = |rule: &&Rule| {
             !matches!(rule.term, Term::Purchase(_) | Term::Expression { .. })
-                && rule.reach.takes(&self.domains, part.scope, part.month)
+                && rule.reach.takes(&self.domains, part.scope, part.begin)
         };
         let mut steps: BTreeMap<(usize, String), (String, Option<&Rule>)> = BTreeMap::new();
         for name in given.keys() {
