@@ -1,6 +1,7 @@
 //! Answers in PromQL for alarms ([`InstantQueries`]): values at one time, of the series that the alarm's scope may see.
 //!
-//! The limits are those of every query. Whoever goes away, or waits longer than the deadline, stops the evaluation.
+//! The limits are below those of other queries: several run at once, each evaluator's every minute, and nobody counts what they
+//! hold together. Whoever goes away, or waits longer than the deadline, stops the evaluation.
 
 use std::{
     sync::{
@@ -19,6 +20,8 @@ use crate::{Engine, NamedSeries, error::chain};
 /// A query that takes longer keeps the other alarms waiting; together with the time in which an evaluator begins queries it is
 /// shorter than its leases.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Points and values of one query: what the deadline has time for, and some hundred megabytes at most.
+const POINTS_MAX: usize = 5_000_000;
 
 /// Asks the engine in PromQL.
 pub struct InstantReader {
@@ -53,9 +56,10 @@ impl InstantQueries for InstantReader {
 }
 
 impl InstantReader {
-    /// A reader with the limits of every query.
+    /// A reader with limits for what is asked every minute.
     pub fn new(engine: Arc<Engine>) -> Self {
-        Self { engine, expressions: Expressions::default(), limits: Limits::default(), deadline: DEADLINE }
+        let limits = Limits { points_max: POINTS_MAX, cells_max: POINTS_MAX, ..Limits::default() };
+        Self { engine, expressions: Expressions::default(), limits, deadline: DEADLINE }
     }
 
     #[cfg(test)]
