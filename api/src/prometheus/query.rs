@@ -6,10 +6,7 @@
 
 use std::{
     fmt::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -21,8 +18,8 @@ use axum::{
 use http::{StatusCode, header};
 use orzo_model::{Caller, Scope, Standing};
 use orzo_promql::{
-    Answer, Histogram, LOOKBACK_MS, Labels, Limits, Part, Plan, QueryError, Selected, Value, Window, evaluate,
-    evaluate_traced, read, write_value, write_whole,
+    Answer, CancelOnDrop, Histogram, LOOKBACK_MS, Labels, Limits, Part, Plan, QueryError, Selected, Value, Window,
+    evaluate, evaluate_traced, read, write_value, write_whole,
 };
 use orzo_query::NamedSeries;
 use serde_json::json;
@@ -91,15 +88,6 @@ async fn answer(api: &SharedApi, caller: &Caller, parameters: &Parameters, windo
         Ok(Ok(body)) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Ok(Err(error)) => failed(&error),
         Err(_) => envelope(StatusCode::SERVICE_UNAVAILABLE, "timeout", "query timed out in expression evaluation"),
-    }
-}
-
-/// Cancels an evaluation that nobody waits for any longer.
-struct CancelOnDrop(Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

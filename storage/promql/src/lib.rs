@@ -35,7 +35,10 @@ mod text;
 use std::{
     cell::Cell,
     fmt::Debug,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -102,6 +105,15 @@ impl Default for Limits {
             lookback_ms: LOOKBACK_MS,
             room: None,
         }
+    }
+}
+
+/// Cancels an evaluation that nobody waits for any longer.
+pub struct CancelOnDrop(pub Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -4,16 +4,13 @@
 //! hold together. Whoever goes away, or waits longer than the deadline, stops the evaluation.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use orzo_model::{InstantQueries, ReadError, Scope, Timestamp};
-use orzo_promql::{Answer, Expressions, Limits, QueryError as PromError, Value, Window, evaluate, read};
+use orzo_promql::{Answer, CancelOnDrop, Expressions, Limits, QueryError as PromError, Value, Window, evaluate, read};
 
 use crate::{Engine, NamedSeries, error::chain};
 
@@ -30,15 +27,6 @@ pub struct InstantReader {
     expressions: Expressions,
     limits: Limits,
     deadline: Duration,
-}
-
-/// Cancels an evaluation that nobody waits for any longer.
-struct CancelOnDrop(Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[async_trait]
