@@ -26,6 +26,11 @@ impl SeriesId {
         Self(meter_bits(meter) << COUNT_BITS | count)
     }
 
+    /// What the names of its meter and of few others give; 0 where it was made of none.
+    pub fn meter(self) -> u64 {
+        self.0 >> COUNT_BITS
+    }
+
     /// Which series it is, counted from the first that was ever made; dense.
     pub fn count(self) -> u64 {
         self.0 & ((1 << COUNT_BITS) - 1)

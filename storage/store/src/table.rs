@@ -15,12 +15,14 @@ pub(crate) mod deltas;
 pub(crate) mod encode;
 pub(crate) mod file_index;
 pub(crate) mod format1;
+mod noise;
 pub(crate) mod output;
 pub(crate) mod packing;
 pub(crate) mod pages;
 pub(crate) mod reader;
 pub(crate) mod snapshot;
 mod stairs;
+mod streams;
 
 /// Name of a commit's file, and of our copy of that version.
 pub(crate) use crate::delta::commit_name;

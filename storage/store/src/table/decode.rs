@@ -284,6 +284,8 @@ fn first_row_where(mut low: usize, mut high: usize, holds: impl Fn(usize) -> Res
 
 /// Times that are taken before it is seen whether more are wanted.
 const TIMES_AT_ONCE: usize = 256;
+/// Numbers that are put together from their bytes at once.
+const NUMBERS_AT_ONCE: usize = 256;
 /// To go over fewer values than these it is not worth making marks for a whole page.
 const MARKS_FROM: usize = 1024;
 
@@ -364,8 +366,18 @@ impl OpenValues {
     }
 
     /// Hands out numbers from a place on.
-    fn numbers(&mut self, from: usize, count: usize, is_kept: bool, take: impl FnMut(&[i64])) -> Result<()> {
+    fn numbers(&mut self, from: usize, count: usize, is_kept: bool, mut take: impl FnMut(&[i64])) -> Result<()> {
         let body = self.body.bytes().get(self.values_at..).unwrap_or_default();
+        if self.page.packing == Packing::Split {
+            let (mut at, mut numbers) = (from, [0; NUMBERS_AT_ONCE]);
+            while at < from + count {
+                let some = &mut numbers[..NUMBERS_AT_ONCE.min(from + count - at)];
+                packing::take_split_numbers(body, self.page.values as usize, at, some)?;
+                take(some);
+                at += some.len();
+            }
+            return Ok(());
+        }
         let deltas = match &mut self.deltas {
             Some(deltas) if deltas.position() <= from => deltas,
             other => other.insert(Deltas::new(body)?),

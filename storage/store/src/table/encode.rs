@@ -29,7 +29,9 @@ use super::{
     columns::{self, Form},
     data_file::point_hash,
     file_index::{FileIndex, Packing, Page, Piece},
+    noise::{self, Numbers},
     packing,
+    streams::{StreamPacker, ends},
 };
 
 /// What a dictionary of times can be shared by; also the most rows that are held while a file is made.
@@ -37,6 +39,8 @@ pub(crate) const ROW_GROUP_ROWS: usize = 1 << 20;
 /// Rows of a page of values: about 10 KB compressed, little to read for one series, enough to be packed well. Half of it
 /// costs 2 to 5 % more space.
 const VALUE_PAGE_ROWS: usize = 32_768;
+/// Rows of a page of numbers that are noise: so few that what is like each other has a code of its own.
+const NOISE_PAGE_ROWS: usize = 8192;
 /// Rows of a page of times as differences.
 const DELTA_PAGE_ROWS: usize = 65_536;
 /// Rows of a page of times by dictionary, or of series: they repeat so well that a page stays small.
@@ -113,6 +117,7 @@ pub(crate) struct Encoder {
     sink: TrackedWrite<Vec<u8>>,
     schema: Arc<SchemaDescriptor>,
     zstd: zstd::bulk::Compressor<'static>,
+    streams: StreamPacker,
     /// One that looks far back; made when it is needed.
     zstd_far: Option<zstd::bulk::Compressor<'static>>,
     groups: Vec<RowGroupMetaData>,
@@ -129,6 +134,7 @@ impl Encoder {
             sink,
             schema: Arc::new(SchemaDescriptor::new(Arc::new(parse_message_type(SCHEMA)?))),
             zstd: zstd::bulk::Compressor::new(ZSTD_LEVEL)?,
+            streams: StreamPacker::new(ZSTD_LEVEL)?,
             zstd_far: None,
             groups: Vec::new(),
             index: FileIndex::default(),
@@ -339,12 +345,14 @@ impl Encoder {
             let is_number = &group.is_number[at..at + rows];
             let values = is_number.iter().filter(|is_number| !**is_number).count();
             put_levels(is_number, false, &mut body);
+            let levels = body.len();
             packing::put_split(&group.doubles[taken..taken + values], &mut body);
             let (packing, encoding) = match values {
                 0 => (Packing::Nothing, Encoding::PLAIN),
                 _ => (Packing::Split, Encoding::BYTE_STREAM_SPLIT),
             };
-            let piece = self.write_page(&mut chunk, &body, rows, encoding)?;
+            let packed = self.streams.pack(&body, ends(levels, values))?;
+            let piece = self.write_packed_page(&mut chunk, packed, body.len(), rows, encoding)?;
             self.index.doubles.push(Page { first_row, rows: rows as u32, values: values as u32, packing, piece });
             (at, taken, first_row) = (at + rows, taken + values, first_row + rows as u32);
         }
@@ -357,20 +365,34 @@ impl Encoder {
     fn write_numbers(&mut self, group: &Group) -> Result<ColumnChunkMetaData> {
         let mut chunk = Chunk::default();
         let (mut at, mut taken, mut first_row, mut body) = (0, 0, self.index.rows(), Vec::new());
-        for rows in cut(&group.runs, VALUE_PAGE_ROWS) {
-            let is_number = &group.is_number[at..at + rows];
-            let values = is_number.iter().filter(|is_number| **is_number).count();
-            put_levels(is_number, true, &mut body);
-            let (packing, encoding) = match values {
-                0 => (Packing::Nothing, Encoding::PLAIN),
-                _ => (Packing::Deltas, Encoding::DELTA_BINARY_PACKED),
-            };
-            if values > 0 {
-                packing::put_deltas(&group.numbers[taken..taken + values], &mut body);
+        for alike in group.runs.chunk_by(|a, b| a.is_noise == b.is_noise) {
+            let is_noise = alike[0].is_noise;
+            for rows in cut(alike, if is_noise { NOISE_PAGE_ROWS } else { VALUE_PAGE_ROWS }) {
+                let is_number = &group.is_number[at..at + rows];
+                let values = is_number.iter().filter(|is_number| **is_number).count();
+                let numbers = &group.numbers[taken..taken + values];
+                put_levels(is_number, true, &mut body);
+                let levels = body.len();
+                let (packing, packed) = match (values, is_noise) {
+                    (0, _) => (Packing::Nothing, self.zstd.compress(&body)?),
+                    (_, false) => {
+                        packing::put_deltas(numbers, &mut body);
+                        (Packing::Deltas, self.zstd.compress(&body)?)
+                    }
+                    (_, true) => {
+                        packing::put_split_numbers(numbers, &mut body);
+                        (Packing::Split, self.streams.pack(&body, ends(levels, values))?)
+                    }
+                };
+                let encoding = match packing {
+                    Packing::Deltas => Encoding::DELTA_BINARY_PACKED,
+                    Packing::Split => Encoding::BYTE_STREAM_SPLIT,
+                    _ => Encoding::PLAIN,
+                };
+                let piece = self.write_packed_page(&mut chunk, packed, body.len(), rows, encoding)?;
+                self.index.numbers.push(Page { first_row, rows: rows as u32, values: values as u32, packing, piece });
+                (at, taken, first_row) = (at + rows, taken + values, first_row + rows as u32);
             }
-            let piece = self.write_page(&mut chunk, &body, rows, encoding)?;
-            self.index.numbers.push(Page { first_row, rows: rows as u32, values: values as u32, packing, piece });
-            (at, taken, first_row) = (at + rows, taken + values, first_row + rows as u32);
         }
         chunk.statistics = Some(Statistics::int64(None, None, None, Some(group.doubles.len() as u64), false));
         self.close_chunk(NUMBER, chunk, group.is_number.len())
@@ -506,6 +528,8 @@ struct GroupRun {
     series: u64,
     rows: usize,
     form: Form,
+    /// Whether its numbers are kept by their bytes and not by differences.
+    is_noise: bool,
 }
 
 impl Group {
@@ -516,11 +540,11 @@ impl Group {
             numbers: Vec::with_capacity(points.len()),
             doubles: Vec::new(),
         };
-        let (mut values, mut split) = (Vec::new(), Vec::new());
+        let (mut values, mut split, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         for run in points.chunk_by(|a, b| a.series == b.series) {
             values.clear();
             values.extend(run.iter().map(|point| point.value));
-            let form = columns::split(&values, &mut split);
+            let (form, before) = (columns::split(&values, &mut split), group.numbers.len());
             for (value, number) in values.iter().zip(&split) {
                 group.is_number.push(number.is_some());
                 match number {
@@ -528,7 +552,11 @@ impl Group {
                     None => group.doubles.push(*value),
                 }
             }
-            group.runs.push(GroupRun { series: run[0].series.0, rows: run.len(), form });
+            counts.push(Numbers { series: run[0].series, rows: run.len(), count: group.numbers.len() - before });
+            group.runs.push(GroupRun { series: run[0].series.0, rows: run.len(), form, is_noise: false });
+        }
+        for (run, is_noise) in group.runs.iter_mut().zip(noise::find(&counts, &group.numbers)) {
+            run.is_noise = is_noise;
         }
         group
     }

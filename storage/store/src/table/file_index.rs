@@ -35,7 +35,7 @@ pub(crate) enum Packing {
     Deltas,
     /// Indices into this dictionary.
     Dictionary(u32),
-    /// Doubles, split into their bytes.
+    /// Split into their bytes: doubles, or numbers that are noise.
     Split,
 }
 

@@ -235,6 +235,27 @@ pub(crate) fn put_split(values: &[f64], out: &mut Vec<u8>) {
     }
 }
 
+/// The same of whole numbers.
+pub(crate) fn put_split_numbers(numbers: &[i64], out: &mut Vec<u8>) {
+    for byte in 0..8 {
+        out.extend(numbers.iter().map(|number| number.to_le_bytes()[byte]));
+    }
+}
+
+/// Reads numbers of such a body of `count`, from place `from` on, as many as `out` has room for.
+pub(crate) fn take_split_numbers(body: &[u8], count: usize, from: usize, out: &mut [i64]) -> Result<(), Unreadable> {
+    if body.len() != count * 8 || from + out.len() > count {
+        return Err(Unreadable("split numbers have another length"));
+    }
+    out.fill(0);
+    for (byte, bytes) in body.chunks_exact(count.max(1)).enumerate() {
+        for (number, byte_of_it) in out.iter_mut().zip(&bytes[from..]) {
+            *number |= i64::from(*byte_of_it) << (byte * 8);
+        }
+    }
+    Ok(())
+}
+
 /// Reads the doubles `from .. to` of such a body of `count`.
 pub(crate) fn take_split(
     body: &[u8],
@@ -314,6 +335,14 @@ mod tests {
             let mut read = Vec::new();
             take_split(&bytes, values.len(), at, values.len(), &mut read).expect("what was written");
             assert!(read.iter().zip(&values[at..]).all(|(a, b)| a.to_bits() == b.to_bits()));
+            let numbers: Vec<i64> = values.iter().map(|value| value.to_bits() as i64).collect();
+            bytes.clear();
+            put_split_numbers(&numbers, &mut bytes);
+            let mut read = vec![0; values.len() - at];
+            take_split_numbers(&bytes, values.len(), at, &mut read).expect("what was written");
+            assert_eq!(read, numbers[at..]);
+            let mut one_more = vec![0; values.len() - at + 1];
+            assert!(take_split_numbers(&bytes, values.len(), at, &mut one_more).is_err());
             let entries: Vec<i64> = (0..200).map(|index| index * 7).collect();
             for (width, step, gap) in [(1, 1, 0), (1, 1, 5), (2, 1, 0), (2, 2, 0), (4, 1, 3), (4, 1, 0)] {
                 // Places that rise, one after the other but for a gap.

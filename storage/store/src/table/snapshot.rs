@@ -16,7 +16,9 @@ pub(crate) const WAL_APP: &str = "orzo.wal";
 /// `txn` of the newest file of tombstones.
 pub(crate) const TOMBSTONES_APP: &str = "orzo.tombstones";
 /// Layout of what the protocol leaves to us; a higher one is refused.
-pub(crate) const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 4;
+/// Since this layout files have the columns that they have today.
+const FORMAT_OF_COLUMNS: u32 = 3;
 /// The oldest layout that is still read.
 const FORMAT_MIN: u32 = 1;
 const FORMAT_KEY: &str = "orzo.format";
@@ -174,9 +176,9 @@ impl Snapshot {
         Ok(next)
     }
 
-    /// Whether a file of an earlier format is in it.
+    /// Whether a file with the columns of an earlier format is in it.
     pub(crate) fn has_old_files(&self) -> bool {
-        self.files.iter().any(|file| file.format < FORMAT)
+        self.files.iter().any(|file| file.format < FORMAT_OF_COLUMNS)
     }
 
     /// Everything that a reader of this version needs, as one list.

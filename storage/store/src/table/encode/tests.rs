@@ -94,6 +94,47 @@ fn regular_jittered_and_irregular_times_come_back() {
     assert!(times_bytes(&regular) < 100_000 / 20, "regular times take next to nothing: {}", times_bytes(&regular));
 }
 
+/// Durations in nanoseconds, as doubles of seconds: no step by step, and none like the one before.
+fn durations(series: u64, rows: i64, every_th_is_no_number: i64) -> Vec<Point> {
+    let mut state = 5u64;
+    let mut points = Vec::new();
+    for series in 0..series {
+        for at in 0..rows {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let value = if every_th_is_no_number > 0 && at % every_th_is_no_number == 7 {
+                f64::NAN
+            } else {
+                (40_000 + (state >> 33) % 30_000) as f64 / 1e9
+            };
+            points.push(point(series, at * 10_000_000, value));
+        }
+    }
+    points
+}
+
+#[test]
+fn noise_is_kept_by_its_bytes_and_comes_back() {
+    let packings = |encoded: &Encoded| {
+        let mut packings: Vec<Packing> = index_of(encoded).numbers.iter().map(|page| page.packing).collect();
+        packings.dedup();
+        packings
+    };
+    let noise = check(&durations(20, 3000, 0));
+    assert_eq!(packings(&noise), [Packing::Split]);
+    let bytes: u32 = index_of(&noise).numbers.iter().map(|page| page.piece.bytes).sum();
+    // 30,000 different numbers are 14.9 bits, 112,000 bytes; as differences they take 150,000.
+    assert!(bytes < 125_000, "{bytes} bytes of 60,000 numbers");
+    check(&durations(20, 3000, 50));
+    check(&durations(3, 70, 9));
+    // Steps, noise and steps again, one file, one column.
+    let mut points = scraped(100, 300);
+    let apart = |first: u64| move |point: Point| Point { series: SeriesId(first << 40 | point.series.0), ..point };
+    points.extend(durations(40, 500, 0).into_iter().map(apart(1)));
+    points.extend(durations(40, 500, 20).into_iter().map(apart(2)));
+    points.extend(scraped(100, 300).into_iter().map(apart(3)));
+    assert_eq!(packings(&check(&points)), [Packing::Deltas, Packing::Split, Packing::Deltas]);
+}
+
 fn times_bytes(encoded: &Encoded) -> u32 {
     let index = index_of(encoded);
     let pages = index.times.iter().map(|page| page.piece.bytes);
