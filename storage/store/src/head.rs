@@ -12,8 +12,8 @@ use orzo_model::{Measure, Point, SeriesId, Timestamp};
 
 /// What a series takes, about: its place in the map, and what its list has beyond its points.
 const SERIES_BYTES: usize = 112;
-/// What a point takes, about: time and value in a list that is three quarters full.
-const POINT_BYTES: usize = 22;
+/// What a point takes, about: time and value, and what the newest chunk has beyond its points.
+const POINT_BYTES: usize = 18;
 
 /// Hashes series numbers, which we give out ourselves: nobody can choose them to collide.
 #[derive(Default)]
@@ -51,45 +51,85 @@ pub(crate) struct Head {
     times: Option<(Timestamp, Timestamp)>,
 }
 
-/// One series: no time is in both.
+/// Points of a chunk, 4 KiB: a list that grows by copying itself would take twice the memory, and fresh memory is what
+/// taking points costs most.
+const CHUNK_POINTS: usize = 256;
+
+/// One series: no time is in two places.
 #[derive(Debug, Default)]
 struct SeriesPoints {
-    /// In the order of their times, which is the order in which they came.
-    ordered: Vec<(i64, f64)>,
-    /// What came late; boxed, because most series have none and a million of them are many.
-    #[expect(clippy::box_collection)]
-    late: Option<Box<BTreeMap<i64, f64>>>,
+    /// The newest of those that came in the order of their times, at most a chunk of them.
+    newest: Vec<(i64, f64)>,
+    /// What most series do not have; a million of them are many.
+    more: Option<Box<MorePoints>>,
+}
+
+#[derive(Debug, Default)]
+struct MorePoints {
+    /// Whole chunks, older than `newest`, in the order of their times.
+    chunks: Vec<Vec<(i64, f64)>>,
+    /// What came late.
+    late: BTreeMap<i64, f64>,
 }
 
 impl SeriesPoints {
     /// Whether it replaced another.
     fn put(&mut self, micros: i64, value: f64) -> bool {
-        match self.ordered.last_mut() {
+        match self.newest.last_mut() {
             Some((last, kept)) if *last == micros => {
                 *kept = value;
                 true
             }
-            Some((last, _)) if *last > micros => match self.ordered.binary_search_by_key(&micros, |(time, _)| *time) {
-                Ok(at) => {
-                    self.ordered[at].1 = value;
+            Some((last, _)) if *last > micros => match self.find(micros) {
+                Some(kept) => {
+                    *kept = value;
                     true
                 }
-                Err(_) => self.late.get_or_insert_default().insert(micros, value).is_some(),
+                None => self.more.get_or_insert_default().late.insert(micros, value).is_some(),
             },
             _ => {
-                self.ordered.push((micros, value));
+                if self.newest.len() == CHUNK_POINTS {
+                    let full = std::mem::replace(&mut self.newest, Vec::with_capacity(CHUNK_POINTS));
+                    self.more.get_or_insert_default().chunks.push(full);
+                }
+                self.newest.push((micros, value));
                 false
             }
         }
     }
 
+    fn chunks(&self) -> &[Vec<(i64, f64)>] {
+        self.more.as_ref().map_or(&[], |more| &more.chunks)
+    }
+
+    fn late(&self) -> Option<&BTreeMap<i64, f64>> {
+        self.more.as_ref().map(|more| &more.late).filter(|late| !late.is_empty())
+    }
+
+    /// The value at this time, if it came in order.
+    fn find(&mut self, micros: i64) -> Option<&mut f64> {
+        let is_newest = self.newest.first().is_some_and(|(first, _)| *first <= micros);
+        let chunk = match &mut self.more {
+            _ if is_newest => &mut self.newest,
+            None => return None,
+            Some(more) => {
+                let at = more.chunks.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last < micros));
+                more.chunks.get_mut(at)?
+            }
+        };
+        let at = chunk.binary_search_by_key(&micros, |(time, _)| *time).ok()?;
+        Some(&mut chunk[at].1)
+    }
+
     /// All points in order of time.
     fn sorted(&self, first: i64, last: i64, take: &mut dyn FnMut(i64, f64)) {
-        let from = self.ordered.partition_point(|(time, _)| *time < first);
-        let to = self.ordered.partition_point(|(time, _)| *time <= last);
-        let ordered = self.ordered.get(from..to).unwrap_or_default();
-        let Some(late) = self.late.as_ref().filter(|_| first <= last) else {
-            ordered.iter().for_each(|(time, value)| take(*time, *value));
+        let from = self.chunks().partition_point(|chunk| chunk.last().is_some_and(|(time, _)| *time < first));
+        let chunks = self.chunks()[from..].iter().chain(std::iter::once(&self.newest));
+        let ordered = chunks
+            .take_while(|chunk| chunk.first().is_some_and(|(time, _)| *time <= last))
+            .flat_map(|chunk| within(chunk, first, last));
+        let Some(late) = self.late().filter(|_| first <= last) else {
+            ordered.for_each(|(time, value)| take(*time, *value));
             return;
         };
         let mut late = late.range(first..=last).peekable();
@@ -103,10 +143,11 @@ impl SeriesPoints {
     }
 
     fn last(&self, last: i64) -> Option<(i64, f64)> {
-        let at = self.ordered.partition_point(|(time, _)| *time <= last);
-        let ordered = at.checked_sub(1).map(|at| self.ordered[at]);
-        let late =
-            self.late.as_ref().and_then(|late| late.range(..=last).next_back()).map(|(time, value)| (*time, *value));
+        let is_within = |chunk: &&Vec<(i64, f64)>| chunk.first().is_some_and(|(time, _)| *time <= last);
+        let chunks = std::iter::once(&self.newest).chain(self.chunks().iter().rev());
+        let ordered =
+            chunks.into_iter().find(is_within).and_then(|chunk| within(chunk, i64::MIN, last).last()).copied();
+        let late = self.late().and_then(|late| late.range(..=last).next_back()).map(|(time, value)| (*time, *value));
         match (ordered, late) {
             (Some(ordered), Some(late)) => Some(if late.0 > ordered.0 { late } else { ordered }),
             (ordered, late) => ordered.or(late),
@@ -114,8 +155,16 @@ impl SeriesPoints {
     }
 
     fn len(&self) -> usize {
-        self.ordered.len() + self.late.as_ref().map_or(0, |late| late.len())
+        let more = self.more.as_ref().map_or(0, |more| more.chunks.len() * CHUNK_POINTS + more.late.len());
+        self.newest.len() + more
     }
+}
+
+/// Those of a chunk between two times, both included.
+fn within(chunk: &[(i64, f64)], first: i64, last: i64) -> &[(i64, f64)] {
+    let from = chunk.partition_point(|(time, _)| *time < first);
+    let to = chunk.partition_point(|(time, _)| *time <= last);
+    chunk.get(from..to).unwrap_or_default()
 }
 
 impl Head {
@@ -208,9 +257,24 @@ mod tests {
 
     use super::*;
 
+    /// Random points of few times, and points in order with some that are late, so many that there are chunks.
+    fn any_rows() -> impl Strategy<Value = Vec<(u64, i64, u8)>> {
+        let random = proptest::collection::vec((0u64..4, 0i64..40, 0u8..9), 0..300);
+        let in_order =
+            (1usize..1000, proptest::collection::vec((0usize..1000, 0i64..2000), 0..20)).prop_map(|(count, late)| {
+                let mut rows: Vec<(u64, i64, u8)> = (0..count).map(|at| (0, at as i64 * 2, at as u8 % 9)).collect();
+                for (at, time) in late {
+                    rows.insert(at.min(rows.len()), (0, time, 7));
+                }
+                rows
+            });
+        prop_oneof![random, in_order]
+    }
+
     proptest! {
         #[test]
-        fn the_head_is_a_sorted_map(rows in proptest::collection::vec((0u64..4, 0i64..40, 0u8..9), 0..300), from in 0i64..40, to in 0i64..40) {
+        fn the_head_is_a_sorted_map(rows in any_rows(), from in 0i64..2000, to in 0i64..2000, small in any::<bool>()) {
+            let (from, to) = if small { (from % 40, to % 40) } else { (from, to) };
             let (mut head, mut model, mut replaced) = (Head::default(), BTreeMap::new(), 0);
             for (series, micros, value) in rows {
                 let value = f64::from(value);
@@ -219,6 +283,7 @@ mod tests {
                 model.insert((series, micros), value);
             }
             assert_eq!(head.len(), model.len());
+            assert_eq!(head.series.values().map(SeriesPoints::len).sum::<usize>(), model.len());
             let mut all = Vec::new();
             let _ = head.for_each_series::<()>(|points| {
                 all.extend(points.iter().map(|point| ((point.series.0, point.timestamp.micros()), point.value)));

@@ -178,7 +178,8 @@ impl Shared {
             streams.push(reader.map_err(|error| input(file, error))?.stream());
         }
         let generation = files.iter().map(|file| file.generation).max().unwrap_or(0);
-        let mut output = Output::new(first.day, generation, self.settings.file_rows_max);
+        let rows_expected = files.iter().map(|file| file.rows).sum::<u64>() as usize;
+        let mut output = Output::new(first.day, generation, self.settings.file_rows_max, rows_expected);
         let mut left_out = LeftOut::default();
         let mut rows = Vec::new();
         // What each file has next; a file that is at its end was what the log said.

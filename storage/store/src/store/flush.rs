@@ -113,7 +113,9 @@ impl Shared {
         frozen.head.for_each_series(|points| {
             for points in points.chunk_by(|a, b| Day::of(a.timestamp) == Day::of(b.timestamp)) {
                 let day = Day::of(points[0].timestamp);
-                let new = || Output::new(day, frozen.generation, self.settings.file_rows_max);
+                // Most heads are of one day, or of two.
+                let expected = if days.len() < 2 { frozen.head.len() } else { 0 };
+                let new = || Output::new(day, frozen.generation, self.settings.file_rows_max, expected);
                 days.entry(day).or_insert_with(new).push(&self.table, points, written)?;
             }
             Ok(())

@@ -8,7 +8,7 @@
 
 use std::{io::Write, sync::Arc};
 
-use orzo_model::{Point, Timestamp};
+use orzo_model::{Point, SeriesId, Timestamp};
 use parquet::{
     basic::{ColumnOrder, Compression, Encoding, SortOrder, ZstdLevel},
     column::page::{CompressedPage, Page as ParquetPage, PageWriter},
@@ -47,6 +47,9 @@ const DELTA_PAGE_ROWS: usize = 65_536;
 const REPEATING_PAGE_ROWS: usize = 524_288;
 /// Rows on which a dictionary of times is tried first.
 const TRIAL_ROWS: usize = 131_072;
+/// Times as differences that take less than one byte in this many rows before they are compressed are whole steps, but for
+/// where a series begins.
+const STEADY_ROWS: usize = 8;
 /// Compressed times below one byte in this many rows cannot be bettered.
 const TIMES_GOOD_ROWS: usize = 50;
 /// A page of all times of a row group is taken only if it has no more than one in this many bytes of what smaller pages
@@ -123,11 +126,43 @@ pub(crate) struct Encoder {
     groups: Vec<RowGroupMetaData>,
     index: FileIndex,
     contents: Contents,
-    pending: Vec<Point>,
+    pending: Rows,
+    /// What pages are put together in.
+    body: Vec<u8>,
+}
+
+/// Rows that wait until a row group of them can be written.
+#[derive(Default)]
+struct Rows {
+    /// Series with so many rows each, in order; one that comes in parts has them in one.
+    series: Vec<(SeriesId, usize)>,
+    times: Vec<i64>,
+    values: Vec<f64>,
+}
+
+impl Rows {
+    fn push(&mut self, points: &[Point]) {
+        for run in points.chunk_by(|a, b| a.series == b.series) {
+            match self.series.last_mut() {
+                Some((series, rows)) if *series == run[0].series => *rows += run.len(),
+                _ => self.series.push((run[0].series, run.len())),
+            }
+        }
+        self.times.extend(points.iter().map(|point| point.timestamp.micros()));
+        self.values.extend(points.iter().map(|point| point.value));
+    }
+
+    fn clear(&mut self) {
+        self.series.clear();
+        self.times.clear();
+        self.values.clear();
+    }
 }
 
 impl Encoder {
-    pub(crate) fn new() -> Result<Self> {
+    /// One that room is made in for so many rows.
+    pub(crate) fn new(rows_expected: usize) -> Result<Self> {
+        let rows = rows_expected.min(ROW_GROUP_ROWS);
         let mut sink = TrackedWrite::new(Vec::new());
         sink.write_all(b"PAR1")?;
         Ok(Self {
@@ -139,7 +174,8 @@ impl Encoder {
             groups: Vec::new(),
             index: FileIndex::default(),
             contents: Contents::default(),
-            pending: Vec::new(),
+            pending: Rows { series: Vec::new(), times: Vec::with_capacity(rows), values: Vec::with_capacity(rows) },
+            body: Vec::new(),
         })
     }
 
@@ -152,19 +188,19 @@ impl Encoder {
         for point in points {
             self.contents.take(point);
         }
-        while self.pending.len() + points.len() >= ROW_GROUP_ROWS {
-            let (now, later) = points.split_at(ROW_GROUP_ROWS - self.pending.len());
-            self.pending.extend_from_slice(now);
+        while self.pending.times.len() + points.len() >= ROW_GROUP_ROWS {
+            let (now, later) = points.split_at(ROW_GROUP_ROWS - self.pending.times.len());
+            self.pending.push(now);
             self.write_group()?;
             points = later;
         }
-        self.pending.extend_from_slice(points);
+        self.pending.push(points);
         Ok(())
     }
 
     /// The file; there must be rows.
     pub(crate) fn finish(mut self) -> Result<Encoded> {
-        if !self.pending.is_empty() {
+        if !self.pending.times.is_empty() {
             self.write_group()?;
         }
         let index = self.index.encode()?;
@@ -182,13 +218,13 @@ impl Encoder {
     }
 
     fn write_group(&mut self) -> Result<()> {
-        let points = std::mem::take(&mut self.pending);
-        let group = Group::of(&points);
+        let rows = std::mem::take(&mut self.pending);
+        let group = Group::of(&rows);
         self.contents.doubles += group.doubles.len() as u64;
         let start = self.sink.bytes_written();
         let chunks = vec![
-            self.write_series(&points)?,
-            self.write_times(&group, &points)?,
+            self.write_series(&group)?,
+            self.write_times(&group, &rows.times)?,
             self.write_doubles(&group)?,
             self.write_numbers(&group)?,
             self.write_divisors(&group)?,
@@ -199,7 +235,7 @@ impl Encoder {
         let sorted_by = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
         let uncompressed = chunks.iter().map(ColumnChunkMetaData::uncompressed_size).sum();
         let metadata = RowGroupMetaData::builder(self.schema.clone())
-            .set_num_rows(points.len() as i64)
+            .set_num_rows(rows.times.len() as i64)
             .set_total_byte_size(uncompressed)
             .set_file_offset(start as i64)
             .set_sorting_columns(Some(vec![sorted_by(SERIES as i32), sorted_by(TIMESTAMP as i32)]))
@@ -207,30 +243,34 @@ impl Encoder {
             .set_column_metadata(chunks)
             .build()?;
         self.groups.push(metadata);
-        self.pending = points;
+        self.pending = rows;
         self.pending.clear();
         Ok(())
     }
 
-    fn write_series(&mut self, points: &[Point]) -> Result<ColumnChunkMetaData> {
-        let mut chunk = Chunk::default();
-        let mut series = Vec::new();
-        for rows in points.chunks(REPEATING_PAGE_ROWS) {
+    fn write_series(&mut self, group: &Group) -> Result<ColumnChunkMetaData> {
+        let (mut chunk, mut body, mut series) = (Chunk::default(), std::mem::take(&mut self.body), Vec::new());
+        let mut all = group.runs.iter().flat_map(|run| std::iter::repeat_n(run.series as i64, run.rows));
+        let mut left = group.is_number.len();
+        while left > 0 {
+            let rows = left.min(REPEATING_PAGE_ROWS);
             series.clear();
-            series.extend(rows.iter().map(|point| point.series.0 as i64));
-            let mut body = Vec::new();
+            series.extend(all.by_ref().take(rows));
+            body.clear();
             packing::put_deltas(&series, &mut body);
-            self.write_page(&mut chunk, &body, rows.len(), Encoding::DELTA_BINARY_PACKED)?;
+            self.write_page(&mut chunk, &body, rows, Encoding::DELTA_BINARY_PACKED)?;
+            left -= rows;
         }
-        let bound = |point: Option<&Point>| point.map(|point| point.series.0 as i64);
-        chunk.statistics = Some(Statistics::int64(bound(points.first()), bound(points.last()), None, Some(0), false));
-        self.close_chunk(SERIES, chunk, points.len())
+        let bound = |run: Option<&GroupRun>| run.map(|run| run.series as i64);
+        let (min, max) = (bound(group.runs.first()), bound(group.runs.last()));
+        chunk.statistics = Some(Statistics::int64(min, max, None, Some(0), false));
+        self.body = body;
+        self.close_chunk(SERIES, chunk, group.is_number.len())
     }
 
-    fn write_times(&mut self, group: &Group, points: &[Point]) -> Result<ColumnChunkMetaData> {
-        let times: Vec<i64> = points.iter().map(|point| point.timestamp.micros()).collect();
+    fn write_times(&mut self, group: &Group, times: &[i64]) -> Result<ColumnChunkMetaData> {
         let (mut chunk, mut first_row) = (Chunk::default(), self.index.rows());
-        let pages = match self.choose_times(&times, &group.runs)? {
+        let pages = match self.choose_times(times, &group.runs)? {
             Times::Deltas(pages) => pages,
             Times::Dictionary(entries, pages) => {
                 let plain: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
@@ -251,20 +291,25 @@ impl Encoder {
         }
         let (min, max) = (times.iter().min().copied(), times.iter().max().copied());
         chunk.statistics = Some(Statistics::int64(min, max, None, Some(0), false));
-        self.close_chunk(TIMESTAMP, chunk, points.len())
+        self.close_chunk(TIMESTAMP, chunk, times.len())
     }
 
     /// Some of the times are packed in both ways, and all of them in the smaller one.
     fn choose_times(&mut self, times: &[i64], runs: &[GroupRun]) -> Result<Times> {
-        if let Some(tried) = self.dictionary_pays(times)? {
-            let entries = distinct(times);
-            // What grows with the rows is not shared by the series.
-            if entries.len() <= tried * 2 {
-                let pages = self.pack_indices(times, &entries, runs)?;
-                return Ok(Times::Dictionary(entries, pages));
+        let page_rows = match self.try_times(times, runs)? {
+            Tried::Shared { entries_max } => {
+                // What grows with the rows is not shared by the series.
+                if let Some(entries) = distinct(times, runs, entries_max) {
+                    let pages = self.pack_indices(times, &entries, runs)?;
+                    return Ok(Times::Dictionary(entries, pages));
+                }
+                DELTA_PAGE_ROWS
             }
-        }
-        let pages = self.pack_deltas(times, runs)?;
+            // A page of whole steps stays small, and what begins anew with each series is found again in it.
+            Tried::Steady => REPEATING_PAGE_ROWS,
+            Tried::Other => DELTA_PAGE_ROWS,
+        };
+        let pages = self.pack_deltas(times, runs, page_rows)?;
         let bytes: usize = pages.iter().map(|page| page.packed.len()).sum();
         if pages.len() == 1 || bytes * TIMES_GOOD_ROWS <= times.len() {
             return Ok(Times::Deltas(pages));
@@ -291,48 +336,47 @@ impl Encoder {
         Ok(PackedPage { packed: far.compress(&body)?, plain_bytes: body.len(), rows: times.len() })
     }
 
-    /// Tries both on the first rows; gives how many entries the dictionary had, if it was smaller. Its entries are counted
-    /// as if all rows shared them.
-    fn dictionary_pays(&mut self, all: &[i64]) -> Result<Option<usize>> {
+    /// Tries both on the first rows. A dictionary's entries are counted as if all rows shared them.
+    fn try_times(&mut self, all: &[i64], runs: &[GroupRun]) -> Result<Tried> {
         let times = &all[..all.len().min(TRIAL_ROWS)];
         let mut body = Vec::new();
         packing::put_deltas(times, &mut body);
         let deltas_bytes = self.zstd.compress(&body)?.len();
         if deltas_bytes * TIMES_GOOD_ROWS <= times.len() {
-            return Ok(None);
+            let is_steady = body.len() * STEADY_ROWS <= times.len();
+            return Ok(if is_steady { Tried::Steady } else { Tried::Other });
         }
-        let entries = distinct(times);
-        if entries.len() * DICTIONARY_SHARE > times.len() {
-            return Ok(None);
-        }
+        let Some(entries) = distinct(times, runs, times.len() / DICTIONARY_SHARE) else { return Ok(Tried::Other) };
         body.clear();
-        packing::put_indices(&indices_of(times, &entries), packing::index_bytes(entries.len()), &mut body);
+        packing::put_indices(times.len(), indices_of(times, &entries), packing::index_bytes(entries.len()), &mut body);
         let plain: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
         let entries_bytes = self.zstd.compress(&plain)?.len() * times.len() / all.len();
-        Ok((self.zstd.compress(&body)?.len() + entries_bytes < deltas_bytes).then_some(entries.len()))
+        let is_smaller = self.zstd.compress(&body)?.len() + entries_bytes < deltas_bytes;
+        Ok(if is_smaller { Tried::Shared { entries_max: entries.len() * 2 } } else { Tried::Other })
     }
 
-    fn pack_deltas(&mut self, times: &[i64], runs: &[GroupRun]) -> Result<Vec<PackedPage>> {
-        let (mut pages, mut at, mut body) = (Vec::new(), 0, Vec::new());
-        for rows in cut(runs, DELTA_PAGE_ROWS) {
+    fn pack_deltas(&mut self, times: &[i64], runs: &[GroupRun], page_rows: usize) -> Result<Vec<PackedPage>> {
+        let (mut pages, mut at, mut body) = (Vec::new(), 0, std::mem::take(&mut self.body));
+        for rows in cut(runs, page_rows) {
             body.clear();
             packing::put_deltas(&times[at..at + rows], &mut body);
             pages.push(PackedPage { packed: self.zstd.compress(&body)?, plain_bytes: body.len(), rows });
             at += rows;
         }
+        self.body = body;
         Ok(pages)
     }
 
     fn pack_indices(&mut self, times: &[i64], entries: &[i64], runs: &[GroupRun]) -> Result<Vec<PackedPage>> {
-        let indices = indices_of(times, entries);
         let width = packing::index_bytes(entries.len());
-        let (mut pages, mut at, mut body) = (Vec::new(), 0, Vec::new());
+        let (mut pages, mut at, mut body) = (Vec::new(), 0, std::mem::take(&mut self.body));
         for rows in cut(runs, REPEATING_PAGE_ROWS) {
             body.clear();
-            packing::put_indices(&indices[at..at + rows], width, &mut body);
+            packing::put_indices(rows, indices_of(&times[at..at + rows], entries), width, &mut body);
             pages.push(PackedPage { packed: self.zstd.compress(&body)?, plain_bytes: body.len(), rows });
             at += rows;
         }
+        self.body = body;
         Ok(pages)
     }
 
@@ -340,7 +384,8 @@ impl Encoder {
         let mut chunk = Chunk::default();
         let pages =
             if group.doubles.is_empty() { vec![group.is_number.len()] } else { cut(&group.runs, VALUE_PAGE_ROWS) };
-        let (mut at, mut taken, mut first_row, mut body) = (0, 0, self.index.rows(), Vec::new());
+        let (mut at, mut taken, mut first_row) = (0, 0, self.index.rows());
+        let mut body = std::mem::take(&mut self.body);
         for rows in pages {
             let is_number = &group.is_number[at..at + rows];
             let values = is_number.iter().filter(|is_number| !**is_number).count();
@@ -356,6 +401,7 @@ impl Encoder {
             self.index.doubles.push(Page { first_row, rows: rows as u32, values: values as u32, packing, piece });
             (at, taken, first_row) = (at + rows, taken + values, first_row + rows as u32);
         }
+        self.body = body;
         let nulls = (group.is_number.len() - group.doubles.len()) as u64;
         // Engines differ in what NaN does to the smallest and largest value.
         chunk.statistics = Some(Statistics::double(None, None, None, Some(nulls), false));
@@ -364,7 +410,8 @@ impl Encoder {
 
     fn write_numbers(&mut self, group: &Group) -> Result<ColumnChunkMetaData> {
         let mut chunk = Chunk::default();
-        let (mut at, mut taken, mut first_row, mut body) = (0, 0, self.index.rows(), Vec::new());
+        let (mut at, mut taken, mut first_row) = (0, 0, self.index.rows());
+        let mut body = std::mem::take(&mut self.body);
         for alike in group.runs.chunk_by(|a, b| a.is_noise == b.is_noise) {
             let is_noise = alike[0].is_noise;
             for rows in cut(alike, if is_noise { NOISE_PAGE_ROWS } else { VALUE_PAGE_ROWS }) {
@@ -394,6 +441,7 @@ impl Encoder {
                 (at, taken, first_row) = (at + rows, taken + values, first_row + rows as u32);
             }
         }
+        self.body = body;
         chunk.statistics = Some(Statistics::int64(None, None, None, Some(group.doubles.len() as u64), false));
         self.close_chunk(NUMBER, chunk, group.is_number.len())
     }
@@ -516,6 +564,17 @@ enum Times {
     Dictionary(Vec<i64>, Vec<PackedPage>),
 }
 
+/// What a trial of the first times showed.
+enum Tried {
+    /// Whole steps.
+    Steady,
+    /// Many series have the same times; a dictionary pays up to so many entries.
+    Shared {
+        entries_max: usize,
+    },
+    Other,
+}
+
 /// A row group's values in their two forms.
 struct Group {
     runs: Vec<GroupRun>,
@@ -533,18 +592,18 @@ struct GroupRun {
 }
 
 impl Group {
-    fn of(points: &[Point]) -> Self {
+    fn of(rows: &Rows) -> Self {
+        let count = rows.values.len();
         let mut group = Self {
-            runs: Vec::new(),
-            is_number: Vec::with_capacity(points.len()),
-            numbers: Vec::with_capacity(points.len()),
+            runs: Vec::with_capacity(rows.series.len()),
+            is_number: Vec::with_capacity(count),
+            numbers: Vec::with_capacity(count),
             doubles: Vec::new(),
         };
-        let (mut values, mut split, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-        for run in points.chunk_by(|a, b| a.series == b.series) {
-            values.clear();
-            values.extend(run.iter().map(|point| point.value));
-            let (form, before) = (columns::split(&values, &mut split), group.numbers.len());
+        let (mut at, mut split, mut counts) = (0, Vec::new(), Vec::with_capacity(rows.series.len()));
+        for (series, rows_of_it) in &rows.series {
+            let values = &rows.values[at..at + rows_of_it];
+            let (form, before) = (columns::split(values, &mut split), group.numbers.len());
             for (value, number) in values.iter().zip(&split) {
                 group.is_number.push(number.is_some());
                 match number {
@@ -552,8 +611,9 @@ impl Group {
                     None => group.doubles.push(*value),
                 }
             }
-            counts.push(Numbers { series: run[0].series, rows: run.len(), count: group.numbers.len() - before });
-            group.runs.push(GroupRun { series: run[0].series.0, rows: run.len(), form, is_noise: false });
+            counts.push(Numbers { series: *series, rows: values.len(), count: group.numbers.len() - before });
+            group.runs.push(GroupRun { series: series.0, rows: values.len(), form, is_noise: false });
+            at += rows_of_it;
         }
         for (run, is_noise) in group.runs.iter_mut().zip(noise::find(&counts, &group.numbers)) {
             run.is_noise = is_noise;
@@ -594,24 +654,57 @@ fn put_levels(is_number: &[bool], of_numbers: bool, body: &mut Vec<u8>) {
 }
 
 /// Where each time stands among the entries.
-fn indices_of(times: &[i64], entries: &[i64]) -> Vec<u32> {
+fn indices_of(times: &[i64], entries: &[i64]) -> impl Iterator<Item = u32> {
     let mut next = 0;
-    let index = |time: &i64| {
+    times.iter().map(move |time| {
         // Most often it is the entry behind the one before.
         let at = if entries.get(next) == Some(time) { next } else { entries.partition_point(|entry| entry < time) };
         next = at + 1;
         at as u32
-    };
-    times.iter().map(index).collect()
+    })
 }
 
-/// All different times, sorted.
-fn distinct(times: &[i64]) -> Vec<i64> {
-    let mut times = times.to_vec();
-    // Stable sorting merges what is sorted already, and each series is.
-    times.sort();
-    times.dedup();
-    times
+/// New times that wait to be put among the entries, at least.
+const NEW_ENTRIES_MIN: usize = 256;
+
+/// All different times of these runs, sorted; `None` if there are more than so many. The times of a run rise.
+fn distinct(times: &[i64], runs: &[GroupRun], entries_max: usize) -> Option<Vec<i64>> {
+    let (mut entries, mut new, mut rest) = (Vec::new(), Vec::new(), times);
+    for run in runs {
+        let (of_run, later) = rest.split_at(run.rows.min(rest.len()));
+        rest = later;
+        let mut next = 0;
+        for time in of_run {
+            // Series that are asked together have the same times one after the other.
+            if entries.get(next) == Some(time) {
+                next += 1;
+            } else {
+                match entries.binary_search(time) {
+                    Ok(at) => next = at + 1,
+                    Err(at) => {
+                        next = at;
+                        new.push(*time);
+                    }
+                }
+            }
+        }
+        // What few series have is looked up in vain until it is here, so it is not put here for each of them.
+        if new.len() > NEW_ENTRIES_MIN.max(entries.len() / 4) || entries.is_empty() {
+            merge_entries(&mut entries, &mut new);
+        }
+        if entries.len() > entries_max {
+            return None;
+        }
+    }
+    merge_entries(&mut entries, &mut new);
+    (entries.len() <= entries_max).then_some(entries)
+}
+
+fn merge_entries(entries: &mut Vec<i64>, new: &mut Vec<i64>) {
+    entries.append(new);
+    // Stable sorting merges what is sorted already.
+    entries.sort();
+    entries.dedup();
 }
 
 #[cfg(test)]

@@ -10,13 +10,15 @@ pub(crate) struct Output {
     day: Day,
     generation: u64,
     rows_max: u64,
+    /// About how many will come.
+    rows_expected: usize,
     ordinal: usize,
     encoder: Option<Encoder>,
 }
 
 impl Output {
-    pub(crate) fn new(day: Day, generation: u64, rows_max: usize) -> Self {
-        Self { day, generation, rows_max: rows_max as u64, ordinal: 0, encoder: None }
+    pub(crate) fn new(day: Day, generation: u64, rows_max: usize, rows_expected: usize) -> Self {
+        Self { day, generation, rows_max: rows_max as u64, rows_expected, ordinal: 0, encoder: None }
     }
 
     /// Takes points on; a file that is full is written, durably, and added to `written`.
@@ -29,7 +31,7 @@ impl Output {
         while !points.is_empty() {
             let mut encoder = match self.encoder.take() {
                 Some(encoder) => encoder,
-                None => Encoder::new().map_err(|error| self.failed(table, error))?,
+                None => Encoder::new(self.rows_expected).map_err(|error| self.failed(table, error))?,
             };
             let room = usize::try_from(self.rows_max.saturating_sub(encoder.rows())).unwrap_or(usize::MAX);
             let (now, later) = points.split_at(room.min(points.len()));

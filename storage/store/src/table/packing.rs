@@ -192,15 +192,19 @@ pub(crate) fn packed_indices(body: &[u8]) -> Option<(u8, &[u8])> {
     Some((*width, rest))
 }
 
-/// Appends indices as a dictionary page body: the width, then one packed run of whole bytes.
-pub(crate) fn put_indices(indices: &[u32], bytes: usize, out: &mut Vec<u8>) {
+/// Appends so many indices as a dictionary page body: the width, then one packed run of whole bytes.
+pub(crate) fn put_indices(count: usize, indices: impl Iterator<Item = u32>, bytes: usize, out: &mut Vec<u8>) {
+    let groups = count.div_ceil(8);
+    // All at once: a page of them is large, and growing would copy it again and again.
+    out.reserve(groups * 8 * bytes + 16);
     out.push(bytes as u8 * 8);
-    let groups = indices.len().div_ceil(8);
     put_varint((groups as u64) << 1 | 1, out);
-    for index in indices {
-        out.extend_from_slice(&index.to_le_bytes()[..bytes]);
+    match bytes {
+        1 => out.extend(indices.map(|index| index as u8)),
+        2 => indices.for_each(|index| out.extend_from_slice(&(index as u16).to_le_bytes())),
+        _ => indices.for_each(|index| out.extend_from_slice(&index.to_le_bytes())),
     }
-    out.extend(std::iter::repeat_n(0, (groups * 8 - indices.len()) * bytes));
+    out.extend(std::iter::repeat_n(0, (groups * 8 - count) * bytes));
 }
 
 /// Reads the entries at places `from .. to` of such a body, which rise from place to place.
@@ -351,7 +355,7 @@ mod tests {
                 let indices: Vec<u32> = indices.into_iter().take_while(|index| *index < 200).collect();
                 let at = at.min(indices.len());
                 let mut bytes = Vec::new();
-                put_indices(&indices, width, &mut bytes);
+                put_indices(indices.len(), indices.iter().copied(), width, &mut bytes);
                 let mut read = Vec::new();
                 take_entries(&bytes, at, indices.len(), &entries, &mut read).expect("what was written");
                 assert_eq!(read, indices[at..].iter().map(|index| entries[*index as usize]).collect::<Vec<_>>());

@@ -197,7 +197,7 @@ mod tests {
     fn times_stay_while_a_month_of_values_goes_through() {
         let mut pages = Pages::default();
         let mut body = Vec::new();
-        packing::put_indices(&(0..10_000).map(|place| place % 288).collect::<Vec<_>>(), 2, &mut body);
+        packing::put_indices(10_000, (0..10_000).map(|place| place % 288), 2, &mut body);
         pages.keep((7, 0), Arc::new(Unpacked::of_indices(Bytes::from(body), 10_000)));
         for at in 0..200 {
             pages.keep((8, at), Arc::new(Unpacked::new(Bytes::from(vec![0; 1 << 20]), 0)));

@@ -115,7 +115,7 @@ mod tests {
             let indices: Vec<u32> =
                 runs.iter().flat_map(|(index, count)| (0..*count).map(move |more| (index + more) % limit)).collect();
             let mut body = Vec::new();
-            packing::put_indices(&indices, bytes, &mut body);
+            packing::put_indices(indices.len(), indices.iter().copied(), bytes, &mut body);
             let stairs = Stairs::of(&body, indices.len(), 1 << 20).expect("room enough");
             let entries: Vec<i64> = (0..71_000).map(|entry| entry * 3).collect();
             for (place, index) in indices.iter().enumerate() {
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn it_takes_no_more_than_it_may() {
         let mut body = Vec::new();
-        packing::put_indices(&[5; 1000], 2, &mut body);
+        packing::put_indices(1000, [5; 1000].into_iter(), 2, &mut body);
         assert!(Stairs::of(&body, 1000, 7999).is_none() && Stairs::of(&body, 1000, 8000).is_some());
         assert!(Stairs::of(&body, 1009, 1 << 20).is_none(), "more than there are");
     }

@@ -44,7 +44,6 @@ impl StreamPacker {
             begun = end;
         }
         while self.0.finish(&mut out, true)? > 0 {}
-        drop(out);
         Ok(packed)
     }
 }

@@ -17,7 +17,7 @@ fn point(series: u64, micros: i64, value: f64) -> Point {
 }
 
 fn encode(points: &[Point]) -> Encoded {
-    let mut encoder = Encoder::new().unwrap();
+    let mut encoder = Encoder::new(0).unwrap();
     for part in points.chunks(777) {
         encoder.push(part).unwrap();
     }
@@ -232,7 +232,7 @@ fn times_that_far_series_share_are_kept_about_once() {
         series.flat_map(|(series, times)| times.iter().map(move |time| point(series, time))).collect()
     };
     let bytes = |rows: &[Point]| {
-        let mut encoder = Encoder::new().expect("an encoder");
+        let mut encoder = Encoder::new(0).expect("an encoder");
         encoder.push(rows).expect("in memory");
         encoder.finish().expect("in memory").bytes.len()
     };
