@@ -57,7 +57,9 @@ fn resource(number: usize) -> ImportedResource {
 
 fn metrics(number: usize) -> impl Iterator<Item = ImportedMetric> {
     (0..METERS).map(move |meter| ImportedMetric {
-        id: Uuid::from_u128(((number * METERS + meter) as u128 + 1) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834),
+        id: Uuid::from_u128(
+            ((number * METERS + meter) as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835),
+        ),
         name: Some(format!("meter.{meter}")),
         unit: None,
         creator: "u:p".to_owned(),
