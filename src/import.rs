@@ -1,4 +1,5 @@
-//! Samples of another Prometheus (or what speaks its remote read) become ours: bit for bit, resumable, compared at the end.
+//! Samples of another Prometheus (or what speaks its remote read) become ours: bit for bit, resumable, compared at the end. What comes from a
+//! Gnocchi is in `gnocchi.rs`.
 //!
 //! `names → windows → remote read → remote write → journal`, then `remote read here → compare`. Each name is read window by
 //! window; how long a window is follows from how much came back. What is durable here is noted in the journal, so that an
@@ -6,6 +7,7 @@
 //! journal has the count and an order-independent hash of what was read there, and the comparison reads the same windows
 //! here: equal hashes mean equal labels, times and bits.
 
+pub(crate) mod gnocchi;
 mod journal;
 mod peer;
 

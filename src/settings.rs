@@ -40,6 +40,8 @@ const TOKEN_LIFE_MIN: Span = Span::secs(60);
 const EXISTS_PERIOD_MIN: Span = Span::secs(1);
 /// Each flush makes files; faster than this is only work.
 const FLUSH_AFTER_MIN: Span = Span(Duration::from_millis(100));
+/// More often nobody reads a table of names.
+const SERIES_TABLE_EVERY_MIN: Span = Span::secs(1);
 /// With less than this not even one batch fits, and nothing would ever be accepted.
 const HEAD_BYTES_MIN: u64 = 64 << 10;
 
@@ -252,6 +254,7 @@ pub(crate) struct StoreSettings {
     /// `None`: for ever.
     pub(crate) retention: Option<Span>,
     pub(crate) removed_grace: Span,
+    pub(crate) series_table_every: Span,
     pub(crate) disk_reserve_bytes: u64,
     /// Below the data directory if unset.
     pub(crate) backup_directory: Option<PathBuf>,
@@ -452,6 +455,7 @@ impl Default for StoreSettings {
             flush_after: Span::secs(600),
             retention: None,
             removed_grace: Span::secs(3600),
+            series_table_every: Span::secs(60),
             disk_reserve_bytes: 256 << 20,
             backup_directory: None,
         }
@@ -530,6 +534,7 @@ impl Settings {
             ("cloud.token_life", self.cloud.token_life, TOKEN_LIFE_MIN),
             ("cloud.exists_period", self.cloud.exists_period, EXISTS_PERIOD_MIN),
             ("store.flush_after", self.store.flush_after, FLUSH_AFTER_MIN),
+            ("store.series_table_every", self.store.series_table_every, SERIES_TABLE_EVERY_MIN),
             ("metrics.purge_after", self.metrics.purge_after, PURGE_AFTER_MIN),
             ("alarms.interval", self.alarms.interval, INTERVAL_MIN),
             ("alarms.lease", self.alarms.lease, INTERVAL_MIN),

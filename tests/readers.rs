@@ -1,6 +1,8 @@
 //! The files are for everybody: delta-rs, DuckDB, Polars and ClickHouse read the table while Orzo writes it, to the sums
 //! of the API. (Polars and ClickHouse where they are installed.) The ledger of rated lines, too.
 
+mod names;
+
 use std::{path::Path, process::Command, time::Duration};
 
 use serde_json::{Value, json};

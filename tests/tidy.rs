@@ -28,9 +28,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("orzo-query", &["orzo-model", "orzo-definitions", "orzo-store", "orzo-index", "orzo-labels", "orzo-promql"]),
     // Lines are the rating's word; the table's log and the disk are the store's.
     ("orzo-ledger", &["orzo-model", "orzo-store", "orzo-rating"]),
+    // What series are called stands in two indexes; whoever reads points as tables walks both here. Its table is a Delta table
+    // beside the store's, with the same log.
+    ("orzo-names", &["orzo-model", "orzo-store", "orzo-index", "orzo-labels"]),
     // Tables are names from both indexes, points from the one scan, and lines from the rating's door to its ledger, whoever
     // keeps it; only the program imports it, so that nothing else waits for its build.
-    ("orzo-sql", &["orzo-model", "orzo-store", "orzo-index", "orzo-labels", "orzo-rating"]),
+    ("orzo-sql", &["orzo-model", "orzo-store", "orzo-index", "orzo-labels", "orzo-names", "orzo-rating"]),
     ("orzo-alarms", &["orzo-model", "orzo-database"]),
     // Its book of rules, scopes and runs is in the one database.
     ("orzo-rating", &["orzo-model", "orzo-database"]),
@@ -65,8 +68,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("virt-sys", &["orzo-hypervisor"]),
     ("libloading", &["orzo-hypervisor"]),
     ("datafusion", &["orzo-sql"]),
-    ("parquet", &["orzo-store", "orzo-ledger", "orzo-export"]),
-    ("arrow", &["orzo-store", "orzo-sql", "orzo-ledger", "orzo-export"]),
+    ("parquet", &["orzo-store", "orzo-names", "orzo-ledger", "orzo-export"]),
+    ("arrow", &["orzo-store", "orzo-names", "orzo-sql", "orzo-ledger", "orzo-export"]),
     ("rusty-s3", &["orzo-delivery"]),
     ("axum", &["orzo-api", "orzo-cloud", "orzo"]),
 ];

@@ -24,12 +24,14 @@ mod filter;
 mod front;
 mod gnocchi;
 mod health;
+mod imports;
 mod influx;
 mod ingest;
 mod offered;
 mod otlp;
 mod page;
 mod parameters;
+mod points;
 mod policy;
 mod problem;
 mod prometheus;
@@ -48,6 +50,7 @@ pub use backups::{BackupMaker, BackupState};
 pub use batches::BatchDoor;
 pub use health::{MetricsAccess, Readiness, RoomState, health_alone};
 pub use page::{KnownMeter, Pipeline, Quarantined};
+pub use points::{PointStream, PointsReader, PointsRefusal};
 pub use policy::{Policies, PolicyError};
 pub use prometheus::targets::{TargetView, Targets};
 pub use rating::{Exports, RatingParts, ScheduleError, SummaryError, summary_by_project};
@@ -140,6 +143,8 @@ pub struct ApiParts {
     pub rating: Option<RatingParts>,
     /// Runs SQL over everything, for administrators; `None` closes that door.
     pub sql: Option<Arc<dyn SqlRunner>>,
+    /// Reads points for exports, for administrators; `None` closes that door.
+    pub points: Option<Arc<dyn PointsReader>>,
 }
 
 /// The parts, as handlers share them.
@@ -165,6 +170,7 @@ pub(crate) struct Api {
     pub(crate) pipeline: Option<Arc<dyn Pipeline>>,
     pub(crate) rating: Option<RatingParts>,
     pub(crate) sql: Option<Arc<dyn SqlRunner>>,
+    pub(crate) points: Option<Arc<dyn PointsReader>>,
     pub(crate) ingest: prometheus::Ingest,
     /// Queries that run.
     pub(crate) queries: prometheus::places::Queries,
@@ -213,7 +219,7 @@ pub(crate) const OTLP_MOUNT: &str = "/otlp";
 pub(crate) const COLLECTOR_MOUNT: &str = "/collector";
 /// Where operators look after the store.
 pub(crate) const STORE_MOUNT: &str = "/store";
-/// Where SQL is asked, below it `sql`.
+/// Where SQL is asked, below it `sql`, and points for exports, below it `points`.
 pub(crate) const SQL_MOUNT: &str = "/v1";
 /// Where evaluators elsewhere ask.
 pub(crate) const WATCH_MOUNT: &str = "/watch";
@@ -244,6 +250,7 @@ pub fn router(parts: ApiParts) -> Router {
         pipeline: parts.pipeline,
         rating: parts.rating,
         sql: parts.sql,
+        points: parts.points,
         ingest: prometheus::Ingest::default(),
         queries: prometheus::places::Queries::default(),
         expressions: orzo_promql::Expressions::default(),
@@ -252,7 +259,7 @@ pub fn router(parts: ApiParts) -> Router {
     router = router.merge(front.face("page", page::router().with_state(api.clone())));
     let metric_path = api.settings.metric_path.clone();
     let faces = [
-        (STORE_MOUNT, "store", store::router().merge(backups::router(api.backups.as_ref()))),
+        (STORE_MOUNT, "store", store::router().merge(imports::router()).merge(backups::router(api.backups.as_ref()))),
         (
             metric_path.as_str(),
             "metric",
@@ -290,7 +297,7 @@ pub fn router(parts: ApiParts) -> Router {
         (INFLUX_MOUNT, "influxdb", influx::router()),
         (OTLP_MOUNT, "otlp", otlp::router()),
         (otlp::GRPC_MOUNT, "otlp", otlp::grpc_router()),
-        (SQL_MOUNT, "sql", sql::router(api.sql.as_ref())),
+        (SQL_MOUNT, "sql", sql::router(api.sql.as_ref()).merge(points::router(api.points.as_ref()))),
     ];
     for (mount, name, routes) in plain {
         let routes = routes.fallback(front::no_route).method_not_allowed_fallback(front::no_method);

@@ -1,5 +1,7 @@
 //! `orzo import`: what another system has kept becomes ours.
 
+mod gnocchi;
+
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -32,6 +34,8 @@ enum Command {
         after_help = "Example:\n  orzo import prometheus --from http://prometheus:9090 --start 2026-10-01T00:00:00Z --names 'node_.*'"
     )]
     Prometheus(Prometheus),
+    /// What a Gnocchi keeps: policies, types, resources with their history, metrics with their ids, and points from its aggregates.
+    Gnocchi(gnocchi::Gnocchi),
 }
 
 #[derive(clap::Args)]
@@ -68,6 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &arguments.command {
         Command::Prometheus(chosen) => runtime.block_on(prometheus(chosen)),
+        Command::Gnocchi(chosen) => runtime.block_on(gnocchi::run(chosen)),
     }
 }
 

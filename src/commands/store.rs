@@ -1,7 +1,10 @@
-//! `orzo store verify|inspect|stats|compact|backup|restore`: looks after what is kept.
+//! `orzo store verify|inspect|stats|compact|backup|restore|export`: looks after what is kept.
 //!
-//! All but the last two need a store that is not running. Each opens the store, which recovers what a crash left, and lets it go again. A store that is in use is refused: its
+//! All but the last three need a store that is not running. Each opens the store, which recovers what a crash left, and lets it go again. A store that is in use is refused: its
 //! server verifies and merges by itself, and its figures are at `/metrics`.
+
+mod export;
+mod manifest;
 
 use std::{
     path::{Path, PathBuf},
@@ -31,8 +34,12 @@ pub(crate) struct Arguments {
     /// The store's directory, if not the one that the settings say.
     #[arg(long, global = true)]
     directory: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct Shown {
     /// Form of the output.
-    #[arg(short, long, value_enum, default_value_t, global = true)]
+    #[arg(short, long, value_enum, default_value_t)]
     format: Format,
 }
 
@@ -41,15 +48,17 @@ enum Command {
     /// Read every byte and hold it against checksums, hashes and the log. Fails if anything is wrong.
     Verify,
     /// List the files: day, rows, bytes, series and times.
-    Inspect,
+    Inspect(Shown),
     /// Show how much there is.
-    Stats,
+    Stats(Shown),
     /// Merge files into as few as possible, write those with deleted series anew, and remove what is not needed.
     Compact,
     /// Copy everything that is kept: points, labels, database, images, secrets. A running server does it while it works.
     Backup(backup::Backup),
     /// Make a data directory of a backup, and read every byte of it again.
     Restore(backup::Restore),
+    /// Write points with their names to Parquet or CSV files, a file for each day.
+    Export(export::Export),
 }
 
 /// How often a bar is drawn while nothing is known to move.
@@ -61,7 +70,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         match &arguments.command {
             Command::Backup(chosen) => return backup::back_up(chosen, &settings(&arguments)?).await,
             Command::Restore(chosen) => return backup::restore(chosen).await,
-            Command::Verify | Command::Inspect | Command::Stats | Command::Compact => {}
+            Command::Export(chosen) => return export::run(chosen, &settings(&arguments)?).await,
+            Command::Verify | Command::Inspect(_) | Command::Stats(_) | Command::Compact => {}
         }
         let store = match &arguments.directory {
             Some(directory) => open(directory).await?,
@@ -93,11 +103,11 @@ pub(super) async fn open(directory: &Path) -> anyhow::Result<Arc<Store>> {
 async fn look_after(store: &Arc<Store>, arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.command {
         Command::Verify => verify(store).await,
-        Command::Inspect => inspect(store, arguments.format),
-        Command::Stats => stats(store, arguments.format),
+        Command::Inspect(shown) => inspect(store, shown.format),
+        Command::Stats(shown) => stats(store, shown.format),
         Command::Compact => compact(store).await,
-        // These two have opened what they need themselves.
-        Command::Backup(_) | Command::Restore(_) => Ok(()),
+        // These have opened what they need themselves.
+        Command::Backup(_) | Command::Restore(_) | Command::Export(_) => Ok(()),
     }
 }
 

@@ -31,6 +31,8 @@ use super::{
     alarms::{AlarmLedger, Alarms},
     backups::Backups,
     health::Health,
+    names,
+    points::Exports,
     poison::QuarantinePoison,
     scrape,
     sql::Sql,
@@ -239,6 +241,11 @@ impl Telemetry {
             }))),
             pipeline: Some(Arc::new(pipeline)),
             rating: core.rating.as_ref().map(|rating| rating.shown(&ground.settings)).transpose()?,
+            points: Some(Arc::new(Exports::new(orzo_names::Flat {
+                index: core.engine.index().clone(),
+                labels: Some(core.labels.clone()),
+                store: core.store.clone(),
+            }))),
             sql: ground.settings.sql.enabled.then(|| -> Arc<dyn orzo_api::SqlRunner> {
                 let source = orzo_sql::Source {
                     index: core.engine.index().clone(),
@@ -266,6 +273,7 @@ impl Telemetry {
         if let Some(rating) = &core.rating {
             super::rating::start(rating, &core.engine, ground, stages)?;
         }
+        names::start(ground, core.engine.index(), &core.labels, stages);
         let collector = core.collector.clone();
         let stop = stages.sinks.stop.clone();
         stages.sinks.tasks.spawn(async move { collector.run(stop).await });

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use futures::StreamExt;
 use orzo_session::Session;
-use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
+use reqwest::{
+    Client, Method, RequestBuilder, Response, StatusCode,
+    header::{self, HeaderMap},
+};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -28,6 +31,8 @@ pub(crate) enum Login {
     Basic { user: String, password: SecretString },
     /// `Authorization: Bearer`.
     Bearer(SecretString),
+    /// `X-Auth-Token`, as Keystone gives it.
+    Token(SecretString),
     /// As an OpenStack client.
     Session(Arc<Session>),
 }
@@ -107,21 +112,58 @@ impl Peer {
         self.base.join(path).with_context(|| format!("{} is no base of URLs", self.base))
     }
 
-    /// Sends until there is an answer that stays; its body, or `None` if there would be too much of it.
+    /// A page of a list, and the query of the next one if `Link` names it. Only the query is taken of that: what the
+    /// host calls itself may not be how it is reached.
+    pub(crate) async fn page(&self, path: &str, query: &str) -> anyhow::Result<(Vec<u8>, Option<String>)> {
+        let mut url = self.at(path)?;
+        url.set_query(Some(query).filter(|query| !query.is_empty()));
+        let sent = self.send_whole(|| self.client.get(url.clone()).header(header::ACCEPT, "application/json")).await?;
+        let Some((headers, body)) = sent else { bail!("{url} answers with more than {ANSWER_BYTES_MAX} bytes") };
+        Ok((body, next_query(&headers)))
+    }
+
+    /// Sends a body of JSON, or of a JSON patch; the answer.
+    pub(crate) async fn submit(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: Vec<u8>,
+    ) -> anyhow::Result<Vec<u8>> {
+        let url = self.at(path)?;
+        let sent = self.send_whole(|| {
+            let request = self.client.request(method.clone(), url.clone()).header(header::CONTENT_TYPE, kind);
+            request.header(header::ACCEPT, "application/json").body(body.clone())
+        });
+        match sent.await? {
+            Some((_, answer)) => Ok(answer),
+            None => bail!("{url} says that a request of {} bytes is too large", body.len()),
+        }
+    }
+
     async fn send(&self, request: impl Fn() -> RequestBuilder) -> anyhow::Result<Option<Vec<u8>>> {
+        Ok(self.send_whole(request).await?.map(|(_, body)| body))
+    }
+
+    /// Sends until there is an answer that stays; its headers and body, or `None` if there would be too much of it.
+    async fn send_whole(&self, request: impl Fn() -> RequestBuilder) -> anyhow::Result<Option<(HeaderMap, Vec<u8>)>> {
         let mut wait = Duration::from_secs(1);
         for attempt in 1.. {
             let request = match &self.login {
                 Login::None => request(),
                 Login::Basic { user, password } => request().basic_auth(user, Some(password.expose_secret())),
                 Login::Bearer(token) => request().bearer_auth(token.expose_secret()),
+                Login::Token(token) => request().header("X-Auth-Token", token.expose_secret()),
                 Login::Session(session) => request().header("X-Auth-Token", session.token().await?.expose_secret()),
             };
             let problem = match request.send().await {
-                Ok(answer) if answer.status().is_success() => match body(answer).await {
-                    Ok(body) => return Ok(body),
-                    Err(error) => error,
-                },
+                Ok(answer) if answer.status().is_success() => {
+                    let headers = answer.headers().clone();
+                    match body(answer).await {
+                        Ok(body) => return Ok(body.map(|body| (headers, body))),
+                        Err(error) => error,
+                    }
+                }
                 Ok(answer) => {
                     let (status, after) = (answer.status(), retry_after(&answer));
                     let reason = body(answer).await.ok().flatten().unwrap_or_default();
@@ -150,6 +192,14 @@ impl Peer {
         }
         unreachable!("the loop ends by an answer or by the last try")
     }
+}
+
+/// The query of the next page: `<http://host/path?query>; rel="next"`.
+fn next_query(headers: &HeaderMap) -> Option<String> {
+    let links = headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok());
+    let next = links.flat_map(|links| links.split(',')).find(|link| link.contains("rel=\"next\""))?;
+    let url = next.trim().strip_prefix('<')?.split('>').next()?;
+    url.split_once('?').map(|(_, query)| query.to_owned())
 }
 
 fn retry_after(answer: &Response) -> Option<Duration> {

@@ -77,6 +77,7 @@ pub(crate) const KEYS: &[Key] = &[
     set("store.flush_after", r#""10m""#, "Points are written to files at the latest after this time."),
     unset("store.retention", r#""365d""#, "Raw points older than this are removed, whole files at a time; kept for ever if unset."),
     set("store.removed_grace", r#""1h""#, "Files that were merged stay on disk for so long, for other engines that read an older version of the table."),
+    set("store.series_table_every", r#""60s""#, "How often the table `series`, which gives other engines the names, is brought up to date; twenty times as long as that takes at least."),
     set("store.disk_reserve_bytes", "268435456", "With less free disk than this nothing more is accepted; reads go on."),
     unset("store.backup_directory", r#""/srv/backups/orzo""#, "Where backups go, best another disk; `backups` in the data directory if unset."),
     set("labels.project_series_max", "1000000", "Series with labels that one project may have; about 300 bytes of memory each."),

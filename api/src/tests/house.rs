@@ -196,6 +196,7 @@ impl House {
             pipeline: None,
             rating: Some(rating),
             sql: Some(Arc::new(super::sql::OneAnswer)),
+            points: None,
         });
         Self { router, engine, clock: manual, alarms, processor, outbox, room, _folder: folder }
     }

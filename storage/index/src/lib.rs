@@ -45,6 +45,7 @@ pub use repository::{
     policies::Rebuild,
     resources::{
         MetricSource, NewResource, Resource, ResourceChange, ResourceQuery, created_by_project, created_by_user,
+        imports::{ImportedMetric, ImportedResource, ImportedRevision},
         resource_uuid,
     },
     types::AddedAttribute,

@@ -4,6 +4,7 @@ mod annotations;
 mod catalog;
 mod changing;
 mod events;
+mod imports;
 mod plans;
 mod searching;
 mod sharing;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use orzo_names::NamesError;
 use serde::{Deserialize, Serialize};
 
 /// Why a query has no answer.
@@ -73,6 +74,13 @@ impl SqlError {
     /// A wrong query whose place is not known.
     pub(crate) fn invalid(reason: impl ToString) -> Self {
         Self::Invalid { reason: reason.to_string(), line: None, column: None }
+    }
+
+    pub(crate) fn of_names(error: NamesError) -> Self {
+        match error {
+            NamesError::Index(error) => Self::unavailable(error),
+            error => Self::unavailable(error),
+        }
     }
 
     pub(crate) fn unavailable(reason: impl ToString) -> Self {

@@ -2,6 +2,7 @@
 //! `resources/changes.rs`.
 
 mod changes;
+pub(crate) mod imports;
 pub(crate) mod listing;
 pub(crate) mod search;
 

@@ -12,9 +12,10 @@ use arrow::{
     ipc::writer::StreamWriter,
 };
 use orzo_model::SeriesId;
+use orzo_names::Named;
 use orzo_store::Columns;
 
-use super::{BLOCK_ROWS, SERIES_AT_ONCE, Takes, names::Named};
+use super::{BLOCK_ROWS, SERIES_AT_ONCE, Takes, names::name_of};
 use crate::{
     error::SqlError,
     tables::{Column, Wanted, ZONE, schema},
@@ -63,7 +64,7 @@ impl Gathered {
         self.series.push(named.series().0.cast_signed());
         let columns = wanted.columns.iter().filter(|column| column.is_text());
         for (builder, column) in self.texts.iter_mut().zip(columns) {
-            builder.append_option(named.text(*column));
+            builder.append_option(name_of(*column).and_then(|name| named.text(name)));
         }
         if let Some(labels) = &mut self.labels {
             let mut bytes = 0;

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use orzo_index::{EventsWanted, Index, Resource, RevisionsWanted};
 use orzo_model::{Event, Timestamp};
+use orzo_names::attribute_text;
 
 use super::{
     Takes,
-    names::attribute_text,
     rows::{Cell, Row, Rows},
 };
 use crate::{

@@ -40,6 +40,10 @@ pub struct CatalogRow {
     pub user_id: Option<String>,
     /// The resource's attributes, as a JSON object.
     pub attributes: Option<String>,
+    /// Since when the resource exists, microseconds.
+    pub started_at: Option<i64>,
+    /// Until when it existed, microseconds.
+    pub ended_at: Option<i64>,
 }
 
 /// Which metrics are wanted; of several lists a metric must be in all. Others may be given as well: whoever asks looks again.
@@ -82,7 +86,7 @@ pub struct Catalog<'i> {
     left: VecDeque<Stretch>,
 }
 
-const COLUMNS: [&str; 11] = [
+const COLUMNS: [&str; 13] = [
     "series",
     "id",
     "name",
@@ -94,12 +98,14 @@ const COLUMNS: [&str; 11] = [
     "project_id",
     "user_id",
     "attributes",
+    "started_at",
+    "ended_at",
 ];
 
 const SELECT: &str = "SELECT m.series AS series, m.id AS id, m.name AS name, m.unit AS unit, \
      m.archive_policy_name AS archive_policy, m.resource_id AS resource_id, \
      r.original_resource_id AS original_resource_id, r.type AS resource_type, r.project_id AS project_id, \
-     r.user_id AS user_id, r.attributes AS attributes \
+     r.user_id AS user_id, r.attributes AS attributes, r.started_at AS started_at, r.ended_at AS ended_at \
      FROM index_metrics m LEFT JOIN index_resources r ON r.id = m.resource_id WHERE m.status = 'active'";
 
 impl Index {
