@@ -81,6 +81,18 @@ pub(crate) fn read(
     Ok(recovered)
 }
 
+/// Whether any segment has a record.
+pub(crate) fn has_records(disk: &dyn Disk, directory: &Path, store_id: Uuid) -> Result<bool, StoreError> {
+    for (path, _) in read_headers(disk, directory, store_id)? {
+        let bytes = read_all(disk, &path).at("read", &path)?;
+        let records = bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
+        if decode_record(records, store_id).is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn read_headers(
     disk: &dyn Disk,
     directory: &Path,

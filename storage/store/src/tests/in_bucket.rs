@@ -1,0 +1,18 @@
+//! The same behaviours with the table in a bucket, and those that only such a store has.
+
+#[path = "backup.rs"]
+mod backup;
+#[path = "behaviour.rs"]
+mod behaviour;
+#[path = "crash.rs"]
+mod crash;
+#[path = "damage.rs"]
+mod damage;
+#[path = "model.rs"]
+mod model;
+#[path = "simulation.rs"]
+mod simulation;
+
+use super::*;
+
+type World = WorldOf<InBucket>;
