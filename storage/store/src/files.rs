@@ -133,6 +133,12 @@ pub enum Planted {
     FailedSyncRetried,
     /// Of a point that is in several places, all are given.
     NotDeduplicated,
+    /// A commit without an answer is taken for one that was not made.
+    UnansweredIsNotMade,
+    /// A put without an answer is taken for one that was done.
+    UnansweredIsDone,
+    /// A table in a bucket is written without a claim to it.
+    NotClaimed,
 }
 
 /// Keeps a lock as long as it lives.

@@ -45,6 +45,7 @@ pub use self::{
 use self::{
     append::Request,
     changed::Changed,
+    claim::Claim,
     compact::Effort,
     gathered::Gathered,
     newest::Newest,
@@ -96,8 +97,8 @@ struct Shared {
     pausing: Mutex<()>,
     /// Ends that wait.
     pause_ended: Condvar,
-    /// The number of this directory, if the table is in a bucket.
-    home: Option<u64>,
+    /// By what right this directory writes, if the table is in a bucket.
+    claim: Option<Claim>,
     /// Bytes that may still wait for the log.
     waiting: Arc<Semaphore>,
     /// A head was written to files.

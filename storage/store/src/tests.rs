@@ -59,6 +59,7 @@ struct WorldOf<P> {
     clock: Arc<ManualClock>,
     settings: StoreSettings,
     cache_bytes_max: u64,
+    sweep_after: Duration,
     room: Room,
     _place: PhantomData<P>,
 }
@@ -85,7 +86,8 @@ impl<P: Place> WorldOf<P> {
         };
         let room = Rooms::new(&prometheus::Registry::new()).room("store");
         let clock = ManualClock::new(Timestamp::from_secs(START));
-        Self { disk, bucket, clock, settings, cache_bytes_max: 1 << 20, room, _place: PhantomData }
+        let sweep_after = Duration::ZERO;
+        Self { disk, bucket, clock, settings, cache_bytes_max: 1 << 20, sweep_after, room, _place: PhantomData }
     }
 
     /// The same disk and bucket, as they are now, of another machine that shares nothing.
@@ -98,7 +100,7 @@ impl<P: Place> WorldOf<P> {
     fn tier(&self) -> std::io::Result<TieredDisk> {
         let bucket = Bucket::new(Arc::new(self.bucket.booted()), PREFIX)?;
         let settings =
-            TierSettings { cache_bytes_max: self.cache_bytes_max, free_bytes_min: 0, sweep_after: Duration::ZERO };
+            TierSettings { cache_bytes_max: self.cache_bytes_max, free_bytes_min: 0, sweep_after: self.sweep_after };
         let local = Arc::new(self.disk.booted());
         TieredDisk::open(local, bucket, "s3://test", &self.settings.directory, settings, self.clock.clone())
     }

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 use parking_lot::Mutex;
 
@@ -31,6 +31,8 @@ pub struct Weather {
     pub late: u64,
     /// Nothing gets through.
     pub is_down: bool,
+    /// The bucket puts over what is there, whatever is asked of it.
+    pub overwrites: bool,
 }
 
 /// The bucket. Clones are one.
@@ -125,7 +127,7 @@ impl SimulatedBucket {
             Some(Verdict::Works) => {}
         }
         let mut line = self.line.lock();
-        let Weather { lost, unanswered, late, is_down } = line.weather;
+        let Weather { lost, unanswered, late, is_down, .. } = line.weather;
         if is_down {
             return Fate::Fails(failed("no route to the bucket"));
         }
@@ -168,6 +170,10 @@ impl fmt::Display for SimulatedBucket {
 #[async_trait]
 impl ObjectStore for SimulatedBucket {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let options = match self.line.lock().weather.overwrites {
+            true => PutOptions { mode: PutMode::Overwrite, ..options },
+            false => options,
+        };
         match self.fate(true).await {
             Fate::Works => self.objects.put_opts(location, payload, options).await,
             Fate::Fails(error) => Err(error),

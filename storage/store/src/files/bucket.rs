@@ -13,8 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{
-    Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart,
-    path::Path as Name,
+    Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart, path::Path as Name,
 };
 
 use super::{Away, DiskFile, Entry};
@@ -259,4 +258,83 @@ fn told(error: Error) -> io::Error {
         _ => io::ErrorKind::Other,
     };
     Away::error(kind, error.to_string().chars().take(TOLD_CHARACTERS_MAX).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        faults::{
+            SimulatedDisk,
+            bucket::{SimulatedBucket, Weather},
+        },
+        files::Disk,
+    };
+
+    fn bucket() -> (SimulatedDisk, SimulatedBucket, Bucket) {
+        let disk = SimulatedDisk::default();
+        let objects = SimulatedBucket::new(&disk);
+        let bucket = Bucket::new(Arc::new(objects.clone()), "a/b").expect("a thread");
+        (disk, objects, bucket)
+    }
+
+    #[test]
+    fn a_name_is_given_once_and_an_answer_that_was_lost_is_found() {
+        let (_, objects, bucket) = bucket();
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        bucket.put_new("x/1", bytes("one")).expect("free");
+        let taken = bucket.put_new("x/1", bytes("two")).expect_err("taken");
+        assert!(taken.kind() == io::ErrorKind::AlreadyExists && !Away::is(&taken), "{taken}");
+        bucket.put_new("x/1", bytes("one")).expect("our own");
+        for seed in 0..100 {
+            let name = format!("x/{seed}/2");
+            objects.set_weather(Weather { lost: 300, unanswered: 300, ..Weather::default() }, seed);
+            let put = bucket.put_new(&name, bytes("mine"));
+            objects.set_weather(Weather::default(), 0);
+            match put {
+                Ok(()) => assert_eq!(bucket.get(&name).expect("there"), "mine"),
+                Err(error) => assert!(Away::is(&error), "{error}"),
+            }
+            bucket.put_new(&name, bytes("mine")).expect("again");
+        }
+    }
+
+    #[test]
+    fn a_large_file_goes_and_comes_in_pieces() {
+        let (disk, _, bucket) = bucket();
+        let contents: Vec<u8> = (0..2 * WHOLE_BYTES_MAX + 12_345).map(|n| (n % 251) as u8).collect();
+        let file = disk.create(Path::new("/large")).expect("new");
+        file.write_at(0, &contents).expect("written");
+        bucket.put_file("x/large", &*file).expect("put");
+        let length = bucket.length("x/large").expect("there");
+        assert_eq!(length, contents.len() as u64);
+        let mut back = Vec::new();
+        bucket
+            .get_pieces("x/large", length, |offset, bytes| {
+                assert_eq!(offset, back.len() as u64);
+                assert!(bytes.len() as u64 <= PIECE_BYTES);
+                back.extend_from_slice(bytes);
+                Ok(())
+            })
+            .expect("got");
+        assert!(back == contents);
+    }
+
+    #[test]
+    fn lists_are_of_one_level_or_of_all() {
+        let (_, _, bucket) = bucket();
+        for name in ["x/b", "x/a", "x/d/1", "x/d/e/2", "y/z"] {
+            bucket.put(name, Bytes::from_static(b"123")).expect("put");
+        }
+        let names = |entries: Vec<Entry>| -> Vec<String> { entries.into_iter().map(|entry| entry.name).collect() };
+        assert_eq!(names(bucket.list("x").expect("listed")), ["a", "b", "d"]);
+        assert_eq!(names(bucket.list_below("x").expect("listed")), ["a", "b", "d/1", "d/e/2"]);
+        assert!(bucket.list("nothing").expect("listed").is_empty());
+        bucket.remove("x/a").expect("removed");
+        bucket.remove("x/a").expect("it need not be there");
+        let missing = bucket.get("x/a").expect_err("gone");
+        assert!(missing.kind() == io::ErrorKind::NotFound && !Away::is(&missing), "{missing}");
+    }
 }

@@ -120,9 +120,7 @@ impl BucketSettings {
             None => {}
         }
         if let (Some(key), Some(file)) = (&self.access_key, &self.secret_key_file) {
-            builder = builder
-                .with_access_key_id(key)
-                .with_secret_access_key(secret(file)?.expose_secret());
+            builder = builder.with_access_key_id(key).with_secret_access_key(secret(file)?.expose_secret());
         }
         let store = builder.build().map_err(|error| invalid(error.to_string()))?;
         Bucket::new(Arc::new(store), url.path().trim_matches('/'))
@@ -162,7 +160,14 @@ mod tests {
             assert_eq!(of(good).problem(), None, "{good}");
         }
         for bad in [
-            "", "bucket", "https://bucket/x", "s3://", "s3:///x", "s3://me:hidden@bucket/x", "s3://b/a%20b", "s3://b/a?x=1",
+            "",
+            "bucket",
+            "https://bucket/x",
+            "s3://",
+            "s3:///x",
+            "s3://me:hidden@bucket/x",
+            "s3://b/a%20b",
+            "s3://b/a?x=1",
             "s3://b:9000/a",
         ] {
             let problem = of(bad).problem().unwrap_or_else(|| panic!("{bad} is taken"));

@@ -328,7 +328,12 @@ impl Disk for TieredDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.shared.publish(from, to, &self.shared.home(to))
+        let published = self.shared.publish(from, to, &self.shared.home(to));
+        #[cfg(test)]
+        if published.as_ref().is_err_and(Away::is) && self.planted() == Some(super::Planted::UnansweredIsDone) {
+            return Ok(());
+        }
+        published
     }
 
     fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use orzo_model::{SharedClock, Timestamp};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -53,13 +54,15 @@ struct Place {
     home: u64,
     /// The table's id, once this directory has a log of its points.
     store: Option<Uuid>,
+    /// All records of the log up to this one are in the table; another directory may have written to it since.
+    covered: u64,
 }
 
 /// What a directory does at opening, before its table is read.
 pub(super) struct Claim {
     elsewhere: Elsewhere,
     path: PathBuf,
-    place: Place,
+    place: Mutex<Place>,
     adopts: bool,
     wal_directory: PathBuf,
 }
@@ -118,7 +121,7 @@ impl Claim {
                 }
                 let (number, _) = Uuid::new_v4().as_u64_pair();
                 // Above zero, which is nobody's.
-                Place { url: elsewhere.url.clone(), home: (number % HOME_ID_MAX).max(1), store: None }
+                Place { url: elsewhere.url.clone(), home: (number % HOME_ID_MAX).max(1), store: None, covered: 0 }
             }
         };
         let place = Place { url: elsewhere.url.clone(), ..place };
@@ -133,27 +136,36 @@ impl Claim {
             return Err(StoreError::Invalid { reason });
         }
         let (adopts, wal_directory) = (settings.adopts, wal_directory.to_owned());
-        Ok(Some(Self { elsewhere, path, place, adopts, wal_directory }))
+        Ok(Some(Self { elsewhere, path, place: Mutex::new(place), adopts, wal_directory }))
     }
 
     /// The directory's number.
     pub(super) fn home(&self) -> u64 {
-        self.place.home
+        self.place.lock().home
     }
 
     /// Whether this directory had a log.
     pub(super) fn has_log(&self) -> bool {
-        self.place.store.is_some()
+        self.place.lock().store.is_some()
     }
 
     /// The log has begun: from now on it is missed if it is not there.
     pub(super) fn log_begun(&self, store_id: Uuid) -> Result<(), StoreError> {
-        write(&*self.elsewhere.local, &self.path, &Place { store: Some(store_id), ..self.place.clone() })
+        let mut place = self.place.lock();
+        place.store = Some(store_id);
+        write(&*self.elsewhere.local, &self.path, &place)
+    }
+
+    /// Everything up to this record is in the table: the log has nothing that another directory would miss.
+    pub(super) fn covered(&self, covered: u64) -> Result<(), StoreError> {
+        let mut place = self.place.lock();
+        place.covered = covered;
+        write(&*self.elsewhere.local, &self.path, &place)
     }
 
     /// Refuses to make a table anew where this directory had one.
     pub(super) fn expect_table(&self, table: &Table) -> Result<(), StoreError> {
-        let Some(id) = self.place.store else { return Ok(()) };
+        let Some(id) = self.place.lock().store else { return Ok(()) };
         let log = table.log_directory();
         match table.disk.list(&log).at("list", &log)?.is_empty() {
             false => Ok(()),
@@ -164,15 +176,14 @@ impl Claim {
     }
 
     /// Makes the version from which on this directory is the one that writes.
-    pub(super) fn claim(
-        &self,
-        table: &Table,
-        mut snapshot: Snapshot,
-        now: Timestamp,
-    ) -> Result<Snapshot, StoreError> {
-        let action = [action(Home { id: self.place.home, is_left: false }, now)];
+    pub(super) fn claim(&self, table: &Table, mut snapshot: Snapshot, now: Timestamp) -> Result<Snapshot, StoreError> {
+        let action = [action(Home { id: self.home(), is_left: false }, now)];
         for _ in 0..CLAIM_TRIES {
             self.check(&snapshot)?;
+            #[cfg(test)]
+            if table.disk.planted() == Some(crate::files::Planted::NotClaimed) {
+                return Ok(snapshot);
+            }
             match table.commit(&snapshot, &action, Operation::Claim, now, &mut |_| false) {
                 Ok(next) => return Ok(next),
                 Err(CommitError::Taken(_)) => {
@@ -186,10 +197,11 @@ impl Claim {
 
     /// Whether this directory may go on with this version.
     fn check(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
-        if let Some(id) = self.place.store.filter(|id| *id != snapshot.store_id) {
+        let place = self.place.lock().clone();
+        if let Some(id) = place.store.filter(|id| *id != snapshot.store_id) {
             return Err(self.refused(&format!("it is the table {}, and this directory's is {id}", snapshot.store_id)));
         }
-        if snapshot.home.id == 0 || snapshot.home.id == self.place.home {
+        if snapshot.home.id == 0 || snapshot.home.id == place.home {
             return Ok(());
         }
         if !snapshot.home.is_left && !self.adopts {
@@ -199,10 +211,11 @@ impl Claim {
                  for good, take the table over with `orzo store adopt`",
             ));
         }
-        if wal::recovery::has_records(&*self.elsewhere.local, &self.wal_directory, snapshot.store_id)? {
+        let last = wal::recovery::last_sequence(&*self.elsewhere.local, &self.wal_directory, snapshot.store_id)?;
+        if last > place.covered {
             let wal = self.wal_directory.display();
             return Err(self.refused(&format!(
-                "another directory has written to it since, and {wal} has records from before; move that directory \
+                "another directory has written to it since, and {wal} has points from before that are not in it; move that directory \
                  away to go on without what only it has"
             )));
         }

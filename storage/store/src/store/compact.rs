@@ -245,7 +245,8 @@ impl Shared {
     /// the file itself is the reason for: anything else is an error of the merge.
     fn set_aside(&self, path: &str, error: StoreError) -> Result<(), StoreError> {
         let is_away = matches!(&error, StoreError::Io { source, .. } if Away::is(source));
-        let is_its_own = matches!(error, StoreError::Damaged { .. } | StoreError::Format { .. } | StoreError::Io { .. });
+        let is_its_own =
+            matches!(error, StoreError::Damaged { .. } | StoreError::Format { .. } | StoreError::Io { .. });
         if is_away || !is_its_own {
             return Err(error);
         }

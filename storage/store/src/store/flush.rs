@@ -25,7 +25,7 @@ use crate::{
 
 /// How long a commit waits before it is published again, where the table's place does not answer. Only the same commit
 /// may be tried: nobody knows whether the one before is on its way.
-const PUBLISH_PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PUBLISH_PAUSE_FIRST: Duration = Duration::from_millis(10);
 /// The longest such wait: so late the store goes on, at most, after a bucket came back.
 const PUBLISH_PAUSE_MAX: Duration = Duration::from_secs(15);
 
@@ -181,7 +181,7 @@ impl Shared {
 
     /// Says in the table that everything is in it, so that another directory may go on with it.
     pub(super) fn leave(&self, _: &MutexGuard<'_, ()>) -> Result<(), StoreError> {
-        let Some(home) = self.home else { return Ok(()) };
+        let Some(claim) = &self.claim else { return Ok(()) };
         let committing = self.committing.lock();
         self.check_open()?;
         let snapshot = {
@@ -191,7 +191,8 @@ impl Shared {
             }
             state.snapshot.clone()
         };
-        let action = claim::action(Home { id: home, is_left: true }, self.clock.now());
+        claim.covered(snapshot.covered)?;
+        let action = claim::action(Home { id: claim.home(), is_left: true }, self.clock.now());
         let next = self.commit(&committing, &snapshot, &[action], Operation::Claim)?;
         self.state.write().snapshot = Arc::new(next);
         Ok(())

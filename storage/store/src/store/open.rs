@@ -100,7 +100,7 @@ pub(super) fn open(
         committing: Mutex::new(()),
         pausing: Mutex::default(),
         pause_ended: Condvar::new(),
-        home: claim.as_ref().map(Claim::home),
+        claim,
         backups: 0.into(),
         stopping: false.into(),
         waiting: Arc::new(Semaphore::new(waiting_permits)),
@@ -156,7 +156,7 @@ pub(super) fn open(
         },
         WriteError::Broken { action, path, source } => StoreError::Io { action, path, source },
     })?;
-    if let Some(claim) = &claim {
+    if let Some(claim) = &shared.claim {
         claim.log_begun(store_id)?;
     }
     shared.segments.lock().push(segment);

@@ -13,6 +13,11 @@ mod model;
 #[path = "simulation.rs"]
 mod simulation;
 
+mod claims;
+mod copies;
+mod s3;
+mod weather;
+
 use super::*;
 
 type World = WorldOf<InBucket>;
