@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use orzo_model::{Clock, Point, Rooms, SeriesId, SystemClock, Timestamp};
+use orzo_model::{Point, Rooms, SeriesId, SystemClock, Timestamp};
 use orzo_store::{BucketSettings, Store, StoreSettings};
 
 /// Flushes that are measured; the median is told.

@@ -1,5 +1,8 @@
 //! The same behaviours with the table in a bucket, and those that only such a store has.
 
+// The same bodies, with another `World` above them.
+#![allow(clippy::duplicate_mod)]
+
 #[path = "backup.rs"]
 mod backup;
 #[path = "behaviour.rs"]

@@ -150,7 +150,7 @@ async fn a_table_in_s3_is_read_by_other_engines_while_it_is_written_and_opened_o
     assert_eq!(report.rows, count);
     store.close().await.expect("closed");
     let copy = StoreSettings { bucket: None, ..settings("backup") };
-    assert_eq!(everything(&*open(copy).await.expect("opens"), &Vec::from_iter(0..7)).await.expect("read"), all);
+    assert_eq!(everything(&open(copy).await.expect("opens"), &Vec::from_iter(0..7)).await.expect("read"), all);
 
     // In pieces, and only where nothing is.
     let large = directory.path().join("large");
