@@ -17,8 +17,11 @@ const SEEDS_PLANTED: u64 = 2000;
 const SERIES_MAX: u64 = 6;
 /// Processes of one life.
 const PROCESSES: usize = 4;
-/// A process that cannot open is started again; with this weather that many failures in a row do not come.
-const OPENINGS_MAX: usize = 200;
+/// A process that cannot open is started again, so often in bad weather. Each may leave a commit that the next one reads, so
+/// that in weather bad enough none would get through.
+const OPENINGS_IN_BAD_WEATHER: usize = 20;
+/// And so often once it is good: puts that are late may still come between.
+const OPENINGS_MAX: usize = 40;
 
 struct Life {
     chance: StdRng,
@@ -44,7 +47,10 @@ impl Life {
 
     async fn opened(&mut self) -> Result<Arc<Store>, String> {
         let mut last = String::new();
-        for _ in 0..OPENINGS_MAX {
+        for tries in 0..OPENINGS_MAX {
+            if tries == OPENINGS_IN_BAD_WEATHER {
+                self.world.bucket.set_weather(Weather::default(), 0);
+            }
             match self.world.open().await {
                 Ok(store) => return Ok(store),
                 Err(error @ (StoreError::Damaged { .. } | StoreError::Format { .. })) => return Err(error.to_string()),
