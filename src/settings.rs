@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
+use orzo_store::BucketSettings;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
@@ -256,6 +257,13 @@ pub(crate) struct StoreSettings {
     pub(crate) removed_grace: Span,
     pub(crate) series_table_every: Span,
     pub(crate) disk_reserve_bytes: u64,
+    /// `None`: the table is on this machine.
+    pub(crate) url: Option<String>,
+    pub(crate) s3_endpoint: Option<String>,
+    pub(crate) s3_region: Option<String>,
+    pub(crate) s3_access_key: Option<String>,
+    pub(crate) s3_secret_key_file: Option<PathBuf>,
+    pub(crate) cache_bytes_max: u64,
     /// Below the data directory if unset.
     pub(crate) backup_directory: Option<PathBuf>,
 }
@@ -457,8 +465,28 @@ impl Default for StoreSettings {
             removed_grace: Span::secs(3600),
             series_table_every: Span::secs(60),
             disk_reserve_bytes: 256 << 20,
+            url: None,
+            s3_endpoint: None,
+            s3_region: None,
+            s3_access_key: None,
+            s3_secret_key_file: None,
+            cache_bytes_max: 10 << 30,
             backup_directory: None,
         }
+    }
+}
+
+impl StoreSettings {
+    /// Where the table is, if not on this machine.
+    fn bucket(&self) -> Option<BucketSettings> {
+        Some(BucketSettings {
+            url: self.url.clone()?,
+            endpoint: self.s3_endpoint.clone(),
+            region: self.s3_region.clone(),
+            access_key: self.s3_access_key.clone(),
+            secret_key_file: self.s3_secret_key_file.clone(),
+            cache_bytes_max: self.cache_bytes_max,
+        })
     }
 }
 
@@ -550,6 +578,9 @@ impl Settings {
         if self.store.head_bytes_max < HEAD_BYTES_MIN {
             bail!("store.head_bytes_max is {}, must be at least {HEAD_BYTES_MIN}", self.store.head_bytes_max);
         }
+        if let Some(problem) = self.store.bucket().and_then(|bucket| bucket.problem()) {
+            bail!("store.url and what belongs to it: {problem}");
+        }
         self.scrape.check()?;
         self.rating.check()?;
         self.sql.check()?;
@@ -565,6 +596,20 @@ impl Settings {
         }
         orzo_alarms::AllowList::parse(&self.alarms.webhook_allow).context("alarms.webhook_allow")?;
         Ok(())
+    }
+
+    /// The store as it is opened, by a server and by commands.
+    pub(crate) fn store_settings(&self) -> anyhow::Result<orzo_store::StoreSettings> {
+        Ok(orzo_store::StoreSettings {
+            directory: self.server.data_directory.join("store"),
+            head_bytes_max: usize::try_from(self.store.head_bytes_max).context("store.head_bytes_max")?,
+            flush_after: self.store.flush_after.0,
+            retention: self.store.retention.map(|span| span.0),
+            removed_grace: self.store.removed_grace.0,
+            disk_reserve_bytes: self.store.disk_reserve_bytes,
+            bucket: self.store.bucket(),
+            ..orzo_store::StoreSettings::default()
+        })
     }
 
     /// Where backups go.
@@ -657,6 +702,8 @@ mod tests {
         let from = "[metrics]\ncredentials = \"remote-user\"\nremote_user_from = [\"proxy\"]\n";
         assert!(refused(from).contains("`proxy` is neither an address nor a network"));
         assert!(refused("[store]\nhead_bytes_max = 0\n").contains("store.head_bytes_max"));
+        assert!(refused("[store]\nurl = \"gs://bucket\"\n").contains("s3://bucket/prefix"));
+        assert!(refused("[store]\nurl = \"s3://b\"\ns3_access_key = \"k\"\n").contains("go together"));
         assert!(refused("[alarms]\nwebhook_allow = [\"intranet\"]\n").contains("intranet"));
     }
 

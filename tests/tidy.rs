@@ -71,6 +71,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("parquet", &["orzo-store", "orzo-names", "orzo-ledger", "orzo-export"]),
     ("arrow", &["orzo-store", "orzo-names", "orzo-sql", "orzo-ledger", "orzo-export"]),
     ("rusty-s3", &["orzo-delivery"]),
+    ("object_store", &["orzo-store"]),
     ("axum", &["orzo-api", "orzo-cloud", "orzo"]),
 ];
 

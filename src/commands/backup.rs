@@ -91,7 +91,7 @@ async fn ask(session: &Session, method: &str, path: &str) -> anyhow::Result<Back
 
 async fn of_stopped(arguments: &Backup, settings: &Settings) -> anyhow::Result<()> {
     let data = settings.server.data_directory.clone();
-    let store = super::store::open(&data.join("store")).await?;
+    let store = super::store::open(settings.store_settings()?).await?;
     let database = match &settings.database.url {
         Some(url) => Database::open(url.expose_secret()).await,
         None if data.join("orzo.db").is_file() => Database::open_file(&data.join("orzo.db")).await,

@@ -168,7 +168,7 @@ pub(super) async fn database(settings: &Settings) -> anyhow::Result<Database> {
 }
 
 async fn open(settings: &Settings) -> anyhow::Result<Open> {
-    let store = store::open(&settings.server.data_directory.join("store")).await.context(
+    let store = store::open(settings.store_settings()?).await.context(
         "a running server rates by itself; ask it to rate again by POST /v2/task/reprocesses of its rating API",
     )?;
     let clock = SystemClock::shared();

@@ -1,4 +1,4 @@
-//! `orzo store verify|inspect|stats|compact|backup|restore|export`: looks after what is kept.
+//! `orzo store verify|inspect|stats|compact|adopt|backup|restore|export`: looks after what is kept.
 //!
 //! All but the last three need a store that is not running. Each opens the store, which recovers what a crash left, and lets it go again. A store that is in use is refused: its
 //! server verifies and merges by itself, and its figures are at `/metrics`.
@@ -6,11 +6,7 @@
 mod export;
 mod manifest;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -51,6 +47,9 @@ enum Command {
     Inspect(Shown),
     /// Show how much there is.
     Stats(Shown),
+    /// Go on with a table in a bucket whose machine is gone: points that only its log had are lost. For a new data
+    /// directory; a server that still has the table is refused its next commit.
+    Adopt,
     /// Merge files into as few as possible, write those with deleted series anew, and remove what is not needed.
     Compact,
     /// Copy everything that is kept: points, labels, database, images, secrets. A running server does it while it works.
@@ -71,12 +70,17 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             Command::Backup(chosen) => return backup::back_up(chosen, &settings(&arguments)?).await,
             Command::Restore(chosen) => return backup::restore(chosen).await,
             Command::Export(chosen) => return export::run(chosen, &settings(&arguments)?).await,
-            Command::Verify | Command::Inspect(_) | Command::Stats(_) | Command::Compact => {}
+            Command::Verify | Command::Inspect(_) | Command::Stats(_) | Command::Compact | Command::Adopt => {}
         }
-        let store = match &arguments.directory {
-            Some(directory) => open(directory).await?,
-            None => open(&settings(&arguments)?.server.data_directory.join("store")).await?,
-        };
+        let mut own = settings(&arguments)?.store_settings()?;
+        if let Some(directory) = &arguments.directory {
+            own.directory.clone_from(directory);
+        }
+        own.adopts = matches!(arguments.command, Command::Adopt);
+        if own.adopts && own.bucket.is_none() {
+            bail!("store.url is not set: only a table in a bucket can be taken over");
+        }
+        let store = open(own).await?;
         let outcome = look_after(&store, &arguments).await;
         store.close().await.context("cannot close the store")?;
         outcome
@@ -91,11 +95,13 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
 }
 
 /// Opens a store that nobody else has open.
-pub(super) async fn open(directory: &Path) -> anyhow::Result<Arc<Store>> {
-    if !directory.join("samples").is_dir() {
-        bail!("there is no store in {}", directory.display());
+pub(super) async fn open(settings: StoreSettings) -> anyhow::Result<Arc<Store>> {
+    if !settings.adopts && !settings.directory.join("samples").is_dir() {
+        bail!("there is no store in {}", settings.directory.display());
     }
-    let settings = StoreSettings { directory: directory.to_owned(), ..StoreSettings::default() };
+    // Where it is, and nothing of what a server does there: a command removes nothing for its age.
+    let StoreSettings { directory, bucket, adopts, .. } = settings;
+    let settings = StoreSettings { directory, bucket, adopts, ..StoreSettings::default() };
     let room = Rooms::new(&prometheus::Registry::new()).room("store");
     Store::open(settings, room, SystemClock::shared()).await.context("cannot open the store")
 }
@@ -103,12 +109,19 @@ pub(super) async fn open(directory: &Path) -> anyhow::Result<Arc<Store>> {
 async fn look_after(store: &Arc<Store>, arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.command {
         Command::Verify => verify(store).await,
+        Command::Adopt => adopted(store),
         Command::Inspect(shown) => inspect(store, shown.format),
         Command::Stats(shown) => stats(store, shown.format),
         Command::Compact => compact(store).await,
         // These have opened what they need themselves.
         Command::Backup(_) | Command::Restore(_) | Command::Export(_) => Ok(()),
     }
+}
+
+fn adopted(store: &Store) -> anyhow::Result<()> {
+    let stats = store.stats();
+    println!("taken over with {} rows in {} files; orzo serve can start", stats.rows, stats.files);
+    Ok(())
 }
 
 async fn verify(store: &Arc<Store>) -> anyhow::Result<()> {

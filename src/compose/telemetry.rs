@@ -23,7 +23,7 @@ use orzo_model::SampleSink;
 use orzo_query::{Engine, EngineSettings, IndexNumbers, InstantReader};
 use orzo_scrape::Scraper;
 use orzo_session::Session;
-use orzo_store::{Store, StoreSettings};
+use orzo_store::Store;
 use orzo_tokens::TokenBook;
 
 use super::{
@@ -89,17 +89,8 @@ pub(super) async fn open(ground: &Ground, session: &Arc<Session>) -> anyhow::Res
 async fn open_core(ground: &Ground, session: &Arc<Session>, definitions: &Definitions) -> anyhow::Result<Core> {
     let Ground { settings, clock, rooms, database, bus, .. } = ground;
     let directory = &settings.server.data_directory;
-    let store_settings = StoreSettings {
-        directory: directory.join("store"),
-        head_bytes_max: usize::try_from(settings.store.head_bytes_max).context("store.head_bytes_max")?,
-        flush_after: settings.store.flush_after.0,
-        retention: settings.store.retention.map(|span| span.0),
-        removed_grace: settings.store.removed_grace.0,
-        disk_reserve_bytes: settings.store.disk_reserve_bytes,
-        ..StoreSettings::default()
-    };
-    let store =
-        Store::open(store_settings, rooms.room("store"), clock.clone()).await.context("cannot open the store")?;
+    let store = Store::open(settings.store_settings()?, rooms.room("store"), clock.clone()).await;
+    let store = store.context("cannot open the store")?;
     let defaults = IndexSettings::default();
     let index_settings = IndexSettings {
         create_defaults: settings.metrics.make_defaults,

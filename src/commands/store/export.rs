@@ -307,7 +307,7 @@ impl Server {
 impl Opened {
     async fn open(settings: &Settings) -> anyhow::Result<Self> {
         let data = &settings.server.data_directory;
-        let store = super::open(&data.join("store"))
+        let store = super::open(settings.store_settings()?)
             .await
             .context("the store is read by its server only, if one runs: ask it with --server")?;
         let database = match &settings.database.url {

@@ -5,8 +5,10 @@
 //! decides. After a failed `sync` of a file its pending writes are never written, although they can still be read and
 //! the next `sync` succeeds, as Linux does it. It does not know what is in the files.
 //!
-//! What is on it is in `faults/state.rs`, what the store calls in `faults/disk.rs`.
+//! What is on it is in `faults/state.rs`, what the store calls in `faults/disk.rs`; a bucket
+//! that the machine reaches in `faults/bucket.rs`.
 
+pub mod bucket;
 mod disk;
 mod state;
 

@@ -1,9 +1,13 @@
 //! The one door to the disk: nothing else in the store opens, writes, renames or removes a file.
 //!
-//! Comes in: what the store wants done. Goes out: the same to a real disk ([`real::RealDisk`]) or to a simulated one
-//! that fails, stops and loses what was not synced ([`crate::faults`]). It does not know what is in the files.
+//! Comes in: what the store wants done. Goes out: the same to a real disk ([`real::RealDisk`]), to one whose tables are
+//! in a bucket ([`tiered::TieredDisk`]), or to a simulated one that fails, stops and loses what was not synced
+//! ([`crate::faults`]). It does not know what is in the files.
 
+pub mod bucket;
 pub mod real;
+pub mod s3;
+pub mod tiered;
 
 use std::{io, path::Path, sync::Arc};
 
@@ -47,10 +51,69 @@ pub trait Disk: Send + Sync + 'static {
     fn lock(&self, path: &Path) -> io::Result<Option<LockGuard>>;
     /// Bytes that may still be written where `path` is.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// The files of a directory and of the directories in it, by their names within it; no directories.
+    fn list_below(&self, directory: &Path) -> io::Result<Vec<Entry>> {
+        let mut below = Vec::new();
+        for entry in self.list(directory)? {
+            if !entry.is_directory {
+                below.push(entry);
+                continue;
+            }
+            for inner in self.list(&directory.join(&entry.name))?.into_iter().filter(|inner| !inner.is_directory) {
+                below.push(Entry { name: format!("{}/{}", entry.name, inner.name), ..inner });
+            }
+        }
+        Ok(below)
+    }
+    /// Removes a file that nobody names. Where others may write, too, it stays as long as it is new: they may be about to
+    /// name it.
+    fn sweep(&self, path: &Path) -> io::Result<()> {
+        self.remove(path)
+    }
+    /// Gives up a copy that turned out to be damaged; whether the file can be read anew from where it is kept.
+    fn forget_copy(&self, _path: &Path) -> bool {
+        false
+    }
+    /// Whether a name that is taken is refused, shown by trying it: without that two machines could each believe to own a
+    /// table elsewhere.
+    fn refuses_taken_names(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+    /// Where the tables are, if they are not on this machine.
+    fn elsewhere(&self) -> Option<Elsewhere> {
+        None
+    }
     /// A bug that the store has on this disk, to show that the tests would find it.
     #[cfg(test)]
     fn planted(&self) -> Option<Planted> {
         None
+    }
+}
+
+/// Tables that are kept away from this machine, where other machines reach them, too.
+pub struct Elsewhere {
+    /// For people: where, such as `s3://bucket/prefix`.
+    pub url: String,
+    /// This machine's disk without them: the log, the lock, and copies.
+    pub local: Arc<dyn Disk>,
+    /// The same disk, but every file is read from where it is kept, whatever copies there are.
+    pub original: Arc<dyn Disk>,
+}
+
+/// Why a place elsewhere did not answer. What was asked of it may have been done all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Away(pub String);
+
+impl Away {
+    /// As an error of a disk.
+    pub fn error(kind: io::ErrorKind, text: impl ToString) -> io::Error {
+        io::Error::new(kind, Self(text.to_string()))
+    }
+
+    /// Whether this error is one: asking again may help, and a write may have taken effect.
+    pub fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
     }
 }
 
@@ -70,6 +133,12 @@ pub enum Planted {
     FailedSyncRetried,
     /// Of a point that is in several places, all are given.
     NotDeduplicated,
+    /// A commit without an answer is taken for one that was not made.
+    UnansweredIsNotMade,
+    /// A put without an answer is taken for one that was done.
+    UnansweredIsDone,
+    /// A table in a bucket is written without a claim to it.
+    NotClaimed,
 }
 
 /// Keeps a lock as long as it lives.
@@ -118,8 +187,13 @@ pub fn stage(disk: &dyn Disk, directory: &Path, bytes: &[u8]) -> io::Result<std:
     }
 }
 
-/// Gives a staged file its name, durably. After an error it is not known which of the two names is on disk.
+/// Gives a staged file its name, durably. After an error it is not known whether it has it; its staged name is gone, if that
+/// can be.
 pub fn publish(disk: &dyn Disk, staged: &Path, directory: &Path, name: &str) -> io::Result<()> {
-    disk.rename(staged, &directory.join(name))?;
-    disk.sync_directory(directory)
+    let published = disk.rename(staged, &directory.join(name)).and_then(|()| disk.sync_directory(directory));
+    if published.is_err() {
+        // What is tried again and again must not fill the disk.
+        let _ = disk.remove(staged);
+    }
+    published
 }

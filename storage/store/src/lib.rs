@@ -20,6 +20,7 @@ mod tombstones;
 mod wal;
 
 pub use error::StoreError;
+pub use files::s3::BucketSettings;
 pub use settings::StoreSettings;
 pub use store::{
     AppendReceipt, BackupReport, Columns, Progress, Reduce, Reduced, Reducer, Store,

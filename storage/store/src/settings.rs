@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::s3::BucketSettings;
+
 /// Settings of the store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -43,6 +45,12 @@ pub struct StoreSettings {
     pub removed_grace: Duration,
     /// Commits between two checkpoints of the table's log.
     pub checkpoint_commits: u64,
+    /// Where the table is, if not on this machine.
+    pub bucket: Option<BucketSettings>,
+    /// Goes on with a table in a bucket that another directory had and did not leave: what only its log has is not in
+    /// the table. Never set by a file.
+    #[serde(skip)]
+    pub adopts: bool,
 }
 
 impl Default for StoreSettings {
@@ -62,6 +70,8 @@ impl Default for StoreSettings {
             deleted_within: Duration::from_secs(3600),
             removed_grace: Duration::from_secs(3600),
             checkpoint_commits: 100,
+            bucket: None,
+            adopts: false,
         }
     }
 }
@@ -84,7 +94,7 @@ impl StoreSettings {
         if self.compact_files_min < 2 {
             return Some("compact_files_min must be at least 2".to_owned());
         }
-        None
+        self.bucket.as_ref().and_then(BucketSettings::problem)
     }
 }
 

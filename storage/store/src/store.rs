@@ -7,6 +7,7 @@
 mod append;
 mod backup;
 mod changed;
+mod claim;
 mod compact;
 mod flush;
 mod gathered;
@@ -28,7 +29,7 @@ use std::{
 };
 
 use orzo_model::{Measure, Point, Room, SeriesId, SharedClock, Timestamp};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::{
     sync::{Notify, Semaphore},
     task::JoinHandle,
@@ -44,6 +45,7 @@ pub use self::{
 use self::{
     append::Request,
     changed::Changed,
+    claim::Claim,
     compact::Effort,
     gathered::Gathered,
     newest::Newest,
@@ -91,6 +93,12 @@ struct Shared {
     backups: AtomicUsize,
     /// Long work gives up: the store is about to close.
     stopping: AtomicBool,
+    /// Held by a commit that waits for the table's place to answer.
+    pausing: Mutex<()>,
+    /// Ends that wait.
+    pause_ended: Condvar,
+    /// By what right this directory writes, if the table is in a bucket.
+    claim: Option<Claim>,
     /// Bytes that may still wait for the log.
     waiting: Arc<Semaphore>,
     /// A head was written to files.
@@ -136,9 +144,17 @@ struct Frozen {
 
 impl Store {
     /// Opens the store in `settings.directory`, made if it is not there; recovers what a crash left. Must be called in
-    /// a tokio runtime. Refuses a directory that another process has open, and anything damaged.
+    /// a tokio runtime. Refuses a directory that another process has open, and anything damaged. With `settings.bucket` the
+    /// table is there.
     pub async fn open(settings: StoreSettings, room: Room, clock: SharedClock) -> Result<Arc<Self>, StoreError> {
-        Self::open_on(Arc::new(RealDisk), settings, room, clock).await
+        let disk: Arc<dyn Disk> = match &settings.bucket {
+            None => Arc::new(RealDisk),
+            Some(bucket) => {
+                let (bucket, settings, clock) = (bucket.clone(), settings.clone(), clock.clone());
+                blocking(move || claim::disk_of(&bucket, &settings, clock)).await?
+            }
+        };
+        Self::open_on(disk, settings, room, clock).await
     }
 
     /// As [`Self::open`], on another disk.
@@ -384,7 +400,7 @@ impl Store {
     /// has it.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.shared.requests.lock().take();
-        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.stop();
         self.upkeep.iter().for_each(JoinHandle::abort);
         let (shared, writer) = (self.shared.clone(), self.writer.lock().take());
         blocking(move || {
@@ -396,7 +412,10 @@ impl Store {
                 }
             });
             let flushing = shared.flushing.lock();
-            let answer = if shared.lock.lock().is_some() { shared.flush_held(&flushing) } else { Ok(()) };
+            let answer = match shared.lock.lock().is_some() {
+                true => shared.flush_held(&flushing).and_then(|()| shared.leave(&flushing)),
+                false => Ok(()),
+            };
             // What merges must not commit once the directory is somebody else's.
             let _tidying = shared.tidying.lock();
             if let Some(mut writer) = writer {
@@ -413,12 +432,19 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.shared.requests.lock().take();
-        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.stop();
         self.upkeep.iter().for_each(JoinHandle::abort);
     }
 }
 
 impl Shared {
+    /// Long work gives up from now on.
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let _pausing = self.pausing.lock();
+        self.pause_ended.notify_all();
+    }
+
     /// Takes nothing more from now on; the first reason stays.
     fn close(&self, reason: impl ToString) {
         self.closed.write().get_or_insert(reason.to_string());

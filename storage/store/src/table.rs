@@ -46,7 +46,7 @@ use self::{
 use crate::{
     delta::LOG,
     error::{At, StoreError},
-    files::{Disk, TEMPORARY_PREFIX, publish, read_all, stage},
+    files::{Away, Disk, TEMPORARY_PREFIX, publish, read_all, stage},
 };
 
 /// The table's place on disk.
@@ -66,11 +66,30 @@ pub(crate) enum CommitError {
     NotMade(StoreError),
     /// It is on disk or not; only reading the log again tells.
     Unknown(StoreError),
+    /// Somebody else made this version.
+    Taken(StoreError),
 }
 
+impl CommitError {
+    /// What happened, whatever it means for the next commit.
+    pub(crate) fn into_error(self) -> StoreError {
+        match self {
+            Self::NotMade(error) | Self::Unknown(error) | Self::Taken(error) => error,
+        }
+    }
+}
+
+/// Asked when the place of the log did not answer: whether to publish the same commit once more.
+pub(crate) type Again<'a> = dyn FnMut(&std::io::Error) -> bool + 'a;
+
 impl Table {
-    /// Reads the newest version, or makes a new table if there is none.
-    pub(crate) fn open(&self, now: Timestamp) -> Result<Snapshot, StoreError> {
+    /// Reads the newest version, or makes a new table if there is none. `claim` may make a version of it before anything is
+    /// removed.
+    pub(crate) fn open(
+        &self,
+        now: Timestamp,
+        claim: impl FnOnce(Snapshot) -> Result<Snapshot, StoreError>,
+    ) -> Result<Snapshot, StoreError> {
         let log = self.log_directory();
         for directory in [&self.root, &log, &self.snapshots] {
             self.disk.make_directory(directory).at("make", directory)?;
@@ -85,12 +104,12 @@ impl Table {
             Some(snapshot) => snapshot,
             None => {
                 let actions = first_actions(Uuid::new_v4(), now);
-                self.write_commit(0, &actions, Operation::Create, now).map_err(|error| match error {
-                    CommitError::NotMade(error) | CommitError::Unknown(error) => error,
-                })?;
+                self.write_commit(0, &actions, Operation::Create, now, &mut |_| false)
+                    .map_err(CommitError::into_error)?;
                 Snapshot::first(&log, 0, actions)?
             }
         };
+        let snapshot = claim(snapshot)?;
         self.check_files(&snapshot)?;
         self.upgrade(snapshot, now)
     }
@@ -103,9 +122,7 @@ impl Table {
             return Ok(snapshot);
         }
         let actions = [Action::MetaData(metadata(snapshot.store_id, now, has_old_files))];
-        self.commit(&snapshot, &actions, Operation::Upgrade, now).map_err(|error| match error {
-            CommitError::NotMade(error) | CommitError::Unknown(error) => error,
-        })
+        self.commit(&snapshot, &actions, Operation::Upgrade, now, &mut |_| false).map_err(CommitError::into_error)
     }
 
     /// The newest version that the log tells; `None` without a log.
@@ -159,11 +176,12 @@ impl Table {
         actions: &[Action],
         operation: Operation,
         now: Timestamp,
+        again: &mut Again<'_>,
     ) -> Result<Snapshot, CommitError> {
         let version = snapshot.version + 1;
         let path = self.log_directory().join(commit_name(version));
         let next = snapshot.apply(&path, version, actions).map_err(CommitError::NotMade)?;
-        self.write_commit(version, actions, operation, now)?;
+        self.write_commit(version, actions, operation, now, again)?;
         Ok(next)
     }
 
@@ -173,12 +191,30 @@ impl Table {
         actions: &[Action],
         operation: Operation,
         now: Timestamp,
+        again: &mut Again<'_>,
     ) -> Result<(), CommitError> {
         let log = self.log_directory();
         let bytes = encode_commit(actions, operation, now.micros() / 1000);
         let staged = stage(&*self.disk, &log, &bytes).at("write", &log).map_err(CommitError::NotMade)?;
-        let name = commit_name(version);
-        publish(&*self.disk, &staged, &log, &name).at("publish", &log.join(name)).map_err(CommitError::Unknown)
+        let path = log.join(commit_name(version));
+        loop {
+            // The same bytes each time: whichever try is the one that counts, the version is the same.
+            let error = match self.disk.rename(&staged, &path).and_then(|()| self.disk.sync_directory(&log)) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            #[cfg(test)]
+            if Away::is(&error) && self.disk.planted() == Some(crate::files::Planted::UnansweredIsNotMade) {
+                return Err(CommitError::NotMade(StoreError::Io { action: "publish", path, source: error }));
+            }
+            if Away::is(&error) && again(&error) {
+                continue;
+            }
+            let _ = self.disk.remove(&staged);
+            let is_taken = error.kind() == std::io::ErrorKind::AlreadyExists && !Away::is(&error);
+            let error = StoreError::Io { action: "publish", path, source: error };
+            return Err(if is_taken { CommitError::Taken(error) } else { CommitError::Unknown(error) });
+        }
     }
 
     /// Writes a data file, durably. It counts once a commit names it.
@@ -220,21 +256,15 @@ impl Table {
         let mut missing: HashMap<&str, u64> =
             snapshot.files.iter().map(|file| (file.path.as_str(), file.bytes)).collect();
         let live: HashSet<&str> = missing.keys().copied().collect();
-        for directory in self.disk.list(&self.root).at("list", &self.root)? {
-            if !directory.is_directory || !directory.name.starts_with("day=") {
-                continue;
-            }
-            let within = self.root.join(&directory.name);
-            for entry in self.disk.list(&within).at("list", &within)? {
-                let path = format!("{}/{}", directory.name, entry.name);
-                if live.contains(path.as_str()) {
-                    if missing.get(path.as_str()) == Some(&entry.length) {
-                        missing.remove(path.as_str());
-                    }
-                } else if !snapshot.removed.contains_key(&path) && !entry.is_directory {
-                    let path = self.root.join(&path);
-                    self.disk.remove(&path).at("remove", &path)?;
+        for entry in self.disk.list_below(&self.root).at("list", &self.root)? {
+            let is_data = entry.name.starts_with("day=") && entry.name.contains('/');
+            if live.contains(entry.name.as_str()) {
+                if missing.get(entry.name.as_str()) == Some(&entry.length) {
+                    missing.remove(entry.name.as_str());
                 }
+            } else if is_data && !snapshot.removed.contains_key(&entry.name) {
+                let path = self.root.join(&entry.name);
+                self.disk.sweep(&path).at("remove", &path)?;
             }
         }
         match missing.iter().next() {

@@ -90,11 +90,22 @@ impl Tombstones {
     }
 }
 
-/// Removes all files but this one; best effort, the next flush tries again.
-pub(crate) fn sweep(disk: &dyn Disk, directory: &Path, number: u64) {
+/// A number above all that are taken, also by attempts that failed, and by other machines.
+pub(crate) fn next_number(disk: &dyn Disk, directory: &Path, last: u64) -> Result<u64, StoreError> {
+    let names = disk.list(directory).at("list", directory)?;
+    Ok(names.iter().filter_map(|entry| number(&entry.name)).fold(last, u64::max) + 1)
+}
+
+/// Removes the files before this one; best effort, the next flush tries again. Higher ones are of attempts that failed, which
+/// a later number passes, or of a machine that goes on with this table.
+pub(crate) fn sweep(disk: &dyn Disk, directory: &Path, until: u64) {
     for entry in disk.list(directory).unwrap_or_default() {
-        if entry.name != commit_name(number) {
+        if number(&entry.name).is_some_and(|number| number < until) {
             let _ = disk.remove(&directory.join(entry.name));
         }
     }
+}
+
+fn number(name: &str) -> Option<u64> {
+    name.strip_suffix(".json")?.parse().ok()
 }

@@ -161,14 +161,23 @@ impl Inode {
 }
 
 /// Splitmix64: enough chance for a test, from a seed.
-struct Chance(u64);
+pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
     fn flip(&mut self) -> bool {
+        self.next() & 1 == 1
+    }
+
+    /// A number from 0 up to `bound`, without it.
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        (self.next() >> 1) % bound.max(1)
+    }
+
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) & 1 == 1
+        z ^ (z >> 31)
     }
 }

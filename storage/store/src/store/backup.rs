@@ -19,7 +19,11 @@ use super::{Progress, Shared};
 use crate::{
     error::{At, StoreError},
     files::{Disk, DiskFile, TEMPORARY_PREFIX, publish, read_all, stage},
-    table::{Table, commit_name, data_file::DataFile, snapshot::Snapshot},
+    table::{
+        Table, commit_name,
+        data_file::DataFile,
+        snapshot::{Home, Snapshot},
+    },
     wal::{WriteError, Writer},
 };
 
@@ -115,6 +119,8 @@ impl Shared {
         // there is a hold.
         let mut snapshot = (*self.state.read().snapshot).clone();
         snapshot.removed.clear();
+        // A copy is on this machine, wherever it was made from.
+        snapshot.home = Home::default();
         let disk = &*self.table.disk;
         let path = self.table.log_directory().join(commit_name(snapshot.version));
         let commit = read_all(disk, &path).at("read", &path)?;
@@ -151,10 +157,16 @@ impl Shared {
             }
         }
         let from = self.table.root.join(&file.path);
-        let there = disk.open(&from).at("open", &from)?;
         let staged = target.join(format!("{TEMPORARY_PREFIX}{}", Uuid::new_v4()));
         let here = disk.create(&staged).at("make", &staged)?;
-        copy(&*there, Some(&*here), file, &from)?;
+        let copied = copy(&*disk.open(&from).at("open", &from)?, Some(&*here), file, &from);
+        match copied {
+            // What was read was a damaged copy of what is in a bucket.
+            Err(StoreError::Damaged { .. }) if disk.forget_copy(&from) => {
+                copy(&*disk.open(&from).at("open", &from)?, Some(&*here), file, &from)?;
+            }
+            other => other?,
+        }
         here.sync().at("sync", &staged)?;
         publish(disk, &staged, &target, &name).at("publish", &target.join(&name))?;
         Ok(false)

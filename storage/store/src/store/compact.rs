@@ -17,6 +17,7 @@ use parking_lot::MutexGuard;
 use super::Shared;
 use crate::{
     error::StoreError,
+    files::Away,
     table::{
         action::{Action, Operation},
         data_file::{DataFile, point_hash},
@@ -244,7 +245,10 @@ impl Shared {
     /// A file that cannot be read is not merged any more and said so, once; reading its rows goes on failing. Only what
     /// the file itself is the reason for: anything else is an error of the merge.
     fn set_aside(&self, path: &str, error: StoreError) -> Result<(), StoreError> {
-        if !matches!(error, StoreError::Damaged { .. } | StoreError::Format { .. } | StoreError::Io { .. }) {
+        let is_away = matches!(&error, StoreError::Io { source, .. } if Away::is(source));
+        let is_its_own =
+            matches!(error, StoreError::Damaged { .. } | StoreError::Format { .. } | StoreError::Io { .. });
+        if is_away || !is_its_own {
             return Err(error);
         }
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();

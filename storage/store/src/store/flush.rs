@@ -1,10 +1,14 @@
 //! From the head to the table: one file for each day, one commit for all, then the log is shorter.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use parking_lot::MutexGuard;
 
-use super::{AppendReceipt, Frozen, Shared, State};
+use super::{AppendReceipt, Frozen, Shared, State, claim};
 use crate::{
     error::StoreError,
     table::{
@@ -13,11 +17,17 @@ use crate::{
         data_file::DataFile,
         day::Day,
         output::Output,
-        snapshot::{Snapshot, TOMBSTONES_APP, WAL_APP},
+        snapshot::{Home, Snapshot, TOMBSTONES_APP, WAL_APP},
     },
     tombstones,
     wal::record::{Entry, Record},
 };
+
+/// How long a commit waits before it is published again, where the table's place does not answer. Only the same commit
+/// may be tried: nobody knows whether the one before is on its way.
+const PUBLISH_PAUSE_FIRST: Duration = Duration::from_millis(10);
+/// The longest such wait: so late the store goes on, at most, after a bucket came back.
+const PUBLISH_PAUSE_MAX: Duration = Duration::from_secs(15);
 
 impl Shared {
     /// Puts durable records into the head.
@@ -89,10 +99,9 @@ impl Shared {
         let needed = tombstones.needed(&snapshot);
         let mut buried = None;
         if needed.len() > 0 || snapshot.tombstones > 0 {
-            // An attempt that failed may have left a file of that number.
-            tombstones::sweep(&*self.table.disk, &self.tombstones_directory, snapshot.tombstones);
-            let number = snapshot.tombstones + 1;
-            needed.write(&*self.table.disk, &self.tombstones_directory, number)?;
+            let (disk, directory) = (&*self.table.disk, &self.tombstones_directory);
+            let number = tombstones::next_number(disk, directory, snapshot.tombstones)?;
+            needed.write(disk, directory, number)?;
             actions.push(txn(TOMBSTONES_APP, number));
             buried = Some(number);
         }
@@ -135,14 +144,60 @@ impl Shared {
         actions: &[Action],
         operation: Operation,
     ) -> Result<Snapshot, StoreError> {
-        match self.table.commit(snapshot, actions, operation, self.clock.now()) {
+        let version = snapshot.version + 1;
+        let mut pause = PUBLISH_PAUSE_FIRST;
+        let mut again = |error: &std::io::Error| {
+            tracing::warn!("version {version} of the table is not published yet, and will be tried again: {error}");
+            let goes_on = self.pause(pause);
+            pause = (pause * 2).min(PUBLISH_PAUSE_MAX);
+            goes_on
+        };
+        match self.table.commit(snapshot, actions, operation, self.clock.now(), &mut again) {
             Ok(next) => Ok(next),
             Err(CommitError::NotMade(error)) => Err(error),
             Err(CommitError::Unknown(error)) => {
-                self.close(format!("{error}: whether the table has version {} is not known", snapshot.version + 1));
+                self.close(format!("{error}: whether the table has version {version} is not known"));
+                Err(error)
+            }
+            Err(CommitError::Taken(error)) => {
+                let reason = format!(
+                    "{error}: another server made version {version} of the table; what this one took since is in its \
+                     log, and nowhere else"
+                );
+                tracing::error!("the store closes itself: {reason}");
+                self.close(reason);
                 Err(error)
             }
         }
+    }
+
+    /// Waits; whether to go on then. Not if the store is about to close.
+    fn pause(&self, pause: Duration) -> bool {
+        let mut waiting = self.pausing.lock();
+        let is_stopping = || self.stopping.load(Ordering::Relaxed) || self.check_open().is_err();
+        if !is_stopping() {
+            self.pause_ended.wait_for(&mut waiting, pause);
+        }
+        !is_stopping()
+    }
+
+    /// Says in the table that everything is in it, so that another directory may go on with it.
+    pub(super) fn leave(&self, _: &MutexGuard<'_, ()>) -> Result<(), StoreError> {
+        let Some(claim) = &self.claim else { return Ok(()) };
+        let committing = self.committing.lock();
+        self.check_open()?;
+        let snapshot = {
+            let state = self.state.read();
+            if state.snapshot.covered != state.last_sequence {
+                return Ok(());
+            }
+            state.snapshot.clone()
+        };
+        claim.covered(snapshot.covered)?;
+        let action = claim::action(Home { id: claim.home(), is_left: true }, self.clock.now());
+        let next = self.commit(&committing, &snapshot, &[action], Operation::Claim)?;
+        self.state.write().snapshot = Arc::new(next);
+        Ok(())
     }
 
     /// Removes segments that the table covers, oldest first; the newest stays.

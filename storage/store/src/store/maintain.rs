@@ -20,6 +20,8 @@ use crate::{
 
 /// How often upkeep looks what is due; the precision of `flush_after`, `deleted_within` and `retention`.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// After failures upkeep looks at half the pace each time, down to this many halvings: every 40 s.
+const PAUSE_DOUBLINGS_MAX: u32 = 4;
 /// A past day that got no points for so long is merged into as few files as possible: sooner, each late batch would have
 /// all of it written again.
 pub(super) const QUIET_AFTER: Duration = Duration::from_secs(60);
@@ -35,39 +37,53 @@ pub(super) async fn keep_tidy(shared: Weak<Shared>, clock: SharedClock) {
     keep(shared, clock, Arc::default(), Shared::tidy_what_is_due).await;
 }
 
-async fn keep(shared: Weak<Shared>, clock: SharedClock, due: Arc<Notify>, work: fn(&Shared)) {
+async fn keep(shared: Weak<Shared>, clock: SharedClock, due: Arc<Notify>, work: fn(&Shared) -> bool) {
+    let mut failed = 0;
     loop {
-        tokio::select! {
-            () = clock.sleep(LOOK_EVERY) => {}
-            () = due.notified() => {}
+        match failed {
+            0 => tokio::select! {
+                () = clock.sleep(LOOK_EVERY) => {}
+                () = due.notified() => {}
+            },
+            // However much it is wanted: trying costs as much as doing.
+            _ => clock.sleep(LOOK_EVERY * 2_u32.pow(failed.min(PAUSE_DOUBLINGS_MAX) - 1)).await,
         }
         let Some(shared) = shared.upgrade() else { return };
         if shared.check_open().is_err() {
             return;
         }
-        if tokio::task::spawn_blocking(move || work(&shared)).await.is_err() {
-            // The panic was printed by its hook; the next look tries again.
-            tracing::error!("the store's upkeep died and begins anew");
+        match tokio::task::spawn_blocking(move || work(&shared)).await {
+            Ok(true) => failed = 0,
+            Ok(false) => failed += 1,
+            Err(_) => {
+                // The panic was printed by its hook; the next look tries again.
+                tracing::error!("the store's upkeep died and begins anew");
+                failed += 1;
+            }
         }
     }
 }
 
 impl Shared {
-    fn flush_what_is_due(&self) {
+    /// Whether all went well.
+    fn flush_what_is_due(&self) -> bool {
+        let mut is_well = true;
         if self.is_flush_due() || self.state.read().frozen.is_some() {
             let flushed = self.flush();
-            self.tell("write the head to files", flushed);
+            is_well = self.tell("write the head to files", flushed);
         }
         self.ask_to_shrink();
+        is_well
     }
 
-    fn tidy_what_is_due(&self) {
+    /// Whether all went well.
+    fn tidy_what_is_due(&self) -> bool {
         let tidying = self.tidying.lock();
         let merged = self.compact(&tidying, Effort::Worthwhile);
-        self.tell("merge files", merged);
+        let mut is_well = self.tell("merge files", merged);
         if let Some(retention) = self.settings.retention {
             let removed = self.retain(&tidying, self.clock.now().minus(retention));
-            self.tell("remove old files", removed);
+            is_well &= self.tell("remove old files", removed);
         }
         let now = self.clock.monotonic();
         let is_due = now.saturating_sub(*self.deleted_at.lock()) >= self.settings.deleted_within / 2;
@@ -76,15 +92,16 @@ impl Shared {
             if deleted.is_ok() {
                 *self.deleted_at.lock() = now;
             }
-            self.tell("write files without deleted series", deleted);
+            is_well &= self.tell("write files without deleted series", deleted);
         }
         let vacuumed = self.vacuum(&tidying);
-        self.tell("remove files that left the table", vacuumed);
+        is_well &= self.tell("remove files that left the table", vacuumed);
         let version = self.state.read().snapshot.version;
         if version >= self.checkpointed.load(Ordering::Relaxed) + self.settings.checkpoint_commits {
             let checkpointed = self.checkpoint(&tidying);
-            self.tell("write a checkpoint", checkpointed);
+            is_well &= self.tell("write a checkpoint", checkpointed);
         }
+        is_well
     }
 
     /// Everything that upkeep does, at once.
@@ -110,12 +127,14 @@ impl Shared {
         }
     }
 
-    fn tell<T>(&self, what: &str, outcome: Result<T, StoreError>) {
-        if let Err(error) = outcome {
+    /// Whether it went well.
+    fn tell<T>(&self, what: &str, outcome: Result<T, StoreError>) -> bool {
+        if let Err(error) = &outcome {
             self.failures.fetch_add(1, Ordering::Relaxed);
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
             tracing::error!("the store could not {what}, and will try again: {error}{cause}");
         }
+        outcome.is_ok()
     }
 
     /// Takes files out of the table whose newest point is before `before`.

@@ -7,10 +7,10 @@ use std::{
 };
 
 use orzo_model::{Room, SharedClock};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Shared, State, changed::Changed, newest::Newest, scan::Layouts};
+use super::{Shared, State, changed::Changed, claim::Claim, newest::Newest, scan::Layouts};
 use crate::{
     error::{At, StoreError},
     files::{Disk, TEMPORARY_PREFIX},
@@ -40,14 +40,31 @@ pub(super) fn open(
         disk.make_directory(path).at("make", path)?;
         sweep_unfinished(&*disk, path)?;
     }
+    sweep_unfinished(&*disk, &directory)?;
     disk.sync_directory(&directory).at("sync", &directory)?;
 
     let table = Table { disk: disk.clone(), root: directory.join("samples"), snapshots: directory.join("snapshots") };
-    let snapshot = table.open(clock.now())?;
+    let claim = Claim::begin(&*disk, &settings, &wal_directory)?;
+    if let Some(claim) = &claim {
+        claim.expect_table(&table)?;
+    }
+    let mut is_moved = false;
+    let snapshot = table.open(clock.now(), |snapshot| match &claim {
+        Some(claim) => {
+            is_moved = snapshot.home.id != claim.home();
+            claim.claim(&table, snapshot, clock.now())
+        }
+        None => Ok(snapshot),
+    })?;
     let buried = Tombstones::read(&*disk, &tombstones_directory, snapshot.tombstones)?;
     tombstones::sweep(&*disk, &tombstones_directory, snapshot.tombstones);
     let recovered = wal::recovery::read(&*disk, &wal_directory, snapshot.store_id, snapshot.covered, None)?;
-    if recovered.segments.is_empty() && snapshot.version > 0 {
+    let log_is_expected = match &claim {
+        None => snapshot.version > 0,
+        // A directory that goes on with another's table has no log yet.
+        Some(claim) => claim.has_log() && !is_moved,
+    };
+    if recovered.segments.is_empty() && log_is_expected {
         let reason = "the log's segments are missing, and with them what was not in the table yet";
         return Err(StoreError::damaged(&wal_directory, 0, reason));
     }
@@ -81,6 +98,9 @@ pub(super) fn open(
         flushing: Mutex::new(()),
         tidying: Mutex::new(()),
         committing: Mutex::new(()),
+        pausing: Mutex::default(),
+        pause_ended: Condvar::new(),
+        claim,
         backups: 0.into(),
         stopping: false.into(),
         waiting: Arc::new(Semaphore::new(waiting_permits)),
@@ -136,6 +156,9 @@ pub(super) fn open(
         },
         WriteError::Broken { action, path, source } => StoreError::Io { action, path, source },
     })?;
+    if let Some(claim) = &shared.claim {
+        claim.log_begun(store_id)?;
+    }
     shared.segments.lock().push(segment);
     shared.remove_segments(next - 1);
     tracing::info!(

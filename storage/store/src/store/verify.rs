@@ -41,6 +41,7 @@ impl Shared {
         // Nothing is merged or removed meanwhile; appends and flushes go on.
         let _tidying = self.tidying.lock();
         let snapshot = self.state.read().snapshot.clone();
+        let elsewhere = self.table.disk.elsewhere();
         let mut report = VerifyReport::default();
         let bytes_total = snapshot.files.iter().map(|file| file.bytes).sum();
         for file in &snapshot.files {
@@ -49,6 +50,10 @@ impl Shared {
             report.rows += file.rows;
             report.bytes += file.bytes;
             report.note(check::check(&self.table.disk, &self.table.root, file));
+            if let Some(elsewhere) = &elsewhere {
+                // Above it was perhaps a copy; this is what a new machine would get.
+                report.note(check::check(&elsewhere.original, &self.table.root, file));
+            }
         }
         let _flushing = self.flushing.lock();
         let (snapshot, written) = {

@@ -84,6 +84,7 @@ pub(crate) enum Operation {
     Retain,
     Snapshot,
     Upgrade,
+    Claim,
 }
 
 impl Operation {
@@ -95,6 +96,7 @@ impl Operation {
             Self::Retain => "DELETE",
             Self::Snapshot => "SNAPSHOT",
             Self::Upgrade => "SET TBLPROPERTIES",
+            Self::Claim => "CLAIM",
         }
     }
 }

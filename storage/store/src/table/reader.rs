@@ -4,7 +4,7 @@
 //! are read; which one a file has, its entry in the log says.
 
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::RefCell,
     collections::VecDeque,
     path::{Path, PathBuf},
     sync::Arc,
@@ -52,7 +52,7 @@ pub(crate) struct Reader {
     entry: Arc<DataFile>,
     disk: Arc<dyn Disk>,
     /// Open once something is read of it; pages that are kept need none of that.
-    file: OnceCell<Arc<dyn DiskFile>>,
+    file: RefCell<Option<Arc<dyn DiskFile>>>,
     layout: Layout,
     /// The last pieces that were read and checked, and where they begin: pages are smaller than blocks, so that one block
     /// has several, of two columns in turn.
@@ -79,7 +79,7 @@ impl Reader {
         known: Option<Layout>,
     ) -> Result<Self, StoreError> {
         let path = root.join(&entry.path);
-        let (disk, file) = (disk.clone(), OnceCell::new());
+        let (disk, file) = (disk.clone(), RefCell::default());
         if let Some(layout) = known {
             return Ok(Self {
                 path,
@@ -93,19 +93,15 @@ impl Reader {
                 reached: None,
             });
         }
-        let opened = disk.open(&path).at("open", &path)?;
-        let layout = match entry.index_place {
-            Some((at, length)) => {
-                let bytes = read_checked(&path, entry, &*opened, at, length as usize)?;
-                let index = FileIndex::decode(&bytes).map_err(|error| StoreError::damaged(&path, at, error))?;
-                if u64::from(index.rows()) != entry.rows {
-                    return Err(StoreError::damaged(&path, at, "its index has another number of rows than the log"));
-                }
-                Layout::Index(Arc::new(index))
+        let mut opened = disk.open(&path).at("open", &path)?;
+        let layout = match read_layout(&path, entry, &*opened) {
+            Err(StoreError::Damaged { .. }) if disk.forget_copy(&path) => {
+                opened = disk.open(&path).at("open", &path)?;
+                read_layout(&path, entry, &*opened)?
             }
-            None => Layout::Footer(Arc::new(read_footer(&path, entry, &*opened)?)),
+            other => other?,
         };
-        let file = OnceCell::from(opened);
+        let file = RefCell::new(Some(opened));
         let recent = RefCell::default();
         let entry = entry.clone();
         Ok(Self { path, entry, disk, file, layout, recent, pages: None, in_memory: false, reached: None })
@@ -113,17 +109,20 @@ impl Reader {
 
     /// Keeps nothing open and nothing in memory for the next read but where things are.
     pub(crate) fn rest(&mut self) {
-        self.file = OnceCell::new();
+        self.file.take();
         self.recent.get_mut().clear();
         self.reached = None;
     }
 
-    fn file(&self) -> Result<&dyn DiskFile, StoreError> {
-        if let Some(file) = self.file.get() {
-            return Ok(&**file);
+    fn file(&self) -> Result<Arc<dyn DiskFile>, StoreError> {
+        let mut file = self.file.borrow_mut();
+        match &*file {
+            Some(file) => Ok(file.clone()),
+            None => {
+                let opened = self.disk.open(&self.path).at("open", &self.path)?;
+                Ok(file.insert(opened).clone())
+            }
         }
-        let opened = self.disk.open(&self.path).at("open", &self.path)?;
-        Ok(&**self.file.get_or_init(|| opened))
     }
 
     /// Keeps pages for those who read next.
@@ -239,7 +238,14 @@ impl Reader {
             let skip = (at - start) as usize;
             return Ok(bytes.slice(skip..skip + length));
         }
-        let (start, bytes) = read_blocks(&self.path, &self.entry, self.file()?, at, length)?;
+        let (start, bytes) = match read_blocks(&self.path, &self.entry, &*self.file()?, at, length) {
+            // Only a copy was damaged.
+            Err(StoreError::Damaged { .. }) if self.disk.forget_copy(&self.path) => {
+                self.file.take();
+                read_blocks(&self.path, &self.entry, &*self.file()?, at, length)?
+            }
+            other => other?,
+        };
         let skip = (at - start) as usize;
         if bytes.len() <= RECENT_BYTES_MAX {
             recent.truncate(RECENT_MAX - 1);
@@ -348,6 +354,18 @@ impl Stream {
         }
         Err(StoreError::damaged(&self.reader.path, 0, "its rows are not those that the log describes"))
     }
+}
+
+fn read_layout(path: &Path, entry: &DataFile, file: &dyn DiskFile) -> Result<Layout, StoreError> {
+    let Some((at, length)) = entry.index_place else {
+        return Ok(Layout::Footer(Arc::new(read_footer(path, entry, file)?)));
+    };
+    let bytes = read_checked(path, entry, file, at, length as usize)?;
+    let index = FileIndex::decode(&bytes).map_err(|error| StoreError::damaged(path, at, error))?;
+    if u64::from(index.rows()) != entry.rows {
+        return Err(StoreError::damaged(path, at, "its index has another number of rows than the log"));
+    }
+    Ok(Layout::Index(Arc::new(index)))
 }
 
 fn read_footer(path: &Path, entry: &DataFile, file: &dyn DiskFile) -> Result<ParquetMetaData, StoreError> {

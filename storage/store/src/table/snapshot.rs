@@ -15,6 +15,8 @@ use crate::error::StoreError;
 pub(crate) const WAL_APP: &str = "orzo.wal";
 /// `txn` of the newest file of tombstones.
 pub(crate) const TOMBSTONES_APP: &str = "orzo.tombstones";
+/// `txn` of the directory that the table's one writer has, and whether it left it for another ([`Home`]).
+pub(crate) const HOME_APP: &str = "orzo.home";
 /// Layout of what the protocol leaves to us; a higher one is refused.
 pub(crate) const FORMAT: u32 = 4;
 /// Since this layout files have the columns that they have today.
@@ -25,6 +27,29 @@ const FORMAT_KEY: &str = "orzo.format";
 
 const READER_VERSION: u32 = 1;
 const WRITER_VERSION: u32 = 2;
+
+/// Which directory a table in a bucket is written from. Its log is there, and what is not in the table yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Home {
+    /// The directory's own number; 0 for a table that was never in a bucket.
+    pub(crate) id: u64,
+    /// It was closed with everything in the table: another directory may go on with it.
+    pub(crate) is_left: bool,
+}
+
+/// Numbers of directories are below it: with a bit for [`Home::is_left`] they are still a `long` of Delta's.
+pub(crate) const HOME_ID_MAX: u64 = 1 << 62;
+
+impl Home {
+    fn from_version(version: u64) -> Self {
+        Self { id: version >> 1, is_left: version & 1 == 1 }
+    }
+
+    /// As the log says it.
+    pub(crate) fn version(self) -> u64 {
+        self.id << 1 | u64::from(self.is_left)
+    }
+}
 
 /// A version of the table.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +64,8 @@ pub(crate) struct Snapshot {
     pub(crate) covered: u64,
     /// Number of the file of tombstones; 0 is none.
     pub(crate) tombstones: u64,
+    /// Who writes it.
+    pub(crate) home: Home,
     /// Live files by generation, then path.
     pub(crate) files: Vec<Arc<DataFile>>,
     /// Files that left the table and may still be on disk: path and when.
@@ -128,9 +155,18 @@ impl Snapshot {
         }
         let store_id = store_id.ok_or_else(|| unknown("the table has no id"))?;
         let (files, removed) = (Vec::new(), BTreeMap::new());
-        let has_old_value = old_value;
-        let snapshot =
-            Self { version, store_id, format, has_old_value, covered: 0, tombstones: 0, files, removed, head };
+        let snapshot = Self {
+            version,
+            store_id,
+            format,
+            has_old_value: old_value,
+            covered: 0,
+            tombstones: 0,
+            home: Home::default(),
+            files,
+            removed,
+            head,
+        };
         snapshot.apply(path, version, &rest)
     }
 
@@ -153,6 +189,7 @@ impl Snapshot {
                 }
                 Action::Txn(txn) if txn.app_id == WAL_APP => next.covered = txn.version,
                 Action::Txn(txn) if txn.app_id == TOMBSTONES_APP => next.tombstones = txn.version,
+                Action::Txn(txn) if txn.app_id == HOME_APP => next.home = Home::from_version(txn.version),
                 Action::Txn(txn) => {
                     let reason = format!("an application `{}` is not known", txn.app_id);
                     return Err(StoreError::Format { path: path.to_owned(), reason });
@@ -188,6 +225,9 @@ impl Snapshot {
         let mut actions = self.head.clone();
         actions.push(txn(WAL_APP, self.covered));
         actions.push(txn(TOMBSTONES_APP, self.tombstones));
+        if self.home != Home::default() {
+            actions.push(txn(HOME_APP, self.home.version()));
+        }
         actions.extend(self.files.iter().map(|file| Action::Add(file.to_add(now_ms, false))));
         for (path, at) in &self.removed {
             let (partition_values, deletion_timestamp) = (BTreeMap::new(), at.micros() / 1000);

@@ -1,7 +1,5 @@
 //! A backup is a whole store of one moment, whatever goes on meanwhile.
 
-use std::path::Path;
-
 use orzo_model::SystemClock;
 
 use super::*;
@@ -11,7 +9,7 @@ impl World {
     async fn open_copy(&self, directory: &str) -> Result<Arc<Store>, StoreError> {
         let settings = StoreSettings { directory: PathBuf::from(directory), ..self.settings.clone() };
         let room = Rooms::new(&prometheus::Registry::new()).room("copy");
-        Store::open_on(Arc::new(self.disk.booted()), settings, room, self.clock.clone()).await
+        self.open_in(settings, room).await
     }
 }
 
@@ -106,9 +104,9 @@ async fn a_damaged_file_is_not_backed_up_in_silence() {
     store.append((0..100).map(|i| point(1, i, i as f64 / 8.0)).collect()).await.expect("stored");
     store.flush().await.expect("flushed");
     let path = PathBuf::from("/store/samples").join(&store.files()[0].path);
-    let (_, mut bytes) = world.disk.files().into_iter().find(|(there, _)| *there == path).expect("it is there");
+    let (_, mut bytes) = world.files().into_iter().find(|(there, _)| *there == path).expect("it is there");
     bytes[30] ^= 1;
-    world.disk.put(&path, bytes);
+    world.put(&path, bytes);
     let outcome = store.back_up(Path::new("/copy"), None, |_| {}).await;
     assert!(matches!(outcome, Err(StoreError::Damaged { path: named, .. }) if named == path));
 }

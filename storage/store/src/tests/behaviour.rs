@@ -149,7 +149,7 @@ async fn retention_removes_whole_files_and_vacuum_waits_for_readers() {
     store.flush().await.expect("flushed");
     assert_eq!(store.retain(point(1, 86_401, 0.0).timestamp).await.expect("removed"), 1);
     assert_eq!(everything(&store, &[1]).await.expect("read"), rows(&[point(1, 86_400, 2.0), point(1, 86_401, 3.0)]));
-    let parquet = || world.disk.files().iter().filter(|(path, _)| path.extension() == Some("parquet".as_ref())).count();
+    let parquet = || world.files().iter().filter(|(path, _)| path.extension() == Some("parquet".as_ref())).count();
     store.vacuum().await.expect("works");
     assert_eq!(parquet(), 2, "too early");
     world.clock.advance(Duration::from_secs(100));
@@ -285,7 +285,7 @@ async fn checkpoints_replace_the_commits_before_them() {
         let is_commit = |path: &std::path::Path| {
             path.parent().is_some_and(|p| p.ends_with("_delta_log")) && path.extension() == Some("json".as_ref())
         };
-        world.disk.files().into_iter().filter(|(path, _)| is_commit(path)).count()
+        world.files().into_iter().filter(|(path, _)| is_commit(path)).count()
     };
     assert_eq!(commits(), 5, "from the checkpoint before the last one on");
     assert!(store.verify().await.expect("read").is_sound());

@@ -48,17 +48,17 @@ fn is_last_group(path: &std::path::Path, contents: &[u8], byte: usize) -> bool {
 async fn a_flipped_bit_anywhere_is_an_error_or_changes_nothing() {
     let (whole, expected) = furnished().await;
     let mut detected = std::collections::BTreeMap::<String, (u32, u32)>::new();
-    for (path, contents) in whole.disk.files() {
+    for (path, contents) in whole.files() {
         // Every byte of small files, a sample of large ones.
         let step = (contents.len() / 150).max(1);
         for byte in (0..contents.len()).step_by(step) {
             if is_last_group(&path, &contents, byte) {
                 continue;
             }
-            let world = World::on(whole.disk.copy());
+            let world = whole.copy();
             let mut damaged = contents.clone();
             damaged[byte] ^= 1 << (byte % 8);
-            world.disk.put(&path, damaged);
+            world.put(&path, damaged);
             let kind = path.extension().unwrap_or_default().to_string_lossy().into_owned();
             let counts = detected.entry(kind).or_default();
             counts.0 += 1;
@@ -78,12 +78,12 @@ async fn a_flipped_bit_anywhere_is_an_error_or_changes_nothing() {
 async fn every_flipped_bit_of_a_live_data_file_is_named() {
     let (whole, _) = furnished().await;
     let is_data = |path: &std::path::Path| path.to_string_lossy().contains("day=");
-    for (path, contents) in whole.disk.files().into_iter().filter(|(path, _)| is_data(path)) {
+    for (path, contents) in whole.files().into_iter().filter(|(path, _)| is_data(path)) {
         for byte in (0..contents.len()).step_by(7) {
-            let world = World::on(whole.disk.copy());
+            let world = whole.copy();
             let mut damaged = contents.clone();
             damaged[byte] ^= 0x10;
-            world.disk.put(&path, damaged);
+            world.put(&path, damaged);
             let store = world.open().await.expect("the length is right");
             let error = everything(&store, &[1, 2, 3, 4]).await.expect_err("damaged");
             assert!(matches!(&error, StoreError::Damaged { path: named, .. } if *named == path), "{error}");
@@ -94,16 +94,16 @@ async fn every_flipped_bit_of_a_live_data_file_is_named() {
 #[tokio::test]
 async fn a_file_that_is_cut_or_missing_is_an_error_or_changes_nothing() {
     let (whole, expected) = furnished().await;
-    for (path, contents) in whole.disk.files() {
+    for (path, contents) in whole.files() {
         for cut in [None, Some(0), Some(contents.len() / 2), Some(contents.len().saturating_sub(1))] {
             // Without a last group the log cannot know that it was there; see FORMAT.md.
             if path.extension() == Some("wal".as_ref()) && cut.is_some() {
                 continue;
             }
-            let world = World::on(whole.disk.copy());
+            let world = whole.copy();
             match cut {
-                Some(length) => world.disk.put(&path, contents[..length].to_vec()),
-                None => world.disk.take_away(&path),
+                Some(length) => world.put(&path, contents[..length].to_vec()),
+                None => world.take_away(&path),
             }
             if let Ok(found) = answer(&world).await {
                 assert_eq!(found, expected, "{} cut to {cut:?}", path.display());
@@ -116,7 +116,6 @@ async fn a_file_that_is_cut_or_missing_is_an_error_or_changes_nothing() {
 async fn another_programs_commit_is_refused() {
     let (world, _) = furnished().await;
     let newest = world
-        .disk
         .files()
         .into_iter()
         .map(|(path, _)| path)
@@ -126,7 +125,7 @@ async fn another_programs_commit_is_refused() {
     let number: u64 =
         newest.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok()).expect("a number");
     let foreign = newest.with_file_name(crate::table::commit_name(number + 1));
-    world.disk.put(&foreign, b"{\"commitInfo\":{\"operation\":\"OPTIMIZE\"}}\n".to_vec());
+    world.put(&foreign, b"{\"commitInfo\":{\"operation\":\"OPTIMIZE\"}}\n".to_vec());
     let error = world.open().await.err().expect("refused");
     assert!(matches!(error, StoreError::Damaged { .. }) && error.to_string().contains("another program"), "{error}");
 }
@@ -140,10 +139,10 @@ async fn a_damaged_file_is_set_aside_and_the_others_are_merged() {
         store.flush().await.expect("flushed");
     }
     let is_data = |path: &std::path::Path| path.to_string_lossy().contains("day=");
-    let (path, mut contents) = world.disk.files().into_iter().filter(|(path, _)| is_data(path)).nth(3).expect("seven");
+    let (path, mut contents) = world.files().into_iter().filter(|(path, _)| is_data(path)).nth(3).expect("seven");
     let whole = contents.clone();
     contents[40] ^= 1;
-    world.disk.put(&path, contents);
+    world.put(&path, contents);
     assert_eq!(store.compact().await.expect("the others are merged"), 6);
     let stats = store.stats();
     assert_eq!((stats.files, stats.quarantined, stats.rows), (3, 1, 140), "nothing left the table");
@@ -152,7 +151,7 @@ async fn a_damaged_file_is_set_aside_and_the_others_are_merged() {
     assert!(matches!(&error, StoreError::Damaged { path: named, .. } if *named == path), "{error}");
     assert!(!store.verify().await.expect("read").is_sound());
     // Restored from a backup, it is merged after the next start.
-    world.disk.put(&path, whole);
+    world.put(&path, whole);
     store.close().await.expect("closed");
     let store = world.open().await.expect("opens");
     assert_eq!(everything(&store, &[4]).await.expect("read").len(), 20);
@@ -176,7 +175,7 @@ async fn deleted_rows_leave_the_files_and_then_the_disk() {
     assert_eq!(store.apply_deletions().await.expect("looked"), 0, "once is enough");
     assert_eq!((store.stats().rows, store.stats().double_rows), (100, 0));
     assert_eq!(everything(&store, &[1, 2, 3]).await.expect("read").len(), 100);
-    let files = || world.disk.files().iter().filter(|(path, _)| path.extension() == Some("parquet".as_ref())).count();
+    let files = || world.files().iter().filter(|(path, _)| path.extension() == Some("parquet".as_ref())).count();
     assert_eq!(files(), 2, "the old file stays for readers that have an older version");
     world.clock.advance(Duration::from_secs(3600));
     store.vacuum().await.expect("removed");

@@ -81,6 +81,20 @@ pub(crate) fn read(
     Ok(recovered)
 }
 
+/// The last record that any segment has; 0 without one.
+pub(crate) fn last_sequence(disk: &dyn Disk, directory: &Path, store_id: Uuid) -> Result<u64, StoreError> {
+    let mut last = 0;
+    for (path, _) in read_headers(disk, directory, store_id)? {
+        let bytes = read_all(disk, &path).at("read", &path)?;
+        let mut rest = bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
+        while let Some((record, length)) = decode_record(rest, store_id) {
+            last = last.max(record.sequence);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+    Ok(last)
+}
+
 fn read_headers(
     disk: &dyn Disk,
     directory: &Path,
