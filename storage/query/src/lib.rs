@@ -19,6 +19,7 @@ mod place;
 mod points;
 mod read;
 mod reader;
+mod rollups;
 mod width;
 mod windows;
 mod write;
@@ -123,6 +124,8 @@ pub struct Engine {
     answers: named::answers::Answers,
     /// Told of what was written, once somebody listens.
     arrivals: OnceLock<Arc<dyn Arrivals>>,
+    /// What measures were answered from.
+    rows_read: rollups::RowsRead,
 }
 
 impl Engine {
@@ -149,6 +152,7 @@ impl Engine {
             named: named::memory::Memory::default(),
             answers: named::answers::Answers::default(),
             arrivals: OnceLock::new(),
+            rows_read: rollups::RowsRead::new(),
         };
         // Whoever wants an empty index wants nothing of the definitions in it either.
         if engine.index.settings().create_defaults {

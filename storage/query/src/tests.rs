@@ -5,6 +5,7 @@ mod failing;
 mod instant;
 mod labelled;
 mod reading;
+mod rollups;
 mod scopes;
 mod windows;
 mod writing;

@@ -13,6 +13,7 @@ mod gathered;
 mod maintain;
 mod newest;
 mod open;
+mod rollups;
 mod scan;
 pub mod stats;
 pub mod verify;
@@ -38,6 +39,7 @@ pub use self::{
     append::AppendReceipt,
     backup::BackupReport,
     gathered::Columns,
+    rollups::{Aggregate, DayRolled, Layer, LayerWanted, RollMaker, RollPlan, Rolled},
     scan::{Reduce, Reduced, Reducer},
     verify::Progress,
 };
@@ -47,6 +49,7 @@ use self::{
     compact::Effort,
     gathered::Gathered,
     newest::Newest,
+    rollups::Rollups,
     stats::{FileStats, StoreStats},
     verify::VerifyReport,
 };
@@ -104,6 +107,7 @@ struct Shared {
     /// Files that cannot be read, and why.
     quarantined: Mutex<BTreeMap<String, String>>,
     layouts: Mutex<scan::Layouts>,
+    rollups: Rollups,
     pages: Arc<Mutex<Pages>>,
     /// Threads that one large read may use.
     scan_threads: usize,
@@ -315,6 +319,39 @@ impl Store {
         blocking(move || shared.checkpoint(&shared.tidying.lock())).await
     }
 
+    /// The newest day, by its first moment, that is over and of which rollups are to be made ([`Self::roll_day`]).
+    pub fn roll_due(&self) -> Option<Timestamp> {
+        self.shared.roll_due()
+    }
+
+    /// Makes the rollups of the day that begins at `day` from its raw points, as the plan says. Appends, merges and reads go
+    /// on meanwhile.
+    pub async fn roll_day(&self, day: Timestamp, plan: RollPlan) -> Result<DayRolled, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.roll_day(day, plan)).await
+    }
+
+    /// Merges small files of rollups into larger ones, a few at a time; gives how many, 0 if there is nothing to do.
+    pub async fn tidy_rollups(&self) -> Result<u64, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.tidy_rollups()).await
+    }
+
+    /// For each layer, for each of these series in their order, the days of which rollups are still all that there is, and
+    /// their rows. What is not told is to be read from raw points; nothing is an answer, too.
+    pub async fn rolled(&self, wanted: Vec<LayerWanted>, series: &[SeriesId]) -> Vec<Vec<Rolled>> {
+        if !self.shared.may_have_rolled(&wanted) {
+            return Vec::new();
+        }
+        let (shared, series) = (self.shared.clone(), series.to_vec());
+        let ordered = sorted(&series);
+        let found = blocking(move || Ok(shared.rolled(&wanted, &ordered).into_iter().map(|layer| (ordered.clone(), layer)).collect::<Vec<_>>())).await;
+        let in_order = |(ordered, layer): (Vec<SeriesId>, Vec<Rolled>)| {
+            series.iter().map(|series| layer[ordered.partition_point(|other| other < series)].clone()).collect()
+        };
+        found.map(|found| found.into_iter().map(in_order).collect()).unwrap_or_default()
+    }
+
     /// A moment of the store: what is read after it was taken has everything that changed before.
     pub fn moment(&self) -> u64 {
         self.shared.state.read().changed.moment()
@@ -399,6 +436,7 @@ impl Store {
             let answer = if shared.lock.lock().is_some() { shared.flush_held(&flushing) } else { Ok(()) };
             // What merges must not commit once the directory is somebody else's.
             let _tidying = shared.tidying.lock();
+            let _rolling = shared.rollups.waited();
             if let Some(mut writer) = writer {
                 shared.shrink(&mut writer);
             }

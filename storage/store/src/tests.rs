@@ -7,6 +7,7 @@ mod damage;
 mod golden;
 mod model;
 mod reading;
+mod rollups;
 mod simulation;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -1,7 +1,7 @@
 //! Events and the revisions of resources, all of them page by page, for whoever reads them as tables. Narrowed by what an
 //! index can find; for operators, so without a scope.
 
-use orzo_model::{Event, Timestamp};
+use orzo_model::{Event, SeriesId, Timestamp};
 
 use super::{events::SEARCHED_CHARACTERS_MAX, events::event_of, resources::Resource};
 use crate::{Index, IndexError, attribute::storable, sql::Sql};
@@ -85,6 +85,24 @@ impl Index {
         let last = events.last().filter(|_| events.len() == PAGE_ROWS);
         let next = last.map(|event| (event.generated_at, event.message_id.clone()));
         Ok((events, next))
+    }
+
+    /// The next active metrics after a series: each one's series and the name of its archive policy, in the order of series. Fewer
+    /// than `limit` are the last.
+    pub async fn policies_page(
+        &self,
+        after: Option<SeriesId>,
+        limit: usize,
+    ) -> Result<Vec<(SeriesId, String)>, IndexError> {
+        let mut sql = Sql::new("SELECT series, archive_policy_name FROM index_metrics WHERE series > ");
+        let after = after.map_or(-1, |series| i64::try_from(series.0).unwrap_or(i64::MAX));
+        let (after, limit) = (sql.bind(after), sql.bind(i64::try_from(limit).unwrap_or(i64::MAX)));
+        sql.push(&format!("{after} AND status = 'active' ORDER BY series LIMIT {limit}"));
+        let rows = self.database.query(&sql.text, &sql.values).await?;
+        let row = |row: &orzo_database::Row| {
+            Some((SeriesId(u64::try_from(row.int("series")?).ok()?), row.text("archive_policy_name")?))
+        };
+        Ok(rows.iter().filter_map(row).collect())
     }
 
     /// The revisions, oldest first, of the next resources that are wanted, and the id after which the next page begins;

@@ -9,6 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use orzo_model::Point;
@@ -120,9 +121,15 @@ impl Shared {
         })
     }
 
-    fn is_quiet(&self, day: Day) -> bool {
+    /// Whether a day got no points for a while.
+    pub(super) fn is_quiet(&self, day: Day) -> bool {
+        self.is_quiet_for(day, super::maintain::QUIET_AFTER)
+    }
+
+    /// Whether a day got no points for so long.
+    pub(super) fn is_quiet_for(&self, day: Day, span: Duration) -> bool {
         let since = self.flushed_days.lock().get(&day).copied();
-        since.is_none_or(|since| self.clock.monotonic().saturating_sub(since) >= super::maintain::QUIET_AFTER)
+        since.is_none_or(|since| self.clock.monotonic().saturating_sub(since) >= span)
     }
 
     fn merge(&self, _: &MutexGuard<'_, ()>, files: &[Arc<DataFile>]) -> Result<Merged, StoreError> {

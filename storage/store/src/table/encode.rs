@@ -119,10 +119,16 @@ pub(crate) struct Encoder {
     index: FileIndex,
     contents: Contents,
     pending: Vec<Point>,
+    group_rows: usize,
 }
 
 impl Encoder {
     pub(crate) fn new() -> Result<Self> {
+        Self::of_groups(ROW_GROUP_ROWS)
+    }
+
+    /// As [`Self::new`], with row groups of so many rows: they are held until the group is whole.
+    pub(crate) fn of_groups(group_rows: usize) -> Result<Self> {
         let mut sink = TrackedWrite::new(Vec::new());
         sink.write_all(b"PAR1")?;
         Ok(Self {
@@ -134,6 +140,7 @@ impl Encoder {
             index: FileIndex::default(),
             contents: Contents::default(),
             pending: Vec::new(),
+            group_rows: group_rows.clamp(1, ROW_GROUP_ROWS),
         })
     }
 
@@ -146,8 +153,8 @@ impl Encoder {
         for point in points {
             self.contents.take(point);
         }
-        while self.pending.len() + points.len() >= ROW_GROUP_ROWS {
-            let (now, later) = points.split_at(ROW_GROUP_ROWS - self.pending.len());
+        while self.pending.len() + points.len() >= self.group_rows {
+            let (now, later) = points.split_at(self.group_rows - self.pending.len());
             self.pending.extend_from_slice(now);
             self.write_group()?;
             points = later;
