@@ -23,6 +23,7 @@ mod notices;
 mod pipeline;
 mod poison;
 mod rating;
+mod rollups;
 mod scrape;
 mod sql;
 mod stages;

@@ -251,6 +251,7 @@ pub(crate) struct StoreSettings {
     pub(crate) flush_after: Span,
     /// `None`: for ever.
     pub(crate) retention: Option<Span>,
+    pub(crate) rollups: bool,
     pub(crate) removed_grace: Span,
     pub(crate) disk_reserve_bytes: u64,
     /// Below the data directory if unset.
@@ -451,6 +452,7 @@ impl Default for StoreSettings {
             head_bytes_max: 128 << 20,
             flush_after: Span::secs(600),
             retention: None,
+            rollups: true,
             removed_grace: Span::secs(3600),
             disk_reserve_bytes: 256 << 20,
             backup_directory: None,

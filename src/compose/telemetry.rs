@@ -32,7 +32,7 @@ use super::{
     backups::Backups,
     health::Health,
     poison::QuarantinePoison,
-    scrape,
+    rollups, scrape,
     sql::Sql,
     stages::Stages,
 };
@@ -265,6 +265,9 @@ impl Telemetry {
         }
         if let Some(rating) = &core.rating {
             super::rating::start(rating, &core.engine, ground, stages)?;
+        }
+        if ground.settings.store.rollups {
+            rollups::start(&core.engine, &core.store, ground, stages)?;
         }
         let collector = core.collector.clone();
         let stop = stages.sinks.stop.clone();

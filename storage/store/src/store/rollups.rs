@@ -72,6 +72,8 @@ pub(super) struct Rollups {
     off: RwLock<Option<String>>,
     /// Files that could not be read, until they were dropped.
     broken: Mutex<std::collections::BTreeSet<String>>,
+    /// Days that could not be made, and when that was tried.
+    failed: Mutex<BTreeMap<Day, Duration>>,
     /// When parts with days that do not count any more were last written anew.
     cleaned_at: Mutex<Duration>,
 }

@@ -54,11 +54,13 @@ impl Shared {
         }
         let (snapshot, version) = (self.state.read().snapshot.clone(), self.rollups.version.read().clone());
         let now = self.clock.now();
-        let quarantined = self.quarantined.lock();
+        let (quarantined, failed) = (self.quarantined.lock(), self.rollups.failed.lock());
+        let monotonic = self.clock.monotonic();
         let is_due = |(day, files): &(&Day, &Vec<Arc<DataFile>>)| {
             let known = version.rolled.get(*day);
             day.is_over(now)
                 && known != Some(&Source::of(*files).number())
+                && failed.get(*day).is_none_or(|at| monotonic.saturating_sub(*at) >= AGAIN_AFTER)
                 && !files.iter().any(|file| quarantined.contains_key(&file.path))
                 && match known {
                     // Nothing was ever noted as zero: it is what a file that could not be read leaves.
@@ -75,8 +77,18 @@ impl Shared {
         free.is_ok_and(|free| free < self.settings.disk_reserve_bytes.saturating_mul(2))
     }
 
-    /// Makes the rollups of the day that begins here.
-    pub(in super::super) fn roll_day(&self, day: Timestamp, mut plan: RollPlan) -> Result<DayRolled, StoreError> {
+    /// Makes the rollups of the day that begins here. A day that fails is not due for a while, so that others have their turn.
+    pub(in super::super) fn roll_day(&self, day: Timestamp, plan: RollPlan) -> Result<DayRolled, StoreError> {
+        let made = self.roll_one_day(day, plan);
+        let mut failed = self.rollups.failed.lock();
+        match &made {
+            Ok(_) => failed.remove(&Day::of(day)),
+            Err(_) => failed.insert(Day::of(day), self.clock.monotonic()),
+        };
+        made
+    }
+
+    fn roll_one_day(&self, day: Timestamp, mut plan: RollPlan) -> Result<DayRolled, StoreError> {
         let _rolling = self.rollups.rolling.lock();
         self.check_open()?;
         if let Some(reason) = &*self.rollups.off.read() {

@@ -59,6 +59,7 @@ impl Rollups {
             rolling: Mutex::new(()),
             off: RwLock::new(off),
             broken: Mutex::default(),
+            failed: Mutex::default(),
             cleaned_at: Mutex::default(),
         }
     }
