@@ -23,6 +23,7 @@ mod notices;
 mod pipeline;
 mod poison;
 mod rating;
+mod retention;
 mod rollups;
 mod scrape;
 mod sql;

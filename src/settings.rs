@@ -19,6 +19,7 @@ use url::Url;
 mod keys;
 pub(crate) mod labels;
 pub(crate) mod rating;
+pub(crate) mod retention;
 pub(crate) mod scrape;
 pub(crate) mod sql;
 
@@ -251,6 +252,7 @@ pub(crate) struct StoreSettings {
     pub(crate) flush_after: Span,
     /// `None`: for ever.
     pub(crate) retention: Option<Span>,
+    pub(crate) retention_rules: Vec<retention::RetentionRuleSettings>,
     pub(crate) rollups: bool,
     pub(crate) removed_grace: Span,
     pub(crate) disk_reserve_bytes: u64,
@@ -452,6 +454,7 @@ impl Default for StoreSettings {
             head_bytes_max: 128 << 20,
             flush_after: Span::secs(600),
             retention: None,
+            retention_rules: Vec::new(),
             rollups: true,
             removed_grace: Span::secs(3600),
             disk_reserve_bytes: 256 << 20,
@@ -547,6 +550,7 @@ impl Settings {
         if self.store.head_bytes_max < HEAD_BYTES_MIN {
             bail!("store.head_bytes_max is {}, must be at least {HEAD_BYTES_MIN}", self.store.head_bytes_max);
         }
+        retention::rules(&self.store.retention_rules)?;
         self.scrape.check()?;
         self.rating.check()?;
         self.sql.check()?;

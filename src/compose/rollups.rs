@@ -23,7 +23,8 @@ pub(super) fn start(
     ground: &Ground,
     stages: &Stages,
 ) -> Result<(), prometheus::Error> {
-    let what = "Rollups: files, their rows and bytes, days that are up to date, days that are over and still to be made.";
+    let what =
+        "Rollups: files, their rows and bytes, days that are up to date, days that are over and still to be made.";
     let figures = IntGaugeVec::new(Opts::new("orzo_rollups", what), &["figure"])?;
     ground.rooms.registry().register(Box::new(figures.clone()))?;
     ground.rooms.registry().register(Box::new(engine.rows_read().clone()))?;

@@ -32,7 +32,7 @@ use super::{
     backups::Backups,
     health::Health,
     poison::QuarantinePoison,
-    rollups, scrape,
+    retention, rollups, scrape,
     sql::Sql,
     stages::Stages,
 };
@@ -266,6 +266,7 @@ impl Telemetry {
         if let Some(rating) = &core.rating {
             super::rating::start(rating, &core.engine, ground, stages)?;
         }
+        retention::start(&core.engine, core.rating.as_ref(), ground, stages)?;
         if ground.settings.store.rollups {
             rollups::start(&core.engine, &core.store, ground, stages)?;
         }

@@ -144,7 +144,8 @@ async fn main() -> Outcome<()> {
                 let mut answers = Vec::new();
                 // The second engine knows no rollups.
                 for engine in engines.iter().rev() {
-                    let mut answer = ask(engine, &metrics[..count.min(metrics.len())], method, days - span, days).await?;
+                    let mut answer =
+                        ask(engine, &metrics[..count.min(metrics.len())], method, days - span, days).await?;
                     let begun = cpu_seconds()?;
                     for _ in 0..TIMES {
                         answer = ask(engine, &metrics[..count.min(metrics.len())], method, days - span, days).await?;

@@ -19,6 +19,7 @@ mod place;
 mod points;
 mod read;
 mod reader;
+mod retention;
 mod rollups;
 mod width;
 mod windows;
@@ -52,6 +53,7 @@ pub use native::{WORDS_MAX, book_of, words};
 pub use orzo_store::{StoreError, StoreStats};
 pub use points::PointStore;
 pub use read::{AggregatedMeasure, MeasuresQuery};
+pub use retention::{Keep, RetentionRule};
 pub use width::{Calendar, Width};
 pub use write::{MeasuresColumn, NamedMetric, PostedMeasures};
 

@@ -113,6 +113,11 @@ pub trait PointStore: Send + Sync + 'static {
         Ok(0)
     }
 
+    /// Takes points out that are older than their series' limits (sorted by series); gives how many files changed.
+    async fn expire(&self, _limits: Vec<(SeriesId, Timestamp)>) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
     /// Deletes series with everything written so far.
     async fn delete_series(&self, series: &[SeriesId]) -> Result<(), StoreError>;
 
@@ -208,6 +213,10 @@ impl PointStore for Store {
 
     async fn tidy_rollups(&self) -> Result<u64, StoreError> {
         Store::tidy_rollups(self).await
+    }
+
+    async fn expire(&self, limits: Vec<(SeriesId, Timestamp)>) -> Result<u64, StoreError> {
+        Store::expire(self, limits).await
     }
 
     async fn delete_series(&self, series: &[SeriesId]) -> Result<(), StoreError> {

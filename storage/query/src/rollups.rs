@@ -52,9 +52,9 @@ impl RowsRead {
 /// The layers that a width's buckets are answered from; `None` if none can.
 fn layers_for(method: Method, width: Width) -> Option<Vec<Layer>> {
     let Width::Span(span) = width else { return None };
-    let width_secs = u32::try_from(span.as_secs()).ok().filter(|secs| {
-        span.subsec_nanos() == 0 && *secs > 0 && DAY_SECS.is_multiple_of(*secs)
-    })?;
+    let width_secs = u32::try_from(span.as_secs())
+        .ok()
+        .filter(|secs| span.subsec_nanos() == 0 && *secs > 0 && DAY_SECS.is_multiple_of(*secs))?;
     let aggregates: &[Aggregate] = match (method.change, method.statistic) {
         (Some(_), _) | (None, Statistic::Variance) => return None,
         (None, Statistic::Mean) => &[Aggregate::Sum, Aggregate::Count],
@@ -334,7 +334,11 @@ fn common(a: &[(i64, i64)], b: &[(i64, i64)]) -> Vec<(i64, i64)> {
         if from < to {
             both.push((from, to));
         }
-        if one.1 < other.1 { a.next() } else { b.next() };
+        if one.1 < other.1 {
+            a.next()
+        } else {
+            b.next()
+        };
     }
     both
 }

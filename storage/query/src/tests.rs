@@ -5,6 +5,7 @@ mod failing;
 mod instant;
 mod labelled;
 mod reading;
+mod retention;
 mod rollups;
 mod scopes;
 mod windows;

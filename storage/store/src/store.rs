@@ -8,6 +8,7 @@ mod append;
 mod backup;
 mod changed;
 mod compact;
+mod expire;
 mod flush;
 mod gathered;
 mod maintain;
@@ -307,6 +308,13 @@ impl Store {
         blocking(move || shared.retain(&shared.tidying.lock(), before)).await
     }
 
+    /// Takes points out of the files that are older than their series' limits (sorted by series): of each series the days that
+    /// ended before its limit. Gives how many files were written anew or removed. From disk they go `removed_grace` later.
+    pub async fn expire(&self, limits: Vec<(SeriesId, Timestamp)>) -> Result<u64, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.expire(&limits)).await
+    }
+
     /// Removes from disk what left the table longer ago than `removed_grace`.
     pub async fn vacuum(&self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
@@ -345,7 +353,10 @@ impl Store {
         }
         let (shared, series) = (self.shared.clone(), series.to_vec());
         let ordered = sorted(&series);
-        let found = blocking(move || Ok(shared.rolled(&wanted, &ordered).into_iter().map(|layer| (ordered.clone(), layer)).collect::<Vec<_>>())).await;
+        let found = blocking(move || {
+            Ok(shared.rolled(&wanted, &ordered).into_iter().map(|layer| (ordered.clone(), layer)).collect::<Vec<_>>())
+        })
+        .await;
         let in_order = |(ordered, layer): (Vec<SeriesId>, Vec<Rolled>)| {
             series.iter().map(|series| layer[ordered.partition_point(|other| other < series)].clone()).collect()
         };

@@ -4,6 +4,7 @@ mod backup;
 mod behaviour;
 mod crash;
 mod damage;
+mod expiry;
 mod golden;
 mod model;
 mod reading;

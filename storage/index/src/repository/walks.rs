@@ -39,7 +39,41 @@ pub struct RevisionsWanted {
     pub project_ids: Option<Vec<String>>,
 }
 
+/// What a rule about keeping its points asks of a metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptMetric {
+    /// Its series.
+    pub series: SeriesId,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Name of its archive policy.
+    pub policy: String,
+    /// Who owns its resource now.
+    pub project_id: Option<String>,
+}
+
 impl Index {
+    /// The next active metrics after a series, in the order of series. Fewer than `limit` are the last.
+    pub async fn kept_page(&self, after: Option<SeriesId>, limit: usize) -> Result<Vec<KeptMetric>, IndexError> {
+        let mut sql = Sql::new(
+            "SELECT m.series AS series, m.name AS name, m.archive_policy_name AS policy, r.project_id AS project_id \
+             FROM index_metrics m LEFT JOIN index_resources r ON r.id = m.resource_id WHERE m.series > ",
+        );
+        let after = after.map_or(-1, |series| i64::try_from(series.0).unwrap_or(i64::MAX));
+        let (after, limit) = (sql.bind(after), sql.bind(i64::try_from(limit).unwrap_or(i64::MAX)));
+        sql.push(&format!("{after} AND m.status = 'active' ORDER BY m.series LIMIT {limit}"));
+        let rows = self.database.query(&sql.text, &sql.values).await?;
+        let row = |row: &orzo_database::Row| {
+            Some(KeptMetric {
+                series: SeriesId(u64::try_from(row.int("series")?).ok()?),
+                name: row.text("name"),
+                policy: row.text("policy")?,
+                project_id: row.text("project_id"),
+            })
+        };
+        Ok(rows.iter().filter_map(row).collect())
+    }
+
     /// The next events that are wanted, oldest first, and where the page after them begins; `None`: there is none.
     pub async fn events_page(
         &self,

@@ -168,8 +168,7 @@ impl Shared {
         plan.layers.truncate(LAYERS_MAX);
         let part = self.rollups.next_part();
         let days = vec![(raw.day, raw.source)];
-        let mut sheets: Vec<Sheet> =
-            plan.layers.iter().map(|layer| Sheet::new(*layer, part, days.clone())).collect();
+        let mut sheets: Vec<Sheet> = plan.layers.iter().map(|layer| Sheet::new(*layer, part, days.clone())).collect();
         let mut rows: Vec<Vec<Point>> = sheets.iter().map(|_| Vec::new()).collect();
         let mut count = 0;
         let goes_on = self.each_series(raw, &mut |points| {

@@ -61,10 +61,11 @@ impl Shared {
         let snapshot = self.state.read().snapshot.clone();
         let (version, raw) = (self.rollups.version.read().clone(), by_day(&snapshot));
         let monotonic = self.clock.monotonic();
-        let is_cleaning =
-            monotonic.saturating_sub(*self.rollups.cleaned_at.lock()) >= self.settings.deleted_within / 2;
+        let is_cleaning = monotonic.saturating_sub(*self.rollups.cleaned_at.lock()) >= self.settings.deleted_within / 2;
         for layer in version.layers() {
-            if let Some(parts) = parts_of(&version, layer, &raw).into_values().find_map(|parts| worth(parts, is_cleaning)) {
+            if let Some(parts) =
+                parts_of(&version, layer, &raw).into_values().find_map(|parts| worth(parts, is_cleaning))
+            {
                 return match self.merge_parts(layer, &parts) {
                     // The next call drops what could not be read.
                     Err(error) if self.rollups.broken.lock().is_empty() => Err(error),
@@ -99,12 +100,7 @@ impl Shared {
         committed
     }
 
-    fn merge_rolled(
-        &self,
-        parts: &[Part],
-        sheet: &mut Sheet,
-        written: &mut Vec<RolledFile>,
-    ) -> Result<(), StoreError> {
+    fn merge_rolled(&self, parts: &[Part], sheet: &mut Sheet, written: &mut Vec<RolledFile>) -> Result<(), StoreError> {
         let mut streams: Vec<(Stream, &Part, &Arc<RolledFile>)> = Vec::new();
         for (part, rolled) in parts.iter().flat_map(|part| part.files.iter().map(move |rolled| (part, rolled))) {
             let reader = Reader::open(&self.table.disk, self.rollups.root(), &rolled.file, None);

@@ -52,7 +52,10 @@ impl Shared {
     pub(in super::super) fn may_have_rolled(&self, wanted: &[LayerWanted]) -> bool {
         let version = self.rollups.version.read();
         let reaches = |(layer, from, to): &LayerWanted| {
-            version.files.iter().any(|file| file.layer == *layer && file.file.time_max >= *from && file.file.time_min < *to)
+            version
+                .files
+                .iter()
+                .any(|file| file.layer == *layer && file.file.time_max >= *from && file.file.time_min < *to)
         };
         wanted.iter().any(reaches)
     }
@@ -122,9 +125,9 @@ impl Shared {
         let told = found.into_iter().enumerate().map(|(place, mut found)| {
             found.retain(|rows| {
                 !unread.contains(&rows.part)
-                    && days.get(&rows.day).is_some_and(|(_, source)| {
-                        self.is_true(raw, rows.day, *source, place, series[place])
-                    })
+                    && days
+                        .get(&rows.day)
+                        .is_some_and(|(_, source)| self.is_true(raw, rows.day, *source, place, series[place]))
             });
             found.sort_unstable_by_key(|rows| rows.day);
             rolled_of(found)

@@ -228,9 +228,8 @@ fn replay(table: &Table) -> Result<Version, StoreError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Version::default()),
         other => other.at("list", &log)?,
     };
-    let mut numbers: Vec<u64> = (names.iter())
-        .filter_map(|entry| entry.name.strip_suffix(".json")?.parse().ok())
-        .collect();
+    let mut numbers: Vec<u64> =
+        (names.iter()).filter_map(|entry| entry.name.strip_suffix(".json")?.parse().ok()).collect();
     numbers.sort_unstable();
     let mut version = Version::default();
     let copy = table.checkpoint_version()?;
