@@ -93,9 +93,9 @@ pub trait PointStore: Send + Sync + 'static {
     }
 
     /// For each layer, for each series, the days of which rollups are all that there is, and their rows; nothing at all if
-    /// there is none.
-    async fn rolled(&self, _wanted: Vec<LayerWanted>, _series: &[SeriesId]) -> Vec<Vec<Rolled>> {
-        Vec::new()
+    /// there is none. Series are sorted, none twice.
+    async fn rolled(&self, _wanted: Vec<LayerWanted>, _series: Vec<SeriesId>) -> Result<Vec<Vec<Rolled>>, StoreError> {
+        Ok(Vec::new())
     }
 
     /// A day of which rollups are to be made.
@@ -199,7 +199,7 @@ impl PointStore for Store {
         Store::changed_since(self, moment, first, last)
     }
 
-    async fn rolled(&self, wanted: Vec<LayerWanted>, series: &[SeriesId]) -> Vec<Vec<Rolled>> {
+    async fn rolled(&self, wanted: Vec<LayerWanted>, series: Vec<SeriesId>) -> Result<Vec<Vec<Rolled>>, StoreError> {
         Store::rolled(self, wanted, series).await
     }
 

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use orzo_index::ArchivePolicy;
 use orzo_model::{Measure, Point, SeriesId, Timestamp};
-use orzo_store::{Aggregate, DayRolled, Layer, RollPlan, Rolled};
+use orzo_store::{Aggregate, DayRolled, Layer, RollPlan, Rolled, StoreError};
 use prometheus::{IntCounterVec, Opts};
 
 use crate::{
@@ -205,40 +205,57 @@ impl Engine {
         Ok(RollPlan { layers, make: Box::new(make) })
     }
 
-    /// Takes from rollups what they have of series (sorted), and leaves the rest as gaps.
+    /// Takes from rollups what they have of series (sorted), and leaves the rest as gaps; what is too much at once is asked
+    /// for in halves.
     pub(crate) async fn roll_into(&self, wanted: &mut [Wanted]) {
-        let mut layers: BTreeMap<Layer, (Timestamp, Timestamp)> = BTreeMap::new();
-        let mut series = Vec::new();
-        for wanted in &*wanted {
-            let mut is_any = false;
-            for (width, from, to) in wanted.buckets.ranges().filter(|(_, from, to)| from < to) {
-                for layer in layers_for(wanted.buckets.method(), width).into_iter().flatten() {
-                    let range = layers.entry(layer).or_insert((from, to));
-                    *range = (range.0.min(from), range.1.max(to));
-                    is_any = true;
+        let mut pieces = vec![0..wanted.len()];
+        while let Some(piece) = pieces.pop() {
+            let (layers, series) = asked_of(&wanted[piece.clone()]);
+            if series.is_empty() {
+                continue;
+            }
+            let asked = layers.iter().map(|(layer, (from, to))| (*layer, *from, *to)).collect();
+            match self.store.rolled(asked, series.clone()).await {
+                Ok(found) if found.is_empty() => {}
+                Ok(found) => {
+                    let found: BTreeMap<Layer, Vec<Rolled>> = layers.into_keys().zip(found).collect();
+                    let mut rows = 0;
+                    for wanted in &mut wanted[piece] {
+                        let Ok(place) = series.binary_search(&wanted.series) else { continue };
+                        rows += take_rolled(wanted, |layer| found.get(&layer).and_then(|layer| layer.get(place)));
+                    }
+                    self.rows_read.rolled(rows);
                 }
+                Err(StoreError::TooManyPoints { .. }) if piece.len() > 1 => {
+                    let middle = piece.start + piece.len() / 2;
+                    pieces.extend([piece.start..middle, middle..piece.end]);
+                }
+                // Raw points answer, or say what is wrong.
+                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "rollups are passed over"),
             }
-            if is_any {
-                series.push(wanted.series);
-            }
         }
-        series.dedup();
-        if series.is_empty() {
-            return;
-        }
-        let asked: Vec<_> = layers.iter().map(|(layer, (from, to))| (*layer, *from, *to)).collect();
-        let found = self.store.rolled(asked, &series).await;
-        if found.is_empty() {
-            return;
-        }
-        let found: BTreeMap<Layer, Vec<Rolled>> = layers.into_keys().zip(found).collect();
-        let mut rows = 0;
-        for wanted in wanted {
-            let Ok(place) = series.binary_search(&wanted.series) else { continue };
-            rows += take_rolled(wanted, |layer| found.get(&layer).and_then(|layer| layer.get(place)));
-        }
-        self.rows_read.rolled(rows);
     }
+}
+
+/// Layers with the times that are needed of them, and series, each once.
+fn asked_of(wanted: &[Wanted]) -> (BTreeMap<Layer, (Timestamp, Timestamp)>, Vec<SeriesId>) {
+    let mut layers: BTreeMap<Layer, (Timestamp, Timestamp)> = BTreeMap::new();
+    let mut series = Vec::new();
+    for wanted in wanted {
+        let mut is_any = false;
+        for (width, from, to) in wanted.buckets.ranges().filter(|(_, from, to)| from < to) {
+            for layer in layers_for(wanted.buckets.method(), width).into_iter().flatten() {
+                let range = layers.entry(layer).or_insert((from, to));
+                *range = (range.0.min(from), range.1.max(to));
+                is_any = true;
+            }
+        }
+        if is_any {
+            series.push(wanted.series);
+        }
+    }
+    series.dedup();
+    (layers, series)
 }
 
 /// Splits what a series needs into buckets from rollups and gaps; gives how many rows were used.

@@ -345,22 +345,19 @@ impl Store {
         blocking(move || shared.tidy_rollups()).await
     }
 
-    /// For each layer, for each of these series in their order, the days of which rollups are still all that there is, and
-    /// their rows. What is not told is to be read from raw points; nothing is an answer, too.
-    pub async fn rolled(&self, wanted: Vec<LayerWanted>, series: &[SeriesId]) -> Vec<Vec<Rolled>> {
+    /// For each layer, for each of these series (sorted, none twice), the days of which rollups are still all that there is,
+    /// and their rows. What is not told is to be read from raw points; nothing is an answer, too. The only error are more than
+    /// `scan_points_max` rows: ask for fewer series.
+    pub async fn rolled(
+        &self,
+        wanted: Vec<LayerWanted>,
+        series: Vec<SeriesId>,
+    ) -> Result<Vec<Vec<Rolled>>, StoreError> {
         if !self.shared.may_have_rolled(&wanted) {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let (shared, series) = (self.shared.clone(), series.to_vec());
-        let ordered = sorted(&series);
-        let found = blocking(move || {
-            Ok(shared.rolled(&wanted, &ordered).into_iter().map(|layer| (ordered.clone(), layer)).collect::<Vec<_>>())
-        })
-        .await;
-        let in_order = |(ordered, layer): (Vec<SeriesId>, Vec<Rolled>)| {
-            series.iter().map(|series| layer[ordered.partition_point(|other| other < series)].clone()).collect()
-        };
-        found.map(|found| found.into_iter().map(in_order).collect()).unwrap_or_default()
+        let shared = self.shared.clone();
+        blocking(move || shared.rolled(&wanted, &series)).await
     }
 
     /// A moment of the store: what is read after it was taken has everything that changed before.

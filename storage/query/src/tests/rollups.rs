@@ -83,6 +83,8 @@ impl House {
             compact_files_min: 2,
             wal_segment_bytes: 1 << 20,
             removed_grace: Duration::ZERO,
+            // Some questions are too large for one read.
+            scan_points_max: 1000,
             ..StoreSettings::default()
         };
         let room = Rooms::new(&prometheus::Registry::new()).room("store");

@@ -55,7 +55,7 @@ async fn roll_all(store: &Store) {
 async fn told(store: &Store) -> usize {
     let series: Vec<SeriesId> = (0..SERIES_MAX).map(SeriesId).collect();
     let everything = |layer| (layer, Timestamp::MIN, Timestamp::MAX);
-    let rolled = store.rolled(LAYERS.map(everything).to_vec(), &series).await;
+    let rolled = store.rolled(LAYERS.map(everything).to_vec(), series.clone()).await.expect("told");
     let raw: BTreeMap<SeriesId, Vec<Measure>> =
         store.scan(&series, Timestamp::MIN, Timestamp::MAX).await.expect("read").into_iter().collect();
     let mut days = 0;
@@ -245,6 +245,20 @@ async fn many_days_become_few_files_that_are_found_again() {
     let store = world.open().await.expect("opens");
     assert_eq!(told(&store).await, 40 * 2 * LAYERS.len());
     assert_eq!(store.roll_due(), None, "nothing is made twice");
+}
+
+#[tokio::test]
+async fn more_rows_than_a_scan_may_give_are_refused() {
+    let (mut world, store) = furnished(3).await;
+    roll_all(&store).await;
+    store.close().await.expect("closed");
+    world.settings.scan_points_max = 100;
+    let store = world.open().await.expect("opens");
+    let wanted = vec![(HOURLY_SUM, Timestamp::MIN, Timestamp::MAX)];
+    let both = store.rolled(wanted.clone(), vec![SeriesId(1), SeriesId(2)]).await;
+    assert!(matches!(both, Err(StoreError::TooManyPoints { points_max: 100 })), "{both:?}");
+    let one = store.rolled(wanted, vec![SeriesId(2)]).await.expect("72 rows");
+    assert_eq!(one[0][0].times.len(), 72);
 }
 
 #[tokio::test]

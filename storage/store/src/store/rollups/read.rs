@@ -1,6 +1,6 @@
 //! Reading rollups: of each layer and series the days that are still true, and their rows.
 //!
-//! Nothing here fails: a day that cannot be read, or of which it is not sure that it is true, is not told, and whoever asks
+//! A damaged file fails nothing: a day that cannot be read, or of which it is not sure that it is true, is not told, and whoever asks
 //! reads raw points. What is looked at is one moment's table, tombstones and heads.
 
 use std::{
@@ -61,12 +61,18 @@ impl Shared {
     }
 
     /// For each layer, for each series (sorted, none twice) in their order. Rows of whole days, also where only a part of a
-    /// day is asked for.
-    pub(in super::super) fn rolled(&self, wanted: &[LayerWanted], series: &[SeriesId]) -> Vec<Vec<Rolled>> {
+    /// day is asked for. More rows than a scan may give are refused.
+    pub(in super::super) fn rolled(
+        &self,
+        wanted: &[LayerWanted],
+        series: &[SeriesId],
+    ) -> Result<Vec<Vec<Rolled>>, StoreError> {
+        debug_assert!(series.is_sorted_by(|a, b| a < b));
         let version = self.rollups.version.read().clone();
-        let nothing = || wanted.iter().map(|_| vec![Rolled::default(); series.len()]).collect();
-        let Some(mut raw) = self.raw_of(&version, wanted, series) else { return nothing() };
-        wanted.iter().map(|wanted| self.rolled_layer(&version, &mut raw, *wanted, series)).collect()
+        let Some(mut raw) = self.raw_of(&version, wanted, series) else { return Ok(Vec::new()) };
+        let mut rows_left = self.settings.scan_points_max;
+        let layer = |wanted: &LayerWanted| self.rolled_layer(&version, &mut raw, *wanted, series, &mut rows_left);
+        wanted.iter().map(layer).collect()
     }
 
     /// `None` if nothing of it matters.
@@ -106,7 +112,8 @@ impl Shared {
         raw: &mut Raw,
         (layer, from, to): LayerWanted,
         series: &[SeriesId],
-    ) -> Vec<Rolled> {
+        rows_left: &mut usize,
+    ) -> Result<Vec<Rolled>, StoreError> {
         let mut days: BTreeMap<Day, (u64, Source)> = BTreeMap::new();
         for (day, (part, source)) in version.days(layer) {
             let is_wanted = day.start() < to && day.end() >= from;
@@ -117,9 +124,13 @@ impl Shared {
         let mut found: Vec<Vec<DayRows>> = series.iter().map(|_| Vec::new()).collect();
         let mut unread = BTreeSet::new();
         for rolled in version.files.iter().filter(|file| file.layer == layer) {
-            if let Err(error) = self.read_rolled(rolled, &days, series, &mut found) {
-                self.note_broken(rolled, &error);
-                unread.insert(rolled.part);
+            match self.read_rolled(rolled, &days, series, &mut found, rows_left) {
+                Ok(()) => {}
+                Err(error @ StoreError::TooManyPoints { .. }) => return Err(error),
+                Err(error) => {
+                    self.note_broken(rolled, &error);
+                    unread.insert(rolled.part);
+                }
             }
         }
         let told = found.into_iter().enumerate().map(|(place, mut found)| {
@@ -132,7 +143,7 @@ impl Shared {
             found.sort_unstable_by_key(|rows| rows.day);
             rolled_of(found)
         });
-        told.collect()
+        Ok(told.collect())
     }
 
     /// Whether a day's rows are all that there is of a series on that day.
@@ -169,6 +180,7 @@ impl Shared {
         days: &BTreeMap<Day, (u64, Source)>,
         series: &[SeriesId],
         found: &mut [Vec<DayRows>],
+        rows_left: &mut usize,
     ) -> Result<(), StoreError> {
         let counts = |day: &Day| days.get(day).is_some_and(|(part, _)| *part == rolled.part);
         let mut own = rolled.days.iter().map(|(day, _)| *day).filter(counts);
@@ -185,11 +197,16 @@ impl Shared {
             self.layouts.lock().keep(&rolled.file.path, reader.layout());
         }
         let mut reader = reader.keeping(self.pages.clone());
-        let mut place = 0;
+        let (mut place, mut is_too_much) = (0, false);
         reader.read(&wanted, &mut |of, times, values| {
             if series.get(place) != Some(&of) {
                 place = series.partition_point(|other| *other < of);
             }
+            is_too_much = times.len() > *rows_left;
+            if is_too_much {
+                return false;
+            }
+            *rows_left -= times.len();
             let mut from = 0;
             while let Some(time) = times.get(from) {
                 let day = Day::of(Timestamp::from_micros(*time));
@@ -213,7 +230,11 @@ impl Shared {
                 from = until;
             }
             true
-        })
+        })?;
+        match is_too_much {
+            true => Err(StoreError::TooManyPoints { points_max: self.settings.scan_points_max }),
+            false => Ok(()),
+        }
     }
 
     /// Tells once that a file cannot be read; the next upkeep drops it. One that has left the table meanwhile is none.
