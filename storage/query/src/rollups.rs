@@ -208,9 +208,9 @@ impl Engine {
     /// Takes from rollups what they have of series (sorted), and leaves the rest as gaps; what is too much at once is asked
     /// for in halves.
     pub(crate) async fn roll_into(&self, wanted: &mut [Wanted]) {
-        let mut pieces = vec![0..wanted.len()];
-        while let Some(piece) = pieces.pop() {
-            let (layers, series) = asked_of(&wanted[piece.clone()]);
+        let mut pieces = Vec::from([(0, wanted.len())]);
+        while let Some((first, end)) = pieces.pop() {
+            let (layers, series) = asked_of(&wanted[first..end]);
             if series.is_empty() {
                 continue;
             }
@@ -220,15 +220,15 @@ impl Engine {
                 Ok(found) => {
                     let found: BTreeMap<Layer, Vec<Rolled>> = layers.into_keys().zip(found).collect();
                     let mut rows = 0;
-                    for wanted in &mut wanted[piece] {
+                    for wanted in &mut wanted[first..end] {
                         let Ok(place) = series.binary_search(&wanted.series) else { continue };
                         rows += take_rolled(wanted, |layer| found.get(&layer).and_then(|layer| layer.get(place)));
                     }
                     self.rows_read.rolled(rows);
                 }
-                Err(StoreError::TooManyPoints { .. }) if piece.len() > 1 => {
-                    let middle = piece.start + piece.len() / 2;
-                    pieces.extend([piece.start..middle, middle..piece.end]);
+                Err(StoreError::TooManyPoints { .. }) if end - first > 1 => {
+                    let middle = usize::midpoint(first, end);
+                    pieces.extend([(first, middle), (middle, end)]);
                 }
                 // Raw points answer, or say what is wrong.
                 Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "rollups are passed over"),
