@@ -25,6 +25,8 @@ mod pipeline;
 mod points;
 mod poison;
 mod rating;
+mod retention;
+mod rollups;
 mod scrape;
 mod sql;
 mod stages;

@@ -20,6 +20,7 @@ use url::Url;
 mod keys;
 pub(crate) mod labels;
 pub(crate) mod rating;
+pub(crate) mod retention;
 pub(crate) mod scrape;
 pub(crate) mod sql;
 
@@ -254,6 +255,8 @@ pub(crate) struct StoreSettings {
     pub(crate) flush_after: Span,
     /// `None`: for ever.
     pub(crate) retention: Option<Span>,
+    pub(crate) retention_rules: Vec<retention::RetentionRuleSettings>,
+    pub(crate) rollups: bool,
     pub(crate) removed_grace: Span,
     pub(crate) series_table_every: Span,
     pub(crate) disk_reserve_bytes: u64,
@@ -462,6 +465,8 @@ impl Default for StoreSettings {
             head_bytes_max: 128 << 20,
             flush_after: Span::secs(600),
             retention: None,
+            retention_rules: Vec::new(),
+            rollups: true,
             removed_grace: Span::secs(3600),
             series_table_every: Span::secs(60),
             disk_reserve_bytes: 256 << 20,
@@ -581,6 +586,7 @@ impl Settings {
         if let Some(problem) = self.store.bucket().and_then(|bucket| bucket.problem()) {
             bail!("store.url and what belongs to it: {problem}");
         }
+        retention::rules(&self.store.retention_rules)?;
         self.scrape.check()?;
         self.rating.check()?;
         self.sql.check()?;

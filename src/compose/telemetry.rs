@@ -34,7 +34,7 @@ use super::{
     names,
     points::Exports,
     poison::QuarantinePoison,
-    scrape,
+    retention, rollups, scrape,
     sql::Sql,
     stages::Stages,
 };
@@ -265,6 +265,10 @@ impl Telemetry {
             super::rating::start(rating, &core.engine, ground, stages)?;
         }
         names::start(ground, core.engine.index(), &core.labels, stages);
+        retention::start(&core.engine, core.rating.as_ref(), ground, stages)?;
+        if ground.settings.store.rollups {
+            rollups::start(&core.engine, &core.store, ground, stages)?;
+        }
         let collector = core.collector.clone();
         let stop = stages.sinks.stop.clone();
         stages.sinks.tasks.spawn(async move { collector.run(stop).await });

@@ -76,6 +76,8 @@ pub(crate) const KEYS: &[Key] = &[
     set("store.head_bytes_max", "134217728", "Points in memory before they are written to files."),
     set("store.flush_after", r#""10m""#, "Points are written to files at the latest after this time."),
     unset("store.retention", r#""365d""#, "Raw points older than this are removed, whole files at a time; kept for ever if unset."),
+    set("store.retention_rules", "[]", "Points that are kept shorter, such as { meter = \"network.*\", keep = \"30d\" } or { policy = \"ceilometer-*\", project = \"PROJECT_ID\", keep = \"policy\" } (as long as the archive policy answers from them). The first rule that fits a metric decides; days leave the files within an hour, what is not rated stays."),
+    set("store.rollups", "true", "Keep what archive policies ask for of days that are over, so that months are read fast; answers are the same without, and points stay."),
     set("store.removed_grace", r#""1h""#, "Files that were merged stay on disk for so long, for other engines that read an older version of the table."),
     set("store.series_table_every", r#""60s""#, "How often the table `series`, which gives other engines the names, is brought up to date; twenty times as long as that takes at least."),
     set("store.disk_reserve_bytes", "268435456", "With less free disk than this nothing more is accepted; reads go on."),

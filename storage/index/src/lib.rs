@@ -49,7 +49,7 @@ pub use repository::{
         resource_uuid,
     },
     types::AddedAttribute,
-    walks::{EventPlace, EventsWanted, RevisionsWanted},
+    walks::{EventPlace, EventsWanted, KeptMetric, RevisionsWanted},
 };
 pub use resolve::{MetricWanted, Resolved, ResourceWanted};
 

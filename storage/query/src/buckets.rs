@@ -32,6 +32,16 @@ impl SeriesBuckets {
         self
     }
 
+    /// How values become buckets.
+    pub(crate) fn method(&self) -> Method {
+        self.method
+    }
+
+    /// Each width, with the range of points that it needs.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (Width, Timestamp, Timestamp)> {
+        self.widths.iter().map(|buckets| (buckets.width, buckets.from, buckets.to))
+    }
+
     /// The range of points that it needs.
     pub(crate) fn range(&self) -> (Timestamp, Timestamp) {
         (self.from, self.to)

@@ -19,6 +19,8 @@ mod place;
 mod points;
 mod read;
 mod reader;
+mod retention;
+mod rollups;
 mod width;
 mod windows;
 mod write;
@@ -51,6 +53,7 @@ pub use native::{WORDS_MAX, book_of, words};
 pub use orzo_store::{StoreError, StoreStats};
 pub use points::PointStore;
 pub use read::{AggregatedMeasure, MeasuresQuery};
+pub use retention::{Keep, RetentionRule};
 pub use width::{Calendar, Width};
 pub use write::{MeasuresColumn, NamedMetric, PostedMeasures};
 
@@ -123,6 +126,8 @@ pub struct Engine {
     answers: named::answers::Answers,
     /// Told of what was written, once somebody listens.
     arrivals: OnceLock<Arc<dyn Arrivals>>,
+    /// What measures were answered from.
+    rows_read: rollups::RowsRead,
 }
 
 impl Engine {
@@ -149,6 +154,7 @@ impl Engine {
             named: named::memory::Memory::default(),
             answers: named::answers::Answers::default(),
             arrivals: OnceLock::new(),
+            rows_read: rollups::RowsRead::new(),
         };
         // Whoever wants an empty index wants nothing of the definitions in it either.
         if engine.index.settings().create_defaults {

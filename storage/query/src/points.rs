@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use orzo_model::{Measure, Point, SeriesId, Timestamp};
-use orzo_store::{AppendReceipt, Columns, Reduce, Reduced, Store, StoreError, StoreStats};
+use orzo_store::{
+    AppendReceipt, Columns, DayRolled, LayerWanted, Reduce, Reduced, RollPlan, Rolled, Store, StoreError, StoreStats,
+};
 
 /// Keeps points.
 #[async_trait]
@@ -90,6 +92,32 @@ pub trait PointStore: Send + Sync + 'static {
         vec![(Timestamp::MIN, Timestamp::MAX)]
     }
 
+    /// For each layer, for each series, the days of which rollups are all that there is, and their rows; nothing at all if
+    /// there is none. Series are sorted, none twice.
+    async fn rolled(&self, _wanted: Vec<LayerWanted>, _series: Vec<SeriesId>) -> Result<Vec<Vec<Rolled>>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// A day of which rollups are to be made.
+    fn roll_due(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// Makes the rollups of a day.
+    async fn roll_day(&self, _day: Timestamp, _plan: RollPlan) -> Result<DayRolled, StoreError> {
+        Ok(DayRolled::default())
+    }
+
+    /// Merges files of rollups, a few at a time; gives how many.
+    async fn tidy_rollups(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    /// Takes points out that are older than their series' limits (sorted by series); gives how many files changed.
+    async fn expire(&self, _limits: Vec<(SeriesId, Timestamp)>) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
     /// Deletes series with everything written so far.
     async fn delete_series(&self, series: &[SeriesId]) -> Result<(), StoreError>;
 
@@ -169,6 +197,26 @@ impl PointStore for Store {
 
     fn changed_since(&self, moment: u64, first: Timestamp, last: Timestamp) -> Vec<(Timestamp, Timestamp)> {
         Store::changed_since(self, moment, first, last)
+    }
+
+    async fn rolled(&self, wanted: Vec<LayerWanted>, series: Vec<SeriesId>) -> Result<Vec<Vec<Rolled>>, StoreError> {
+        Store::rolled(self, wanted, series).await
+    }
+
+    fn roll_due(&self) -> Option<Timestamp> {
+        Store::roll_due(self)
+    }
+
+    async fn roll_day(&self, day: Timestamp, plan: RollPlan) -> Result<DayRolled, StoreError> {
+        Store::roll_day(self, day, plan).await
+    }
+
+    async fn tidy_rollups(&self) -> Result<u64, StoreError> {
+        Store::tidy_rollups(self).await
+    }
+
+    async fn expire(&self, limits: Vec<(SeriesId, Timestamp)>) -> Result<u64, StoreError> {
+        Store::expire(self, limits).await
     }
 
     async fn delete_series(&self, series: &[SeriesId]) -> Result<(), StoreError> {

@@ -152,10 +152,18 @@ impl Engine {
         let mut wanted = self.prepare(&reads).await?;
         wanted.sort_by_key(|wanted| wanted.series);
         for chunk in wanted.chunks_mut(SERIES_AT_ONCE) {
-            self.scan_into(chunk).await?;
+            self.roll_into(chunk).await;
+            // Those that lack the same are read together.
+            chunk.sort_by_cached_key(|wanted| (wanted.shape(), wanted.series));
+            for alike in chunk.chunk_by_mut(|a, b| a.shape() == b.shape()) {
+                let gaps = alike.iter().map(|wanted| wanted.gaps.len()).max().unwrap_or(0);
+                for gap in 0..gaps {
+                    self.scan_into(alike, gap).await?;
+                }
+            }
         }
         wanted.sort_by_key(|wanted| wanted.place);
-        Ok(wanted.into_iter().map(|wanted| wanted.buckets.finish()).collect())
+        Ok(wanted.into_iter().map(Wanted::finish).collect())
     }
 
     /// Finds out which points the series need.
@@ -173,7 +181,7 @@ impl Engine {
                 Buckets::new(width.into(), read.method.statistic, from, to)
             });
             let buckets = SeriesBuckets::new(read.method, None, widths.collect());
-            wanted.push(Wanted { place, series: read.series, buckets });
+            wanted.push(Wanted::new(place, read.series, buckets));
         }
         if reads.iter().all(|read| read.method.change.is_none()) {
             return Ok(wanted);
@@ -196,15 +204,15 @@ impl Engine {
         Ok(Wanted { buckets: wanted.buckets.after(before), ..wanted })
     }
 
-    /// Scans what the series (sorted) need and feeds it in time order; a scan that is too large is cut in two.
-    async fn scan_into(&self, wanted: &mut [Wanted]) -> Result<(), QueryError> {
-        let ranges = wanted.iter().map(|wanted| wanted.buckets.range()).filter(|(from, to)| from < to);
+    /// Scans one of the gaps of series (sorted) and feeds it in time order; a scan that is too large is cut in two.
+    async fn scan_into(&self, wanted: &mut [Wanted], gap: usize) -> Result<(), QueryError> {
+        let ranges = wanted.iter().filter_map(|wanted| wanted.gaps.get(gap).copied());
         let Some((from, to)) = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) else { return Ok(()) };
         let mut pieces = vec![(0..wanted.len(), from, to)];
         while let Some((places, from, to)) = pieces.pop() {
             let mut series: Vec<SeriesId> = wanted[places.clone()]
                 .iter()
-                .filter(|wanted| wanted.buckets.range().0 < to && from < wanted.buckets.range().1)
+                .filter(|wanted| wanted.gaps.get(gap).is_some_and(|own| own.0 < to && from < own.1))
                 .map(|wanted| wanted.series)
                 .collect();
             series.dedup();
@@ -212,7 +220,10 @@ impl Engine {
                 continue;
             }
             match self.store.scan(&series, from, to).await {
-                Ok(found) => feed(&mut wanted[places], &found),
+                Ok(found) => {
+                    self.rows_read.raw(found.iter().map(|(_, points)| points.len()).sum());
+                    feed(&mut wanted[places], &found, gap);
+                }
                 Err(StoreError::TooManyPoints { .. }) if places.len() > 1 => {
                     let middle = places.start + places.len() / 2;
                     pieces.push((middle..places.end, from, to));
@@ -238,21 +249,61 @@ impl Engine {
 }
 
 /// Gives the points found to every wanted series of the same number (sorted; several if it is read by two methods).
-fn feed(wanted: &mut [Wanted], found: &[(SeriesId, Vec<Measure>)]) {
+fn feed(wanted: &mut [Wanted], found: &[(SeriesId, Vec<Measure>)], gap: usize) {
     for (series, points) in found {
         let first = wanted.partition_point(|wanted| wanted.series < *series);
         for wanted in wanted[first..].iter_mut().take_while(|wanted| wanted.series == *series) {
-            wanted.buckets.feed(points);
+            wanted.feed(points, gap);
         }
     }
 }
 
 /// A series that is being read.
-struct Wanted {
+pub(crate) struct Wanted {
     /// Where it stands in the answer.
     place: usize,
-    series: SeriesId,
-    buckets: SeriesBuckets,
+    pub(crate) series: SeriesId,
+    pub(crate) buckets: SeriesBuckets,
+    /// What is read from raw points, in order: all of it but for what rollups have.
+    pub(crate) gaps: Vec<(Timestamp, Timestamp)>,
+    /// For each width the buckets that came from rollups; none of them has a point in a gap.
+    pub(crate) rolled: Vec<Vec<Measure>>,
+}
+
+impl Wanted {
+    fn new(place: usize, series: SeriesId, buckets: SeriesBuckets) -> Self {
+        let (from, to) = buckets.range();
+        let gaps = if from < to { vec![(from, to)] } else { Vec::new() };
+        Self { place, series, buckets, gaps, rolled: Vec::new() }
+    }
+
+    /// Its gaps, but for where all of its time begins and ends: policies count back from each series' own newest point.
+    fn shape(&self) -> Vec<(Timestamp, Timestamp)> {
+        let (from, to) = self.buckets.range();
+        let open = |gap: &(Timestamp, Timestamp)| {
+            (if gap.0 == from { Timestamp::MIN } else { gap.0 }, if gap.1 == to { Timestamp::MAX } else { gap.1 })
+        };
+        self.gaps.iter().map(open).collect()
+    }
+
+    fn feed(&mut self, points: &[Measure], gap: usize) {
+        let Some((from, to)) = self.gaps.get(gap).copied() else { return };
+        let first = points.partition_point(|point| point.timestamp < from);
+        let last = points.partition_point(|point| point.timestamp < to);
+        self.buckets.feed(points.get(first..last).unwrap_or_default());
+    }
+
+    /// The buckets of each width, from points and from rollups.
+    fn finish(self) -> Vec<Vec<Measure>> {
+        let mut by_width = self.buckets.finish();
+        for (measures, rolled) in by_width.iter_mut().zip(self.rolled) {
+            if !rolled.is_empty() {
+                measures.extend(rolled);
+                measures.sort_by_key(|measure| measure.timestamp);
+            }
+        }
+        by_width
+    }
 }
 
 /// Which points the buckets of a width need. `kept`: so long before the newest point of the series.

@@ -5,6 +5,8 @@ mod failing;
 mod instant;
 mod labelled;
 mod reading;
+mod retention;
+mod rollups;
 mod scopes;
 mod windows;
 mod writing;

@@ -23,7 +23,8 @@ pub use error::StoreError;
 pub use files::s3::BucketSettings;
 pub use settings::StoreSettings;
 pub use store::{
-    AppendReceipt, BackupReport, Columns, Progress, Reduce, Reduced, Reducer, Store,
+    Aggregate, AppendReceipt, BackupReport, Columns, DayRolled, Layer, LayerWanted, Progress, Reduce, Reduced, Reducer,
+    RollMaker, RollPlan, Rolled, Store,
     stats::{FileStats, StoreStats},
     verify::VerifyReport,
 };

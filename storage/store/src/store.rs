@@ -9,11 +9,13 @@ mod backup;
 mod changed;
 mod claim;
 mod compact;
+mod expire;
 mod flush;
 mod gathered;
 mod maintain;
 mod newest;
 mod open;
+mod rollups;
 mod scan;
 pub mod stats;
 pub mod verify;
@@ -39,6 +41,7 @@ pub use self::{
     append::AppendReceipt,
     backup::BackupReport,
     gathered::Columns,
+    rollups::{Aggregate, DayRolled, Layer, LayerWanted, RollMaker, RollPlan, Rolled},
     scan::{Reduce, Reduced, Reducer},
     verify::Progress,
 };
@@ -49,6 +52,7 @@ use self::{
     compact::Effort,
     gathered::Gathered,
     newest::Newest,
+    rollups::Rollups,
     stats::{FileStats, StoreStats},
     verify::VerifyReport,
 };
@@ -112,6 +116,7 @@ struct Shared {
     /// Files that cannot be read, and why.
     quarantined: Mutex<BTreeMap<String, String>>,
     layouts: Mutex<scan::Layouts>,
+    rollups: Rollups,
     pages: Arc<Mutex<Pages>>,
     /// Threads that one large read may use.
     scan_threads: usize,
@@ -319,6 +324,13 @@ impl Store {
         blocking(move || shared.retain(&shared.tidying.lock(), before)).await
     }
 
+    /// Takes points out of the files that are older than their series' limits (sorted by series): of each series the days that
+    /// ended before its limit. Gives how many files were written anew or removed. From disk they go `removed_grace` later.
+    pub async fn expire(&self, limits: Vec<(SeriesId, Timestamp)>) -> Result<u64, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.expire(&limits)).await
+    }
+
     /// Removes from disk what left the table longer ago than `removed_grace`.
     pub async fn vacuum(&self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
@@ -329,6 +341,39 @@ impl Store {
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         blocking(move || shared.checkpoint(&shared.tidying.lock())).await
+    }
+
+    /// The newest day, by its first moment, that is over and of which rollups are to be made ([`Self::roll_day`]).
+    pub fn roll_due(&self) -> Option<Timestamp> {
+        self.shared.roll_due()
+    }
+
+    /// Makes the rollups of the day that begins at `day` from its raw points, as the plan says. Appends, merges and reads go
+    /// on meanwhile.
+    pub async fn roll_day(&self, day: Timestamp, plan: RollPlan) -> Result<DayRolled, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.roll_day(day, plan)).await
+    }
+
+    /// Merges small files of rollups into larger ones, a few at a time; gives how many, 0 if there is nothing to do.
+    pub async fn tidy_rollups(&self) -> Result<u64, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.tidy_rollups()).await
+    }
+
+    /// For each layer, for each of these series (sorted, none twice), the days of which rollups are still all that there is,
+    /// and their rows. What is not told is to be read from raw points; nothing is an answer, too. The only error are more than
+    /// `scan_points_max` rows: ask for fewer series.
+    pub async fn rolled(
+        &self,
+        wanted: Vec<LayerWanted>,
+        series: Vec<SeriesId>,
+    ) -> Result<Vec<Vec<Rolled>>, StoreError> {
+        if !self.shared.may_have_rolled(&wanted) {
+            return Ok(Vec::new());
+        }
+        let shared = self.shared.clone();
+        blocking(move || shared.rolled(&wanted, &series)).await
     }
 
     /// A moment of the store: what is read after it was taken has everything that changed before.
@@ -418,6 +463,7 @@ impl Store {
             };
             // What merges must not commit once the directory is somebody else's.
             let _tidying = shared.tidying.lock();
+            let _rolling = shared.rollups.waited();
             if let Some(mut writer) = writer {
                 shared.shrink(&mut writer);
             }

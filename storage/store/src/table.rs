@@ -185,7 +185,8 @@ impl Table {
         Ok(next)
     }
 
-    fn write_commit(
+    /// Writes a commit of which somebody else knows what it means.
+    pub(crate) fn write_commit(
         &self,
         version: u64,
         actions: &[Action],
@@ -276,7 +277,7 @@ impl Table {
         }
     }
 
-    fn sweep_unfinished(&self, directory: &Path) -> Result<(), StoreError> {
+    pub(crate) fn sweep_unfinished(&self, directory: &Path) -> Result<(), StoreError> {
         for entry in self.disk.list(directory).at("list", directory)? {
             if entry.name.starts_with(TEMPORARY_PREFIX) {
                 let path = directory.join(&entry.name);

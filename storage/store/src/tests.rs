@@ -4,10 +4,12 @@ mod backup;
 mod behaviour;
 mod crash;
 mod damage;
+mod expiry;
 mod golden;
 mod in_bucket;
 mod model;
 mod reading;
+mod rollups;
 mod simulation;
 
 use std::{

@@ -1,7 +1,7 @@
 //! Events and the revisions of resources, all of them page by page, for whoever reads them as tables. Narrowed by what an
 //! index can find; for operators, so without a scope.
 
-use orzo_model::{Event, Timestamp};
+use orzo_model::{Event, SeriesId, Timestamp};
 
 use super::{events::SEARCHED_CHARACTERS_MAX, events::event_of, resources::Resource};
 use crate::{Index, IndexError, attribute::storable, sql::Sql};
@@ -39,7 +39,41 @@ pub struct RevisionsWanted {
     pub project_ids: Option<Vec<String>>,
 }
 
+/// What a rule about keeping its points asks of a metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptMetric {
+    /// Its series.
+    pub series: SeriesId,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Name of its archive policy.
+    pub policy: String,
+    /// Who owns its resource now.
+    pub project_id: Option<String>,
+}
+
 impl Index {
+    /// The next active metrics after a series, in the order of series. Fewer than `limit` are the last.
+    pub async fn kept_page(&self, after: Option<SeriesId>, limit: usize) -> Result<Vec<KeptMetric>, IndexError> {
+        let mut sql = Sql::new(
+            "SELECT m.series AS series, m.name AS name, m.archive_policy_name AS policy, r.project_id AS project_id \
+             FROM index_metrics m LEFT JOIN index_resources r ON r.id = m.resource_id WHERE m.series > ",
+        );
+        let after = after.map_or(-1, |series| i64::try_from(series.0).unwrap_or(i64::MAX));
+        let (after, limit) = (sql.bind(after), sql.bind(i64::try_from(limit).unwrap_or(i64::MAX)));
+        sql.push(&format!("{after} AND m.status = 'active' ORDER BY m.series LIMIT {limit}"));
+        let rows = self.database.query(&sql.text, &sql.values).await?;
+        let row = |row: &orzo_database::Row| {
+            Some(KeptMetric {
+                series: SeriesId(u64::try_from(row.int("series")?).ok()?),
+                name: row.text("name"),
+                policy: row.text("policy")?,
+                project_id: row.text("project_id"),
+            })
+        };
+        Ok(rows.iter().filter_map(row).collect())
+    }
+
     /// The next events that are wanted, oldest first, and where the page after them begins; `None`: there is none.
     pub async fn events_page(
         &self,
@@ -85,6 +119,24 @@ impl Index {
         let last = events.last().filter(|_| events.len() == PAGE_ROWS);
         let next = last.map(|event| (event.generated_at, event.message_id.clone()));
         Ok((events, next))
+    }
+
+    /// The next active metrics after a series: each one's series and the name of its archive policy, in the order of series. Fewer
+    /// than `limit` are the last.
+    pub async fn policies_page(
+        &self,
+        after: Option<SeriesId>,
+        limit: usize,
+    ) -> Result<Vec<(SeriesId, String)>, IndexError> {
+        let mut sql = Sql::new("SELECT series, archive_policy_name FROM index_metrics WHERE series > ");
+        let after = after.map_or(-1, |series| i64::try_from(series.0).unwrap_or(i64::MAX));
+        let (after, limit) = (sql.bind(after), sql.bind(i64::try_from(limit).unwrap_or(i64::MAX)));
+        sql.push(&format!("{after} AND status = 'active' ORDER BY series LIMIT {limit}"));
+        let rows = self.database.query(&sql.text, &sql.values).await?;
+        let row = |row: &orzo_database::Row| {
+            Some((SeriesId(u64::try_from(row.int("series")?).ok()?), row.text("archive_policy_name")?))
+        };
+        Ok(rows.iter().filter_map(row).collect())
     }
 
     /// The revisions, oldest first, of the next resources that are wanted, and the id after which the next page begins;

@@ -9,9 +9,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
-use orzo_model::Point;
+use orzo_model::{Point, Timestamp};
 use parking_lot::MutexGuard;
 
 use super::Shared;
@@ -49,7 +50,12 @@ struct LeftOut {
     hash: u128,
     rows: u64,
     replaced: u64,
+    /// Points that are not kept any longer were before this.
+    expired_before: Option<Timestamp>,
 }
+
+/// Whether points of a series on a day are kept no longer.
+type Expired<'a> = dyn Fn(u64, Day) -> bool + 'a;
 
 impl Shared {
     /// Merges until nothing is worth it any more; gives how many files went in.
@@ -121,19 +127,35 @@ impl Shared {
         })
     }
 
-    fn is_quiet(&self, day: Day) -> bool {
-        let since = self.flushed_days.lock().get(&day).copied();
-        since.is_none_or(|since| self.clock.monotonic().saturating_sub(since) >= super::maintain::QUIET_AFTER)
+    /// Whether a day got no points for a while.
+    pub(super) fn is_quiet(&self, day: Day) -> bool {
+        self.is_quiet_for(day, super::maintain::QUIET_AFTER)
     }
 
-    fn merge(&self, _: &MutexGuard<'_, ()>, files: &[Arc<DataFile>]) -> Result<Merged, StoreError> {
+    /// Whether a day got no points for so long.
+    pub(super) fn is_quiet_for(&self, day: Day, span: Duration) -> bool {
+        let since = self.flushed_days.lock().get(&day).copied();
+        since.is_none_or(|since| self.clock.monotonic().saturating_sub(since) >= span)
+    }
+
+    fn merge(&self, tidying: &MutexGuard<'_, ()>, files: &[Arc<DataFile>]) -> Result<Merged, StoreError> {
+        self.merge_without(tidying, files, &|_, _| false)
+    }
+
+    /// Merges files, without what is kept no longer.
+    pub(super) fn merge_without(
+        &self,
+        _: &MutexGuard<'_, ()>,
+        files: &[Arc<DataFile>],
+        expired: &Expired<'_>,
+    ) -> Result<Merged, StoreError> {
         let began = self.clock.monotonic();
         let (tombstones, cleared) = {
             let state = self.state.read();
             (state.tombstones.clone(), state.last_sequence)
         };
         let mut written = Vec::new();
-        let outcome = self.merge_rows(files, &tombstones, &mut written);
+        let outcome = self.merge_rows(files, &tombstones, expired, &mut written);
         let left_out = match outcome {
             Ok(Some(left_out)) => left_out,
             Ok(None) => {
@@ -169,6 +191,7 @@ impl Shared {
         &self,
         files: &[Arc<DataFile>],
         tombstones: &Tombstones,
+        expired: &Expired<'_>,
         written: &mut Vec<DataFile>,
     ) -> Result<Option<LeftOut>, MergeError> {
         let Some(first) = files.first() else { return Ok(Some(LeftOut::default())) };
@@ -205,6 +228,11 @@ impl Shared {
                     }
                 }
             }
+            if expired(series, first.day) {
+                rows.iter().for_each(|point| left_out.leave(point));
+                rows.clear();
+                left_out.expired_before = Some(first.day.end().plus(Duration::from_micros(1)));
+            }
             resolve(&mut rows, &mut left_out);
             output.push(&self.table, &rows, written).map_err(MergeError::Output)?;
         }
@@ -238,13 +266,18 @@ impl Shared {
         let removes = files.iter().map(|file| Action::Remove(file.to_remove(now_ms, data_change)));
         let adds = written.iter().map(|file| Action::Add(file.to_add(now_ms, data_change)));
         let next = self.commit(&committing, &snapshot, &removes.chain(adds).collect::<Vec<_>>(), Operation::Compact)?;
-        self.state.write().snapshot = Arc::new(next);
+        let mut state = self.state.write();
+        state.snapshot = Arc::new(next);
+        if let Some(before) = left_out.expired_before {
+            state.newest.forget_before(before);
+            state.changed.before(before);
+        }
         Ok(())
     }
 
     /// A file that cannot be read is not merged any more and said so, once; reading its rows goes on failing. Only what
     /// the file itself is the reason for: anything else is an error of the merge.
-    fn set_aside(&self, path: &str, error: StoreError) -> Result<(), StoreError> {
+    pub(super) fn set_aside(&self, path: &str, error: StoreError) -> Result<(), StoreError> {
         let is_away = matches!(&error, StoreError::Io { source, .. } if Away::is(source));
         let is_its_own =
             matches!(error, StoreError::Damaged { .. } | StoreError::Format { .. } | StoreError::Io { .. });
@@ -261,7 +294,7 @@ impl Shared {
 }
 
 /// How a merge ended.
-enum Merged {
+pub(super) enum Merged {
     Done,
     /// A file could not be read.
     SetAside,
@@ -374,8 +407,6 @@ fn pick_run(generations: &[Vec<Arc<DataFile>>], limits: Limits, worth: Worth) ->
 
 #[cfg(test)]
 mod tests {
-    use orzo_model::Timestamp;
-
     use super::*;
 
     const LIMITS: Limits = Limits { files_min: 3, rows_max: 1000 };

@@ -10,7 +10,7 @@ use orzo_model::{Room, SharedClock};
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Shared, State, changed::Changed, claim::Claim, newest::Newest, scan::Layouts};
+use super::{Shared, State, changed::Changed, claim::Claim, newest::Newest, rollups::Rollups, scan::Layouts};
 use crate::{
     error::{At, StoreError},
     files::{Disk, TEMPORARY_PREFIX},
@@ -111,6 +111,7 @@ pub(super) fn open(
         deleted_at: Mutex::new(clock.monotonic()),
         quarantined: Mutex::default(),
         layouts: Mutex::new(Layouts::default()),
+        rollups: Rollups::open(&table.disk, &directory),
         pages: Arc::default(),
         scan_threads,
         scan_threads_left: AtomicUsize::new(scan_threads - 1),

@@ -46,7 +46,12 @@ impl Layouts {
         }
     }
 
-    fn keep(&mut self, path: &str, layout: &Layout) {
+    /// What is known of this file.
+    pub(super) fn by_path(&self, path: &str) -> Option<Layout> {
+        self.by_path.get(path).cloned()
+    }
+
+    pub(super) fn keep(&mut self, path: &str, layout: &Layout) {
         self.forget(path);
         let bytes = layout.memory_bytes();
         if self.bytes + bytes > LAYOUT_BYTES_MAX {
@@ -314,7 +319,7 @@ impl Shared {
     }
 
     /// A file may leave the table, and the disk, while it is read; then the read begins anew with a newer version.
-    fn again_if_files_went<T>(&self, read: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(super) fn again_if_files_went<T>(&self, read: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
         for _ in 1..READS_MAX {
             let version = self.state.read().snapshot.version;
             match read() {

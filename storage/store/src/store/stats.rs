@@ -41,6 +41,16 @@ pub struct StoreStats {
     pub quarantined: u64,
     /// Upkeep that failed since the start, and was or will be tried again.
     pub upkeep_failures: u64,
+    /// Files of rollups.
+    pub rollup_files: u64,
+    /// Their rows: buckets, for each thing that is kept of them.
+    pub rollup_rows: u64,
+    /// Their bytes.
+    pub rollup_bytes: u64,
+    /// Days whose rollups are up to date.
+    pub rollup_days: u64,
+    /// Days that are over and whose rollups are still to be made, or made again.
+    pub rollup_days_behind: u64,
     /// The first point's time.
     pub oldest: Option<Timestamp>,
     /// The last point's time.
@@ -92,6 +102,8 @@ impl Shared {
             let segments = self.segments.lock();
             (segments.len() as u64, segments.iter().map(|segment| segment.bytes).sum())
         };
+        let snapshot = self.state.read().snapshot.clone();
+        let rollups = self.rollup_stats(&snapshot);
         let state = self.state.read();
         let frozen = state.frozen.as_deref().map(|frozen| &frozen.head);
         let heads = || std::iter::once(&state.active).chain(frozen);
@@ -115,6 +127,11 @@ impl Shared {
             newest_series: state.newest.len() as u64,
             quarantined: self.quarantined.lock().len() as u64,
             upkeep_failures: self.failures.load(Ordering::Relaxed),
+            rollup_files: rollups.files,
+            rollup_rows: rollups.rows,
+            rollup_bytes: rollups.bytes,
+            rollup_days: rollups.days,
+            rollup_days_behind: rollups.behind,
             oldest: oldest.min(),
             newest: newest.max(),
         }

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::{
     Table,
-    action::{Operation, encode_commit},
+    action::{Action, Operation, encode_commit},
     commit_name,
     snapshot::Snapshot,
 };
@@ -31,24 +31,35 @@ pub const LAST_CHECKPOINT: &str = "_last_checkpoint";
 impl Table {
     /// Writes both copies of this version, then removes commits older than `keep_from`.
     pub(crate) fn checkpoint(&self, snapshot: &Snapshot, now: Timestamp, keep_from: u64) -> Result<(), StoreError> {
-        let actions = snapshot.actions(now);
+        self.checkpoint_of(snapshot.version, &snapshot.actions(now), snapshot.files.len(), now, keep_from)
+    }
+
+    /// The same of a version with so many files, which these actions make.
+    pub(crate) fn checkpoint_of(
+        &self,
+        version: u64,
+        actions: &[Action],
+        files: usize,
+        now: Timestamp,
+        keep_from: u64,
+    ) -> Result<(), StoreError> {
         let log = self.log_directory();
-        let name = checkpoint_name(snapshot.version);
-        let bytes = encode_checkpoint(&actions).map_err(|error| StoreError::Io {
+        let name = checkpoint_name(version);
+        let bytes = encode_checkpoint(actions).map_err(|error| StoreError::Io {
             action: "encode",
             path: log.join(&name),
             source: std::io::Error::other(error),
         })?;
         self.put_if_absent(&log, &name, &bytes)?;
-        let pointer = checkpoint_pointer(snapshot.version, actions.len(), bytes.len(), snapshot.files.len());
+        let pointer = checkpoint_pointer(version, actions.len(), bytes.len(), files);
         let staged = stage(&*self.disk, &log, pointer.as_bytes()).at("write", &log)?;
         let target = log.join(LAST_CHECKPOINT);
         self.disk.replace(&staged, &target).at("publish", &target)?;
         self.disk.sync_directory(&log).at("sync", &log)?;
 
-        let own = encode_commit(&actions, Operation::Snapshot, now.micros() / 1000);
-        self.put_if_absent(&self.snapshots, &commit_name(snapshot.version), &own)?;
-        self.trim(keep_from.min(snapshot.version))
+        let own = encode_commit(actions, Operation::Snapshot, now.micros() / 1000);
+        self.put_if_absent(&self.snapshots, &commit_name(version), &own)?;
+        self.trim(keep_from.min(version))
     }
 
     /// The version of our newest copy; 0 without one.

@@ -16,6 +16,26 @@ impl Day {
         Self(time.micros().div_euclid(DAY_MICROS))
     }
 
+    /// Its first moment.
+    pub(crate) fn start(self) -> Timestamp {
+        Timestamp::from_micros(self.0.saturating_mul(DAY_MICROS))
+    }
+
+    /// Its last moment.
+    pub(crate) fn end(self) -> Timestamp {
+        Timestamp::from_micros(self.0.saturating_add(1).saturating_mul(DAY_MICROS).saturating_sub(1))
+    }
+
+    /// Its number, counted from the Unix epoch.
+    pub(crate) fn number(self) -> i64 {
+        self.0
+    }
+
+    /// The day of this number.
+    pub(crate) fn from_number(number: i64) -> Self {
+        Self(number)
+    }
+
     /// Whether the whole day lies before `time`.
     pub(crate) fn is_over(self, time: Timestamp) -> bool {
         self < Self::of(time)
@@ -29,8 +49,7 @@ impl Day {
 
 impl fmt::Display for Day {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let midnight = Timestamp::from_micros(self.0.saturating_mul(DAY_MICROS));
-        write!(f, "{}", midnight.to_chrono().format("%Y-%m-%d"))
+        write!(f, "{}", self.start().to_chrono().format("%Y-%m-%d"))
     }
 }
 

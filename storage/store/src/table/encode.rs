@@ -129,6 +129,7 @@ pub(crate) struct Encoder {
     pending: Rows,
     /// What pages are put together in.
     body: Vec<u8>,
+    group_rows: usize,
 }
 
 /// Rows that wait until a row group of them can be written.
@@ -162,7 +163,13 @@ impl Rows {
 impl Encoder {
     /// One that room is made in for so many rows.
     pub(crate) fn new(rows_expected: usize) -> Result<Self> {
-        let rows = rows_expected.min(ROW_GROUP_ROWS);
+        Self::of_groups(ROW_GROUP_ROWS, rows_expected)
+    }
+
+    /// As [`Self::new`], with row groups of so many rows: they are held until the group is whole.
+    pub(crate) fn of_groups(group_rows: usize, rows_expected: usize) -> Result<Self> {
+        let group_rows = group_rows.clamp(1, ROW_GROUP_ROWS);
+        let rows = rows_expected.min(group_rows);
         let mut sink = TrackedWrite::new(Vec::new());
         sink.write_all(b"PAR1")?;
         Ok(Self {
@@ -176,6 +183,7 @@ impl Encoder {
             contents: Contents::default(),
             pending: Rows { series: Vec::new(), times: Vec::with_capacity(rows), values: Vec::with_capacity(rows) },
             body: Vec::new(),
+            group_rows,
         })
     }
 
@@ -188,8 +196,8 @@ impl Encoder {
         for point in points {
             self.contents.take(point);
         }
-        while self.pending.times.len() + points.len() >= ROW_GROUP_ROWS {
-            let (now, later) = points.split_at(ROW_GROUP_ROWS - self.pending.times.len());
+        while self.pending.times.len() + points.len() >= self.group_rows {
+            let (now, later) = points.split_at(self.group_rows - self.pending.times.len());
             self.pending.push(now);
             self.write_group()?;
             points = later;
