@@ -306,7 +306,7 @@ async fn damaged_or_missing_rollups_are_made_again() {
     let all = 9 * 2 * LAYERS.len();
     for (path, contents) in rollup_files(&whole) {
         for how in 0..4 {
-            let world = World { clock: whole.clock.clone(), ..World::on(whole.disk.copy()) };
+            let world = World { clock: whole.clock.clone(), ..whole.copy() };
             let mut damaged = contents.clone();
             match how {
                 0 => damaged.truncate(contents.len() / 2),
@@ -341,7 +341,7 @@ async fn making_rollups_breaks_at_every_operation() {
         store.close().await
     };
     let begun = |fault: Option<Fault>| {
-        let world = World { clock: whole.clock.clone(), ..World::on(whole.disk.copy()) };
+        let world = World { clock: whole.clock.clone(), ..whole.copy() };
         if let Some(fault) = fault {
             world.disk.set_fault(fault);
         }

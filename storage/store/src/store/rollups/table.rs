@@ -106,10 +106,10 @@ impl Rollups {
     ) -> Result<Version, StoreError> {
         let path = self.table.log_directory().join(commit_name(number));
         let next = version.apply(&path, number, actions)?;
-        match self.table.write_commit(number, actions, operation, now) {
+        match self.table.write_commit(number, actions, operation, now, &mut |_| false) {
             Ok(()) => {}
             Err(CommitError::NotMade(error)) => return Err(error),
-            Err(CommitError::Unknown(error)) => {
+            Err(CommitError::Unknown(error) | CommitError::Taken(error)) => {
                 // Whether it is there only reading the log again tells, at the next start.
                 *self.off.write() = Some(error.to_string());
                 *self.version.write() = Arc::new(Version::default());
