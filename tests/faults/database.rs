@@ -12,6 +12,15 @@ use crate::support::{has_real_parts, orzo::Orzo, servers::Server, wait_for};
 
 const KILLS: usize = 10;
 
+/// Stops the sender, however the scope is left.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn every_acknowledged_point_survives_kills_of_the_database() {
     if !has_real_parts("database") {
@@ -42,11 +51,12 @@ fn every_acknowledged_point_survives_kills_of_the_database() {
                     }
                 }
             });
+            // Also when the database does not start: a sender that goes on would never let the test fail.
+            let _stop = StopOnDrop(&stop);
             std::thread::sleep(Duration::from_millis(rand::random_range(300..1200)));
             database.kill();
             std::thread::sleep(Duration::from_millis(rand::random_range(0..700)));
             database.start();
-            stop.store(true, Ordering::Relaxed);
         });
         wait_for("points to be acknowledged again", Duration::from_secs(60), || {
             let before = sender.ledger.len();
