@@ -124,6 +124,10 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let requests_drain = stages::share(drain, stages::SOURCES_SHARE);
     stages.sources.tasks.spawn(http::serve(listener, router, stages.sources.stop.clone(), requests_drain));
 
+    if ground.settings.has(Role::Api) {
+        stages.sources.tasks.spawn(log_in(session.clone(), stages.sources.stop.clone()));
+    }
+
     telemetry.start_sinks(&ground, &stages)?;
     if let Some(cloud) = &cloud {
         stages.sources.tasks.spawn(cloud.clone().run(stages.sources.stop.clone()));
@@ -268,6 +272,14 @@ async fn open_session(ground: &Ground, cloud: Option<&Cloud>, address: SocketAdd
     let revision = cloud.filter(|_| settings.url.is_none()).map(|cloud| cloud.identity().revision());
     let auth_url = settings.url.clone().map_or_else(|| identity_url(address), Ok)?;
     session_of(ground, auth_url, (&settings.username, password), &settings.project, revision.unwrap_or_default())
+}
+
+/// Whoever shows a token first should not wait until we have one of our own to ask about it with.
+async fn log_in(session: Arc<Session>, stop: CancellationToken) {
+    let token = stop.run_until_cancelled(session.token()).await;
+    if let Some(Err(error)) = token {
+        tracing::info!("no token of our own yet: {error}");
+    }
 }
 
 fn session_of(

@@ -28,7 +28,8 @@ use crate::{
         IngestError,
         admission::{Admission, Place},
         labelled::{Beginnings, Labelled},
-        remote_write, snappy,
+        remote_write::{self, Incoming},
+        snappy,
     },
     offered::Offered,
     parameters::Parameters,
@@ -351,8 +352,10 @@ fn read(
                 // Nothing in 1.0 says when a counter began.
                 let nothing = Beginnings::default();
                 let find = |labels: &[u8]| known.look_up(labels);
-                remote_write::read_v1(&buffer, find, |one| labelled.take(one, &known, &native, &limits, &nothing))?;
-                remote_write::read_metadata_v1(&buffer, |name, about| labelled.describe(name, about))?;
+                let take = |one: Incoming<'_>| labelled.take(one, &known, &native, &limits, &nothing);
+                if let Some(from) = remote_write::read_v1(&buffer, find, take)? {
+                    remote_write::read_metadata_v1(&buffer, from, |name, about| labelled.describe(name, about))?;
+                }
             }
             Message::V2 => {
                 let beginnings = api.ingest.beginnings.read();

@@ -61,7 +61,9 @@ pub(crate) struct Labelled {
     pub(crate) new_begun: Vec<(usize, i64)>,
     /// Where each new set stands: a body has many samples of a series, and its labels are written once.
     new_places: HashMap<Box<[u8]>, usize>,
-    /// The same of histograms.
+    /// Targets of labels that are written in another way than they are kept: not sorted, or some of them empty.
+    otherwise: HashMap<Box<[u8]>, LabelledTarget>,
+    /// The same as `new_places`, of histograms.
     new_native: HashMap<Box<[u8]>, usize>,
 }
 
@@ -87,8 +89,9 @@ impl Labelled {
         if incoming.samples.is_empty() && incoming.exemplars.is_empty() {
             return Ok(());
         }
-        let target = match incoming.series.or_else(|| known.look_up(incoming.labels)) {
-            Some(series) => LabelledTarget::Known(series),
+        let by_bytes = incoming.series.or_else(|| known.look_up(incoming.labels)).map(LabelledTarget::Known);
+        let target = match by_bytes.or_else(|| self.met(incoming.labels).filter(|_| !incoming.samples.is_empty())) {
+            Some(target) => target,
             None => {
                 let mut labels = labels_of(incoming.labels)?;
                 if incoming.samples.is_empty() {
@@ -96,7 +99,12 @@ impl Labelled {
                     return Ok(());
                 }
                 match self.place(&mut labels, known, limits) {
-                    Ok(target) => target,
+                    Ok(target) => {
+                        if !self.new_places.contains_key(incoming.labels) {
+                            self.otherwise.insert(incoming.labels.into(), target);
+                        }
+                        target
+                    }
                     Err(refusal) => {
                         self.leave_out_exemplars("no such series", incoming.exemplars.len() as u64);
                         self.refuse(refusal.reason(), incoming.samples.len() as u64, || refusal.to_string());
@@ -116,6 +124,13 @@ impl Labelled {
             self.attach(Some(target), exemplar_of(raw), false);
         }
         Ok(())
+    }
+
+    /// The target of labels that stood in this body before, in the same bytes: a body may have many samples of a series,
+    /// and its labels are read once.
+    fn met(&self, labels: &[u8]) -> Option<LabelledTarget> {
+        let new = self.new_places.get(labels).map(|place| LabelledTarget::New(*place));
+        new.or_else(|| self.otherwise.get(labels).copied())
     }
 
     /// Exemplars that came alone make no series: they belong to one of numbers or of histograms that there is.

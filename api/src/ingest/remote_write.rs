@@ -180,14 +180,17 @@ impl Scratch {
 }
 
 /// Reads a message 1.0. `known` gives the series of a whole and well-formed list of labels, and nothing for other bytes.
+/// Gives where the first metadata stand, if there are any, for [`read_metadata_v1`].
 pub(crate) fn read_v1(
     body: &[u8],
     known: impl Fn(&[u8]) -> Option<SeriesId>,
     mut visit: impl FnMut(Incoming<'_>) -> Result<(), IngestError>,
-) -> Result<(), IngestError> {
+) -> Result<Option<usize>, IngestError> {
     let mut reader = Reader::new(body, 0);
-    let mut scratch = Scratch::default();
-    while let Some((field, wire)) = reader.key()? {
+    let (mut scratch, mut metadata_at) = (Scratch::default(), None);
+    loop {
+        let at = reader.at();
+        let Some((field, wire)) = reader.key()? else { return Ok(metadata_at) };
         match (field, wire) {
             (1, Wire::Bytes) => {
                 let bytes = reader.bytes()?;
@@ -203,12 +206,18 @@ pub(crate) fn read_v1(
                 series_v1(bytes, series, &mut scratch, &mut visit)?;
             }
             (1, _) => return Err(reader.malformed("a series has the wrong form")),
-            // Metadata is read by itself (`read_metadata_v1`).
-            (_, wire) => reader.skip(wire)?,
+            (field, wire) => {
+                if field == METADATA {
+                    metadata_at.get_or_insert(at);
+                }
+                reader.skip(wire)?;
+            }
         }
     }
-    Ok(())
 }
+
+/// The field of a message 1.0 that says what names mean.
+const METADATA: u64 = 3;
 
 /// Keys and lengths of a sample as senders write it: a message of so many bytes, a value, a time.
 const SAMPLE_KEY: u8 = 0x12;
@@ -301,12 +310,16 @@ fn exemplar_label_v1(reader: &mut Reader<'_>, wire: Wire, exemplar: &mut RawExem
     Ok(())
 }
 
-/// Reads what a message 1.0 says of metrics' names.
-pub(crate) fn read_metadata_v1(body: &[u8], mut visit: impl FnMut(&str, MetricMetadata)) -> Result<(), IngestError> {
-    let mut reader = Reader::new(body, 0);
+/// Reads what a message 1.0 says of metrics' names, from a field that begins at `from`.
+pub(crate) fn read_metadata_v1(
+    body: &[u8],
+    from: usize,
+    mut visit: impl FnMut(&str, MetricMetadata),
+) -> Result<(), IngestError> {
+    let mut reader = Reader::new(&body[from..], from);
     while let Some((field, wire)) = reader.key()? {
         match (field, wire) {
-            (3, Wire::Bytes) => {
+            (METADATA, Wire::Bytes) => {
                 let mut about = reader.message()?;
                 let (mut kind, mut name, mut help, mut unit) = (0, "", "", "");
                 while let Some((field, wire)) = about.key()? {

@@ -332,11 +332,15 @@ async fn a_new_series_that_stands_often_in_a_body_is_written_once() {
     let house = House::build().await;
     let labels: &[(&str, &str)] = &[("__name__", "up"), ("job", "a")];
     let turned: &[(&str, &str)] = &[("job", "a"), ("__name__", "up")];
+    let with_empty: &[(&str, &str)] = &[("__name__", "up"), ("address", ""), ("job", "a")];
     let body = write_v1(&[
         (labels, &[(1, 1.0)]),
         (&[("__name__", "down")], &[(1, 0.0)]),
         (labels, &[(2, 2.0)]),
         (turned, &[(3, 3.0)]),
+        (with_empty, &[(4, 4.0)]),
+        (turned, &[(5, 5.0)]),
+        (with_empty, &[(6, 6.0)]),
     ]);
     let index = house.engine.labels().expect("labels").clone();
     let (project, limits) = (index.project("p1"), index.settings().set);
@@ -346,5 +350,5 @@ async fn a_new_series_that_stands_often_in_a_body_is_written_once() {
     read_v1(&body, |_| None, |one| labelled.take(one, &known, &native, &limits, &nothing)).expect("read");
     assert_eq!(labelled.points.new.len(), 2);
     let places: Vec<usize> = labelled.points.new_points.iter().map(|(place, _, _)| *place).collect();
-    assert_eq!(places, [0, 1, 0, 0]);
+    assert_eq!(places, [0, 1, 0, 0, 0, 0, 0]);
 }

@@ -210,20 +210,25 @@ impl Head {
         })
     }
 
-    /// Every series with its points in order of time, by series; stops at the first error.
-    pub(crate) fn for_each_series<E>(&self, mut take: impl FnMut(&[Point]) -> Result<(), E>) -> Result<(), E> {
-        let mut numbers: Vec<u64> = self.series.keys().copied().collect();
-        numbers.sort_unstable();
-        let mut points = Vec::new();
-        for number in numbers {
-            points.clear();
-            if let Some(series) = self.series.get(&number) {
-                series.sorted(i64::MIN, i64::MAX, &mut |micros, value| {
-                    let timestamp = Timestamp::from_micros(micros);
-                    points.push(Point { series: SeriesId(number), timestamp, value });
-                });
+    /// Every series with its points in order of time, by series, in one run or several; stops at the first error.
+    pub(crate) fn for_each_run<E>(
+        &self,
+        mut take: impl FnMut(SeriesId, &[(i64, f64)]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut all: Vec<(u64, &SeriesPoints)> = self.series.iter().map(|(series, points)| (*series, points)).collect();
+        all.sort_unstable_by_key(|(series, _)| *series);
+        let mut merged = Vec::new();
+        for (series, points) in all {
+            if points.late().is_some() {
+                merged.clear();
+                points.sorted(i64::MIN, i64::MAX, &mut |micros, value| merged.push((micros, value)));
+                take(SeriesId(series), &merged)?;
+                continue;
             }
-            take(&points)?;
+            for chunk in points.chunks() {
+                take(SeriesId(series), chunk)?;
+            }
+            take(SeriesId(series), &points.newest)?;
         }
         Ok(())
     }
@@ -285,8 +290,8 @@ mod tests {
             assert_eq!(head.len(), model.len());
             assert_eq!(head.series.values().map(SeriesPoints::len).sum::<usize>(), model.len());
             let mut all = Vec::new();
-            let _ = head.for_each_series::<()>(|points| {
-                all.extend(points.iter().map(|point| ((point.series.0, point.timestamp.micros()), point.value)));
+            let _ = head.for_each_run::<()>(|series, run| {
+                all.extend(run.iter().map(|(micros, value)| ((series.0, *micros), *value)));
                 Ok(())
             });
             assert_eq!(all, model.clone().into_iter().collect::<Vec<_>>());

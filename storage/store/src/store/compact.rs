@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use orzo_model::{Point, Timestamp};
+use orzo_model::{Point, SeriesId, Timestamp};
 use parking_lot::MutexGuard;
 
 use super::Shared;
@@ -234,7 +234,7 @@ impl Shared {
                 left_out.expired_before = Some(first.day.end().plus(Duration::from_micros(1)));
             }
             resolve(&mut rows, &mut left_out);
-            output.push(&self.table, &rows, written).map_err(MergeError::Output)?;
+            output.push(&self.table, SeriesId(series), &rows, written).map_err(MergeError::Output)?;
         }
         output.finish(&self.table, written).map_err(MergeError::Output)?;
         let hash_in = files.iter().fold(0u128, |sum, file| sum.wrapping_add(file.hash));
@@ -312,7 +312,7 @@ enum MergeError {
 impl LeftOut {
     fn leave(&mut self, point: &Point) {
         self.rows += 1;
-        self.hash = self.hash.wrapping_add(point_hash(point));
+        self.hash = self.hash.wrapping_add(point_hash(point.series, point.timestamp.micros(), point.value));
     }
 }
 

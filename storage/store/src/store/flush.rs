@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use orzo_model::Timestamp;
 use parking_lot::MutexGuard;
 
 use super::{AppendReceipt, Frozen, Shared, State, claim};
@@ -119,13 +120,16 @@ impl Shared {
 
     fn write_days(&self, frozen: &Frozen, written: &mut Vec<DataFile>) -> Result<(), StoreError> {
         let mut days: BTreeMap<Day, Output> = BTreeMap::new();
-        frozen.head.for_each_series(|points| {
-            for points in points.chunk_by(|a, b| Day::of(a.timestamp) == Day::of(b.timestamp)) {
-                let day = Day::of(points[0].timestamp);
+        frozen.head.for_each_run(|series, mut run| {
+            while let Some((first, _)) = run.first() {
+                let day = Day::of(Timestamp::from_micros(*first));
+                let end = day.end().micros();
+                let (of_day, later) = run.split_at(run.partition_point(|(micros, _)| *micros <= end));
                 // Most heads are of one day, or of two.
                 let expected = if days.len() < 2 { frozen.head.len() } else { 0 };
                 let new = || Output::new(day, frozen.generation, self.settings.file_rows_max, expected);
-                days.entry(day).or_insert_with(new).push(&self.table, points, written)?;
+                days.entry(day).or_insert_with(new).push(&self.table, series, of_day, written)?;
+                run = later;
             }
             Ok(())
         })?;

@@ -83,6 +83,39 @@ impl Form {
     }
 }
 
+/// Values that are looked at before it is asked whether all of them were numbers.
+const WHOLE_PART: usize = 64;
+
+/// Makes the bits of a run's values numbers, in place, if all are numbers over one power of ten, as [`split`] would choose
+/// it. Most runs are such; another stays as it is.
+pub(crate) fn whole(values: &mut [i64]) -> Option<Form> {
+    let (mut exponent, mut done, mut numbers) = (0, 0, [0; WHOLE_PART]);
+    while done < values.len() {
+        let part = done..values.len().min(done + WHOLE_PART);
+        let (power, mut all) = (divisor(exponent), true);
+        for (number_of_it, value) in numbers.iter_mut().zip(&values[part.clone()]) {
+            let found = number(f64::from_bits(*value as u64), power);
+            all &= found.is_some();
+            *number_of_it = found.unwrap_or(0);
+        }
+        if all {
+            let length = part.len();
+            done = part.end;
+            values[part].copy_from_slice(&numbers[..length]);
+            continue;
+        }
+        let mut of_part = values[part].iter().map(|value| f64::from_bits(*value as u64));
+        let odd = of_part.find(|value| !is_number(*value, exponent));
+        let larger = odd.and_then(|odd| (exponent + 1..=EXPONENT_MAX).find(|larger| is_number(odd, *larger)));
+        // From the beginning, with a power that fits this value, too, or not at all. Dividing gives back what was there.
+        for number in &mut values[..done] {
+            *number = (*number as f64 / power).to_bits() as i64;
+        }
+        (exponent, done) = (larger?, 0);
+    }
+    Some(Form::Decimal(exponent))
+}
+
 /// Splits a run's values: for each a number, or `None` where the double itself is kept.
 pub(crate) fn split(values: &[f64], numbers: &mut Vec<Option<i64>>) -> Form {
     let mut exponent = 0;
@@ -154,6 +187,33 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn whole_runs_are_what_splitting_makes_of_them(
+            values in proptest::collection::vec(
+                prop_oneof![
+                    8 => any::<i16>().prop_map(|n| f64::from(n) / 100.0), 8 => any::<i32>().prop_map(f64::from), 1 => any::<f64>(),
+                ],
+                1..200,
+            ),
+            of_one_kind in 0..3,
+        ) {
+            let values: Vec<f64> = match of_one_kind {
+                0 => values,
+                1 => values.iter().map(|value| if value.abs() < 1e9 { value.round() } else { 4.0 }).collect(),
+                _ => values.iter().map(|value| (value % 1e6 * 1000.0).round() / 1000.0).collect(),
+            };
+            let bits: Vec<i64> = values.iter().map(|value| value.to_bits() as i64).collect();
+            let (mut numbers, mut split_numbers) = (bits.clone(), Vec::new());
+            let (whole, form) = (whole(&mut numbers), split(&values, &mut split_numbers));
+            match whole {
+                Some(whole) => {
+                    assert_eq!(whole, form);
+                    assert_eq!(numbers.into_iter().map(Some).collect::<Vec<_>>(), split_numbers);
+                }
+                None => assert!(!matches!(form, Form::Decimal(_)) && numbers == bits),
+            }
+        }
+
         #[test]
         fn a_number_gives_its_value_back_bit_by_bit(
             values in proptest::collection::vec(

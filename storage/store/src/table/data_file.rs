@@ -4,7 +4,7 @@
 //! checks the blocks that it touches, at the cost of a checksum instead of a whole file.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use orzo_model::{Point, SeriesId, Timestamp};
+use orzo_model::{SeriesId, Timestamp};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
@@ -65,11 +65,12 @@ pub(crate) fn holds_any(series: &[SeriesId], min: u64, max: u64) -> bool {
 }
 
 /// A point's share of the order-independent hash: files hold the same points exactly when their sums agree.
-pub(crate) fn point_hash(point: &Point) -> u128 {
+#[inline]
+pub(crate) fn point_hash(series: SeriesId, micros: i64, value: f64) -> u128 {
     let mut bytes = [0; 24];
-    bytes[..8].copy_from_slice(&point.series.0.to_le_bytes());
-    bytes[8..16].copy_from_slice(&point.timestamp.micros().to_le_bytes());
-    bytes[16..].copy_from_slice(&point.value.to_bits().to_le_bytes());
+    bytes[..8].copy_from_slice(&series.0.to_le_bytes());
+    bytes[8..16].copy_from_slice(&micros.to_le_bytes());
+    bytes[16..].copy_from_slice(&value.to_bits().to_le_bytes());
     xxh3_128(&bytes)
 }
 

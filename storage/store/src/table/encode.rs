@@ -102,16 +102,47 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// One more row; rows come by series.
-    pub(crate) fn take(&mut self, point: &Point) {
+    /// More rows of one series, sorted by time; series come in their order.
+    pub(crate) fn take_run<T: Row>(&mut self, series: SeriesId, run: &[T]) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return };
+        let (first, last) = (Timestamp::from_micros(first.micros()), Timestamp::from_micros(last.micros()));
         if self.rows == 0 {
-            (self.series_min, self.time_min, self.time_max) = (point.series.0, point.timestamp, point.timestamp);
+            (self.series_min, self.time_min, self.time_max) = (series.0, first, last);
         }
-        self.rows += 1;
-        self.series_max = point.series.0;
-        self.time_min = self.time_min.min(point.timestamp);
-        self.time_max = self.time_max.max(point.timestamp);
-        self.hash = self.hash.wrapping_add(point_hash(point));
+        self.rows += run.len() as u64;
+        self.series_max = series.0;
+        self.time_min = self.time_min.min(first);
+        self.time_max = self.time_max.max(last);
+        let hash = |row: &T| point_hash(series, row.micros(), row.value());
+        self.hash = run.iter().fold(self.hash, |sum, row| sum.wrapping_add(hash(row)));
+    }
+}
+
+/// A time and a value of a series that is known beside it.
+pub(crate) trait Row {
+    /// Microseconds since the epoch.
+    fn micros(&self) -> i64;
+    /// What was measured then.
+    fn value(&self) -> f64;
+}
+
+impl Row for (i64, f64) {
+    fn micros(&self) -> i64 {
+        self.0
+    }
+
+    fn value(&self) -> f64 {
+        self.1
+    }
+}
+
+impl Row for Point {
+    fn micros(&self) -> i64 {
+        self.timestamp.micros()
+    }
+
+    fn value(&self) -> f64 {
+        self.value
     }
 }
 
@@ -138,19 +169,19 @@ struct Rows {
     /// Series with so many rows each, in order; one that comes in parts has them in one.
     series: Vec<(SeriesId, usize)>,
     times: Vec<i64>,
-    values: Vec<f64>,
+    /// The bits of doubles, which become numbers where they are: memory for a million of them is taken once.
+    values: Vec<i64>,
 }
 
 impl Rows {
-    fn push(&mut self, points: &[Point]) {
-        for run in points.chunk_by(|a, b| a.series == b.series) {
-            match self.series.last_mut() {
-                Some((series, rows)) if *series == run[0].series => *rows += run.len(),
-                _ => self.series.push((run[0].series, run.len())),
-            }
+    fn push<T: Row>(&mut self, series: SeriesId, run: &[T]) {
+        match self.series.last_mut() {
+            Some((last, rows)) if *last == series => *rows += run.len(),
+            _ if run.is_empty() => {}
+            _ => self.series.push((series, run.len())),
         }
-        self.times.extend(points.iter().map(|point| point.timestamp.micros()));
-        self.values.extend(points.iter().map(|point| point.value));
+        self.times.extend(run.iter().map(Row::micros));
+        self.values.extend(run.iter().map(|row| row.value().to_bits() as i64));
     }
 
     fn clear(&mut self) {
@@ -192,17 +223,20 @@ impl Encoder {
         self.contents.rows
     }
 
-    pub(crate) fn push(&mut self, mut points: &[Point]) -> Result<()> {
-        for point in points {
-            self.contents.take(point);
-        }
-        while self.pending.times.len() + points.len() >= self.group_rows {
-            let (now, later) = points.split_at(self.group_rows - self.pending.times.len());
-            self.pending.push(now);
+    pub(crate) fn push(&mut self, points: &[Point]) -> Result<()> {
+        points.chunk_by(|a, b| a.series == b.series).try_for_each(|run| self.push_run(run[0].series, run))
+    }
+
+    /// Rows of one series; it may come in parts.
+    pub(crate) fn push_run<T: Row>(&mut self, series: SeriesId, mut run: &[T]) -> Result<()> {
+        self.contents.take_run(series, run);
+        while self.pending.times.len() + run.len() >= self.group_rows {
+            let (now, later) = run.split_at(self.group_rows - self.pending.times.len());
+            self.pending.push(series, now);
             self.write_group()?;
-            points = later;
+            run = later;
         }
-        self.pending.push(points);
+        self.pending.push(series, run);
         Ok(())
     }
 
@@ -226,8 +260,8 @@ impl Encoder {
     }
 
     fn write_group(&mut self) -> Result<()> {
-        let rows = std::mem::take(&mut self.pending);
-        let group = Group::of(&rows);
+        let mut rows = std::mem::take(&mut self.pending);
+        let group = Group::of(&rows.series, std::mem::take(&mut rows.values));
         self.contents.doubles += group.doubles.len() as u64;
         let start = self.sink.bytes_written();
         let chunks = vec![
@@ -251,21 +285,30 @@ impl Encoder {
             .set_column_metadata(chunks)
             .build()?;
         self.groups.push(metadata);
+        rows.values = group.numbers;
         self.pending = rows;
         self.pending.clear();
         Ok(())
     }
 
     fn write_series(&mut self, group: &Group) -> Result<ColumnChunkMetaData> {
-        let (mut chunk, mut body, mut series) = (Chunk::default(), std::mem::take(&mut self.body), Vec::new());
-        let mut all = group.runs.iter().flat_map(|run| std::iter::repeat_n(run.series as i64, run.rows));
-        let mut left = group.is_number.len();
+        let (mut chunk, mut body) = (Chunk::default(), std::mem::take(&mut self.body));
+        let (mut runs, mut left, mut rest) = (group.runs.iter(), group.is_number.len(), None);
         while left > 0 {
             let rows = left.min(REPEATING_PAGE_ROWS);
-            series.clear();
-            series.extend(all.by_ref().take(rows));
+            let mut room = rows;
+            let of_page = std::iter::from_fn(|| {
+                if room == 0 {
+                    return None;
+                }
+                let (series, of_run) = rest.take().or_else(|| runs.next().map(|run| (run.series as i64, run.rows)))?;
+                let now = of_run.min(room);
+                rest = (of_run > now).then_some((series, of_run - now));
+                room -= now;
+                Some((series, now))
+            });
             body.clear();
-            packing::put_deltas(&series, &mut body);
+            packing::put_repeated(rows, of_page, &mut body);
             self.write_page(&mut chunk, &body, rows, Encoding::DELTA_BINARY_PACKED)?;
             left -= rows;
         }
@@ -600,29 +643,50 @@ struct GroupRun {
 }
 
 impl Group {
-    fn of(rows: &Rows) -> Self {
-        let count = rows.values.len();
+    /// Of series with so many rows each, and the bits of their values.
+    fn of(series: &[(SeriesId, usize)], mut values: Vec<i64>) -> Self {
         let mut group = Self {
-            runs: Vec::with_capacity(rows.series.len()),
-            is_number: Vec::with_capacity(count),
-            numbers: Vec::with_capacity(count),
+            runs: Vec::with_capacity(series.len()),
+            is_number: Vec::with_capacity(values.len()),
+            numbers: Vec::new(),
             doubles: Vec::new(),
         };
-        let (mut at, mut split, mut counts) = (0, Vec::new(), Vec::with_capacity(rows.series.len()));
-        for (series, rows_of_it) in &rows.series {
-            let values = &rows.values[at..at + rows_of_it];
-            let (form, before) = (columns::split(values, &mut split), group.numbers.len());
-            for (value, number) in values.iter().zip(&split) {
-                group.is_number.push(number.is_some());
-                match number {
-                    Some(number) => group.numbers.push(*number),
-                    None => group.doubles.push(*value),
+        let (mut at, mut written, mut counts) = (0, 0, Vec::with_capacity(series.len()));
+        let (mut doubles, mut split) = (Vec::new(), Vec::new());
+        for (series, rows) in series {
+            let (run, before) = (at..at + rows, written);
+            at = run.end;
+            let form = match columns::whole(&mut values[run.clone()]) {
+                Some(form) => {
+                    group.is_number.resize(run.end, true);
+                    if written < run.start {
+                        values.copy_within(run, written);
+                    }
+                    written += rows;
+                    form
                 }
-            }
-            counts.push(Numbers { series: *series, rows: values.len(), count: group.numbers.len() - before });
-            group.runs.push(GroupRun { series: series.0, rows: values.len(), form, is_noise: false });
-            at += rows_of_it;
+                None => {
+                    doubles.clear();
+                    doubles.extend(values[run].iter().map(|value| f64::from_bits(*value as u64)));
+                    let form = columns::split(&doubles, &mut split);
+                    for (value, number) in doubles.iter().zip(&split) {
+                        group.is_number.push(number.is_some());
+                        match number {
+                            Some(number) => {
+                                values[written] = *number;
+                                written += 1;
+                            }
+                            None => group.doubles.push(*value),
+                        }
+                    }
+                    form
+                }
+            };
+            counts.push(Numbers { series: *series, rows: *rows, count: written - before });
+            group.runs.push(GroupRun { series: series.0, rows: *rows, form, is_noise: false });
         }
+        values.truncate(written);
+        group.numbers = values;
         for (run, is_noise) in group.runs.iter_mut().zip(noise::find(&counts, &group.numbers)) {
             run.is_noise = is_noise;
         }

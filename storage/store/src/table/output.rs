@@ -1,8 +1,13 @@
 //! Sorted points of one day to as few files as the limit of their rows allows.
 
-use orzo_model::Point;
+use orzo_model::SeriesId;
 
-use super::{Table, data_file::DataFile, day::Day, encode::Encoder};
+use super::{
+    Table,
+    data_file::DataFile,
+    day::Day,
+    encode::{Encoder, Row},
+};
 use crate::error::StoreError;
 
 /// Files of one day and generation that are being made.
@@ -21,22 +26,23 @@ impl Output {
         Self { day, generation, rows_max: rows_max as u64, rows_expected, ordinal: 0, encoder: None }
     }
 
-    /// Takes points on; a file that is full is written, durably, and added to `written`.
-    pub(crate) fn push(
+    /// Takes rows of a series on; a file that is full is written, durably, and added to `written`.
+    pub(crate) fn push<T: Row>(
         &mut self,
         table: &Table,
-        mut points: &[Point],
+        series: SeriesId,
+        mut run: &[T],
         written: &mut Vec<DataFile>,
     ) -> Result<(), StoreError> {
-        while !points.is_empty() {
+        while !run.is_empty() {
             let mut encoder = match self.encoder.take() {
                 Some(encoder) => encoder,
                 None => Encoder::new(self.rows_expected).map_err(|error| self.failed(table, error))?,
             };
             let room = usize::try_from(self.rows_max.saturating_sub(encoder.rows())).unwrap_or(usize::MAX);
-            let (now, later) = points.split_at(room.min(points.len()));
-            encoder.push(now).map_err(|error| self.failed(table, error))?;
-            points = later;
+            let (now, later) = run.split_at(room.min(run.len()));
+            encoder.push_run(series, now).map_err(|error| self.failed(table, error))?;
+            run = later;
             let is_full = encoder.rows() >= self.rows_max;
             self.encoder = Some(encoder);
             if is_full {

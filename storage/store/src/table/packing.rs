@@ -85,7 +85,49 @@ pub(crate) fn put_deltas(values: &[i64], out: &mut Vec<u8>) {
     }
 }
 
+/// As [`put_deltas`] of values that repeat: each so often, all of them together `count`.
+pub(crate) fn put_repeated(count: usize, mut runs: impl Iterator<Item = (i64, usize)>, out: &mut Vec<u8>) {
+    put_varint(BLOCK as u64, out);
+    put_varint(MINIBLOCKS as u64, out);
+    put_varint(count as u64, out);
+    let Some((first, mut left_of_run)) = runs.find(|(_, rows)| *rows > 0) else {
+        put_varint(0, out);
+        return;
+    };
+    put_varint(zigzag(first), out);
+    left_of_run -= 1;
+    let (mut previous, mut left, mut deltas) = (first, count.saturating_sub(1), [0i64; BLOCK]);
+    while left > 0 {
+        let rows = left.min(BLOCK);
+        left -= rows;
+        if left_of_run >= rows {
+            left_of_run -= rows;
+            put_block(&[0; BLOCK][..rows], out);
+            continue;
+        }
+        for delta in &mut deltas[..rows] {
+            *delta = 0;
+            if left_of_run == 0
+                && let Some((value, rows)) = runs.find(|(_, rows)| *rows > 0)
+            {
+                *delta = value.wrapping_sub(previous);
+                (previous, left_of_run) = (value, rows);
+            }
+            left_of_run = left_of_run.saturating_sub(1);
+        }
+        put_block(&deltas[..rows], out);
+    }
+}
+
 fn put_block(deltas: &[i64], out: &mut Vec<u8>) {
+    // Within a series, and with steady steps, all are the same: there is nothing to write but which.
+    if let Some(first) = deltas.first()
+        && deltas.iter().fold(0, |other, delta| other | (delta ^ first)) == 0
+    {
+        put_varint(zigzag(*first), out);
+        out.extend([0; MINIBLOCKS]);
+        return;
+    }
     let (mut smallest, mut largest) = (i64::MAX, i64::MIN);
     for delta in deltas {
         smallest = smallest.min(*delta);
@@ -319,6 +361,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn runs_are_written_as_their_values_are(runs in proptest::collection::vec((-3i64..1 << 40, 0usize..400), 0..12)) {
+            let values: Vec<i64> = runs.iter().flat_map(|(value, rows)| std::iter::repeat_n(*value, *rows)).collect();
+            let (mut expected, mut bytes) = (Vec::new(), Vec::new());
+            put_deltas(&values, &mut expected);
+            put_repeated(values.len(), runs.into_iter(), &mut bytes);
+            assert_eq!(bytes, expected);
+        }
+
         #[test]
         fn any_numbers_come_back(values in proptest::collection::vec(prop_oneof![any::<i64>(), -9i64..9, 0i64..70_000], 0..700)) {
             check(&values);

@@ -341,8 +341,8 @@ impl Stream {
             }
             _ => {}
         }
-        for point in &out[first..] {
-            self.seen.take(point);
+        if let Some(point) = out.get(first) {
+            self.seen.take_run(point.series, &out[first..]);
         }
         Ok(())
     }
