@@ -98,7 +98,21 @@ pub(crate) struct ServerSettings {
     pub(crate) data_directory: PathBuf,
     pub(crate) roles: Vec<Role>,
     pub(crate) drain: Span,
+    pub(crate) threads: Option<usize>,
     pub(crate) metrics_public: bool,
+}
+
+/// Threads that take requests, at most.
+const THREADS_MAX: usize = 1024;
+
+impl ServerSettings {
+    /// Threads that take requests. Without a number one core is left to the log's thread and to long work, which have
+    /// threads of their own: with two cores and as many threads that wake each other, remote write took an eighth more
+    /// of the processor's time.
+    pub(crate) fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        self.threads.unwrap_or_else(|| cores().saturating_sub(1)).clamp(1, THREADS_MAX)
+    }
 }
 
 /// What a process does. All of them together by default.
@@ -304,6 +318,7 @@ impl Default for ServerSettings {
             data_directory: "orzo-data".into(),
             roles: vec![Role::Cloud, Role::Agents, Role::Collector, Role::Alarms, Role::Api, Role::Rating],
             drain: Span::secs(30),
+            threads: None,
             metrics_public: false,
         }
     }
@@ -551,6 +566,9 @@ impl Settings {
         if self.server.roles.is_empty() {
             bail!("server.roles is empty: this process would do nothing");
         }
+        if let Some(threads) = self.server.threads.filter(|threads| !(1..=THREADS_MAX).contains(threads)) {
+            bail!("server.threads is {threads}, must be 1 to {THREADS_MAX}");
+        }
         if self.identity.url.is_some() && self.identity.password.is_none() {
             bail!("identity.password is needed with identity.url");
         }
@@ -692,6 +710,14 @@ mod tests {
     }
 
     #[test]
+    fn requests_have_a_thread_on_any_machine_and_as_many_as_are_set() {
+        let threads = |text| Settings::parse(text, "orzo.toml").expect("settings").server.threads();
+        let cores = std::thread::available_parallelism().expect("cores").get();
+        assert_eq!(threads(""), (cores - 1).max(1));
+        assert_eq!(threads("[server]\nthreads = 3\n"), 3);
+    }
+
+    #[test]
     fn a_wrong_key_is_named_with_its_line_and_the_nearest_one() {
         let error = refused("[server]\nlisten = \"127.0.0.1:1\"\nlissten = 1\n");
         assert!(error.starts_with("orzo.toml:3: unknown field `lissten`"), "{error}");
@@ -699,6 +725,7 @@ mod tests {
         assert!(refused("[server]\nlisten = \"here\"\n").starts_with("orzo.toml:2: "));
         assert!(refused("[alarms]\nlag = \"soon\"\n").contains("`soon` is not a duration"));
         assert!(refused("[server]\nroles = []\n").contains("server.roles is empty"));
+        assert!(refused("[server]\nthreads = 0\n").contains("server.threads is 0, must be 1 to 1024"));
         assert!(refused("[cloud]\nenabled = false\n").contains("identity.url"));
         assert!(refused("[alarms]\ninterval = \"0s\"\n").contains("alarms.interval is 0ms, must be at least 50ms"));
         assert!(refused("[cloud]\ntoken_life = \"0s\"\n").contains("cloud.token_life"));

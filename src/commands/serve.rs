@@ -39,7 +39,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     settings.check()?;
     log::start(&settings.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let threads = settings.server.threads();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let outcome = runtime.block_on(compose::serve(settings));
     // A blocking call that hangs, such as one into libvirt, must not hold a stop that is over.
     runtime.shutdown_background();

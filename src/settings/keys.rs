@@ -29,6 +29,7 @@ pub(crate) const KEYS: &[Key] = &[
     set("server.data_directory", r#""orzo-data""#, "Everything that is kept on disk is below it."),
     set("server.roles", r#"["cloud", "agents", "collector", "alarms", "api", "rating"]"#, "What this process does."),
     set("server.drain", r#""30s""#, "How long a stop may take in all to finish what was begun."),
+    unset("server.threads", "4", "Threads that take requests, 1 to 1024; one less than there are cores if unset."),
     set("server.metrics_public", "false", "Whether /metrics answers others than this machine and operators."),
     set("log.level", r#""info""#, "error, warn, info, debug or trace; or a filter such as `orzo_collector=debug,info`."),
     set("log.format", r#""text""#, "text or json."),
