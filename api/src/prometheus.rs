@@ -5,7 +5,7 @@
 //! Series belong to the caller's project, whoever the caller is. A 204 means durable. Answers and their headers are
 //! those of Prometheus' remote write specification and HTTP API. This file knows no store.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -16,8 +16,9 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
-use orzo_labels::LabelIndex;
+use orzo_labels::{LabelIndex, Met};
 use orzo_model::{Caller, Standing};
+use orzo_query::LabelledTarget;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
@@ -351,15 +352,24 @@ fn read(
             Message::V1 => {
                 // Nothing in 1.0 says when a counter began.
                 let nothing = Beginnings::default();
-                let find = |labels: &[u8]| known.look_up(labels);
-                let take = |one: Incoming<'_>| labelled.take(one, &known, &native, &limits, &nothing);
+                let met = RefCell::new(Met::default());
+                let find = |labels: &[u8]| known.look_up_or_met(labels, &met.borrow());
+                let take = |one: Incoming<'_>| {
+                    let (labels, is_found) = (one.labels, one.series.is_some());
+                    let target = labelled.take(one, &known, &native, &limits, &nothing)?;
+                    if let Some(LabelledTarget::Known(series)) = target.filter(|_| !is_found) {
+                        known.meet(labels, series, &mut met.borrow_mut());
+                    }
+                    Ok(())
+                };
                 if let Some(from) = remote_write::read_v1(&buffer, find, take)? {
                     remote_write::read_metadata_v1(&buffer, from, |name, about| labelled.describe(name, about))?;
                 }
             }
             Message::V2 => {
                 let beginnings = api.ingest.beginnings.read();
-                remote_write::read_v2(&buffer, |one| labelled.take(one, &known, &native, &limits, &beginnings))?;
+                let mut take = |one: Incoming<'_>| labelled.take(one, &known, &native, &limits, &beginnings);
+                remote_write::read_v2(&buffer, |one| take(one).map(drop))?;
             }
         }
         Ok(labelled)

@@ -68,7 +68,7 @@ pub(crate) struct Labelled {
 }
 
 impl Labelled {
-    /// Takes one series.
+    /// Takes one series; gives where its points go, if there are any that are taken.
     pub(crate) fn take(
         &mut self,
         mut incoming: Incoming<'_>,
@@ -76,7 +76,7 @@ impl Labelled {
         native: &KnownSeries<'_>,
         limits: &SetLimits,
         beginnings: &Beginnings,
-    ) -> Result<(), IngestError> {
+    ) -> Result<Option<LabelledTarget>, IngestError> {
         self.exemplars += incoming.exemplars.len() as u64 + incoming.exemplars_beyond;
         self.leave_out_exemplars("too many exemplars", incoming.exemplars_beyond);
         if let Some((name, about)) = incoming.metadata.take() {
@@ -87,7 +87,7 @@ impl Labelled {
             self.take_histograms(&incoming, native, limits)?;
         }
         if incoming.samples.is_empty() && incoming.exemplars.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let by_bytes = incoming.series.or_else(|| known.look_up(incoming.labels)).map(LabelledTarget::Known);
         let target = match by_bytes.or_else(|| self.met(incoming.labels).filter(|_| !incoming.samples.is_empty())) {
@@ -96,7 +96,7 @@ impl Labelled {
                 let mut labels = labels_of(incoming.labels)?;
                 if incoming.samples.is_empty() {
                     self.attach_to_found(&mut labels, &incoming, known, native, limits);
-                    return Ok(());
+                    return Ok(None);
                 }
                 match self.place(&mut labels, known, limits) {
                     Ok(target) => {
@@ -108,7 +108,7 @@ impl Labelled {
                     Err(refusal) => {
                         self.leave_out_exemplars("no such series", incoming.exemplars.len() as u64);
                         self.refuse(refusal.reason(), incoming.samples.len() as u64, || refusal.to_string());
-                        return Ok(());
+                        return Ok(None);
                     }
                 }
             }
@@ -123,7 +123,7 @@ impl Labelled {
         for raw in incoming.exemplars {
             self.attach(Some(target), exemplar_of(raw), false);
         }
-        Ok(())
+        Ok(Some(target))
     }
 
     /// The target of labels that stood in this body before, in the same bytes: a body may have many samples of a series,

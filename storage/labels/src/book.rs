@@ -35,6 +35,24 @@ struct Known {
     series: SeriesId,
 }
 
+/// Label sets that are written in another way than they are kept, and their series: of one project, as long as its series
+/// are held still. A body often has many samples of a series.
+#[derive(Default)]
+pub struct Met(HashTable<Known>);
+
+impl Met {
+    #[inline]
+    pub(crate) fn look_up(&self, fingerprint: Fingerprint) -> Option<SeriesId> {
+        self.0.find(fingerprint.low, |known| known.fingerprint == fingerprint).map(|known| known.series)
+    }
+
+    pub(crate) fn insert(&mut self, fingerprint: Fingerprint, series: SeriesId) {
+        if self.look_up(fingerprint).is_none() {
+            self.0.insert_unique(fingerprint.low, Known { fingerprint, series }, |known| known.fingerprint.low);
+        }
+    }
+}
+
 /// One project's label sets.
 pub(crate) struct Book {
     secret: [u8; SECRET_BYTES],

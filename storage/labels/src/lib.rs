@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
 
 pub use backup::back_up_closed;
-pub use book::Version;
+pub use book::{Met, Version};
 pub use error::LabelError;
 pub use matcher::{Matcher, MatcherError};
 pub use set::{LabelSets, METRIC_NAME, Refusal, SetLimits, write_label};
@@ -144,6 +144,23 @@ impl KnownSeries<'_> {
     pub fn look_up(&self, set: &[u8]) -> Option<SeriesId> {
         let book = self.0.as_ref()?;
         book.look_up(book.fingerprint(set))
+    }
+
+    /// As [`Self::look_up`], also of what was met in other bytes: labels that are not sorted, or some of them empty.
+    #[inline]
+    pub fn look_up_or_met(&self, set: &[u8], met: &Met) -> Option<SeriesId> {
+        let book = self.0.as_ref()?;
+        let fingerprint = book.fingerprint(set);
+        book.look_up(fingerprint).or_else(|| met.look_up(fingerprint))
+    }
+
+    /// Remembers the series of labels, if they are not found by their bytes.
+    pub fn meet(&self, set: &[u8], series: SeriesId, met: &mut Met) {
+        let Some(book) = self.0.as_ref() else { return };
+        let fingerprint = book.fingerprint(set);
+        if book.look_up(fingerprint).is_none() {
+            met.insert(fingerprint, series);
+        }
     }
 }
 

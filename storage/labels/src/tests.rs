@@ -97,6 +97,17 @@ async fn series_are_made_once_and_found_again_after_a_restart() {
     let set = sets(&[&[("zone", "a"), ("__name__", "up"), ("host", "host2")]]);
     assert_eq!(index.project("p1").known().look_up(set.get(0)), Some(found["host2"]));
     assert_eq!(index.project("p2").known().look_up(set.get(0)), None);
+    // The same in other bytes is found once it was met, and nobody else's.
+    let (project, mut met) = (index.project("p1"), Met::default());
+    let known = project.known();
+    let other = [set.get(0), b"\x0a\x05\x0a\x01x\x12\x00"].concat();
+    assert_eq!(known.look_up_or_met(&other, &met), None);
+    known.meet(&other, found["host2"], &mut met);
+    known.meet(set.get(0), SeriesId(999), &mut met);
+    assert_eq!(known.look_up_or_met(&other, &met), Some(found["host2"]));
+    assert_eq!(known.look_up_or_met(set.get(0), &met), Some(found["host2"]));
+    assert_eq!(known.look_up_or_met(&other[1..], &met), None);
+    drop(known);
     index.close().await.expect("closed");
     let index = world.open().await.expect("opens");
     assert_eq!(hosts(&index, "p1"), found);

@@ -34,6 +34,14 @@ fn number(value: f64, divisor: f64) -> Option<i64> {
     fits.then_some(number)
 }
 
+/// As [`number`] with the divisor 1, which most values have: without a division.
+#[inline]
+fn whole_number(value: f64) -> Option<i64> {
+    let number = value as i64;
+    let fits = value.abs() <= NUMBER_MAX && (number as f64).to_bits() == value.to_bits();
+    fits.then_some(number)
+}
+
 fn is_number(value: f64, exponent: u8) -> bool {
     number(value, divisor(exponent)).is_some()
 }
@@ -93,8 +101,9 @@ pub(crate) fn whole(values: &mut [i64]) -> Option<Form> {
     while done < values.len() {
         let part = done..values.len().min(done + WHOLE_PART);
         let (power, mut all) = (divisor(exponent), true);
-        for (number_of_it, value) in numbers.iter_mut().zip(&values[part.clone()]) {
-            let found = number(f64::from_bits(*value as u64), power);
+        for (number_of_it, bits) in numbers.iter_mut().zip(&values[part.clone()]) {
+            let value = f64::from_bits(*bits as u64);
+            let found = if exponent == 0 { whole_number(value) } else { number(value, power) };
             all &= found.is_some();
             *number_of_it = found.unwrap_or(0);
         }
@@ -186,7 +195,22 @@ mod tests {
         assert_eq!(numbers.iter().filter(|number| number.is_none()).count(), 1);
     }
 
+    #[test]
+    fn a_number_over_one_is_found_without_dividing() {
+        let odd = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 0.5, 1e300, f64::MIN_POSITIVE];
+        let whole =
+            [0.0, 1.0, -7.0, NUMBER_MAX, -NUMBER_MAX, NUMBER_MAX + 2.0, NUMBER_MAX - 1.0, ROUNDED_MAX + 0.5, 1e15];
+        for value in odd.into_iter().chain(whole) {
+            assert_eq!(whole_number(value), number(value, 1.0), "{value}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_number_over_one_is_found_without_dividing(value in prop_oneof![any::<f64>(), any::<i64>().prop_map(|n| n as f64)]) {
+            assert_eq!(whole_number(value), number(value, 1.0));
+        }
+
         #[test]
         fn whole_runs_are_what_splitting_makes_of_them(
             values in proptest::collection::vec(
