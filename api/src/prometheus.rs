@@ -369,7 +369,7 @@ fn read(
             Message::V2 => {
                 let beginnings = api.ingest.beginnings.read();
                 let mut take = |one: Incoming<'_>| labelled.take(one, &known, &native, &limits, &beginnings);
-                remote_write::read_v2(&buffer, |one| take(one).map(drop))?;
+                remote_write::read_v2(&buffer, |one| take(one).map(|_| ()))?;
             }
         }
         Ok(labelled)

@@ -13,7 +13,7 @@ use crate::ingest::{
     DECODED_BYTES_MAX,
     labelled::{Beginnings, Labelled},
     remote_write::{
-        read_v1,
+        Incoming, read_v1,
         tests::{Written, write_v1, write_v2},
     },
 };
@@ -347,7 +347,8 @@ async fn a_new_series_that_stands_often_in_a_body_is_written_once() {
     let (known, native) = (project.known(), index.project("none"));
     let native = native.known();
     let (mut labelled, nothing) = (Labelled::default(), Beginnings::default());
-    read_v1(&body, |_| None, |one| labelled.take(one, &known, &native, &limits, &nothing)).expect("read");
+    let mut take = |one: Incoming<'_>| labelled.take(one, &known, &native, &limits, &nothing);
+    read_v1(&body, |_| None, |one| take(one).map(|_| ())).expect("read");
     assert_eq!(labelled.points.new.len(), 2);
     let places: Vec<usize> = labelled.points.new_points.iter().map(|(place, _, _)| *place).collect();
     assert_eq!(places, [0, 1, 0, 0, 0, 0, 0]);
