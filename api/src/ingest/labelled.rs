@@ -61,8 +61,6 @@ pub(crate) struct Labelled {
     pub(crate) new_begun: Vec<(usize, i64)>,
     /// Where each new set stands: a body has many samples of a series, and its labels are written once.
     new_places: HashMap<Box<[u8]>, usize>,
-    /// Targets of labels that are written in another way than they are kept: not sorted, or some of them empty.
-    otherwise: HashMap<Box<[u8]>, LabelledTarget>,
     /// The same as `new_places`, of histograms.
     new_native: HashMap<Box<[u8]>, usize>,
 }
@@ -99,12 +97,7 @@ impl Labelled {
                     return Ok(None);
                 }
                 match self.place(&mut labels, known, limits) {
-                    Ok(target) => {
-                        if !self.new_places.contains_key(incoming.labels) {
-                            self.otherwise.insert(incoming.labels.into(), target);
-                        }
-                        target
-                    }
+                    Ok(target) => target,
                     Err(refusal) => {
                         self.leave_out_exemplars("no such series", incoming.exemplars.len() as u64);
                         self.refuse(refusal.reason(), incoming.samples.len() as u64, || refusal.to_string());
@@ -126,11 +119,10 @@ impl Labelled {
         Ok(Some(target))
     }
 
-    /// The target of labels that stood in this body before, in the same bytes: a body may have many samples of a series,
-    /// and its labels are read once.
+    /// The target of a new set that stood in this body before, in the bytes that it is kept in: a body may have many
+    /// samples of a series, and its labels are read once.
     fn met(&self, labels: &[u8]) -> Option<LabelledTarget> {
-        let new = self.new_places.get(labels).map(|place| LabelledTarget::New(*place));
-        new.or_else(|| self.otherwise.get(labels).copied())
+        self.new_places.get(labels).map(|place| LabelledTarget::New(*place))
     }
 
     /// Exemplars that came alone make no series: they belong to one of numbers or of histograms that there is.

@@ -8,6 +8,7 @@ pub(crate) mod action;
 pub(crate) mod check;
 pub(crate) mod checkpoint;
 pub(crate) mod columns;
+mod contents;
 pub(crate) mod data_file;
 pub(crate) mod day;
 pub(crate) mod decode;

@@ -9,8 +9,9 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     action::{Add, Remove},
+    contents::Contents,
     day::Day,
-    encode::{Contents, Encoded},
+    encode::Encoded,
     snapshot::{FORMAT, OLD_VALUE, OTHER_VALUE},
 };
 

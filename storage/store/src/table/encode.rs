@@ -8,7 +8,7 @@
 
 use std::{io::Write, sync::Arc};
 
-use orzo_model::{Point, SeriesId, Timestamp};
+use orzo_model::{Point, SeriesId};
 use parquet::{
     basic::{ColumnOrder, Compression, Encoding, SortOrder, ZstdLevel},
     column::page::{CompressedPage, Page as ParquetPage, PageWriter},
@@ -23,15 +23,20 @@ use parquet::{
     schema::{parser::parse_message_type, types::SchemaDescriptor},
 };
 
-use zstd::zstd_safe::CParameter;
-
 use super::{
-    columns::{self, Form},
-    data_file::point_hash,
+    columns,
+    contents::{Contents, Row},
     file_index::{FileIndex, Packing, Page, Piece},
-    noise::{self, Numbers},
     packing,
     streams::{StreamPacker, ends},
+};
+
+mod group;
+mod times;
+
+use self::{
+    group::{Group, GroupRun, cut, put_levels},
+    times::{TimePacker, Times},
 };
 
 /// What a dictionary of times can be shared by; also the most rows that are held while a file is made.
@@ -41,27 +46,8 @@ pub(crate) const ROW_GROUP_ROWS: usize = 1 << 20;
 const VALUE_PAGE_ROWS: usize = 32_768;
 /// Rows of a page of numbers that are noise: so few that what is like each other has a code of its own.
 const NOISE_PAGE_ROWS: usize = 8192;
-/// Rows of a page of times as differences.
-const DELTA_PAGE_ROWS: usize = 65_536;
 /// Rows of a page of times by dictionary, or of series: they repeat so well that a page stays small.
 const REPEATING_PAGE_ROWS: usize = 524_288;
-/// Rows on which a dictionary of times is tried first.
-const TRIAL_ROWS: usize = 131_072;
-/// Times as differences that take less than one byte in this many rows before they are compressed are whole steps, but for
-/// where a series begins.
-const STEADY_ROWS: usize = 8;
-/// Compressed times below one byte in this many rows cannot be bettered.
-const TIMES_GOOD_ROWS: usize = 50;
-/// A page of all times of a row group is taken only if it has no more than one in this many bytes of what smaller pages
-/// have: whoever reads one series unpacks it whole.
-const WHOLE_SHARE: usize = 2;
-/// How far back it looks, and how many places it remembers: all of a row group's differences of four bytes.
-const FAR_WINDOW_LOG: u32 = 23;
-/// What it looks for: runs of so many bytes, tried at one in 2^4 places.
-const FAR_BYTES_MIN: u32 = 32;
-const FAR_HASH_RATE_LOG: u32 = 4;
-/// A dictionary with more than one entry in this many rows does not pay.
-const DICTIONARY_SHARE: usize = 8;
 /// Higher levels gain 1 to 2 % on these bytes for two to five times the work; on some data they lose.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -87,73 +73,13 @@ pub(crate) struct Encoded {
     pub(crate) contents: Contents,
 }
 
-/// What the rows of a file have in common.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Contents {
-    pub(crate) rows: u64,
-    /// Rows whose value is a double.
-    pub(crate) doubles: u64,
-    pub(crate) series_min: u64,
-    pub(crate) series_max: u64,
-    pub(crate) time_min: Timestamp,
-    pub(crate) time_max: Timestamp,
-    /// Sum of [`point_hash`].
-    pub(crate) hash: u128,
-}
-
-impl Contents {
-    /// More rows of one series, sorted by time; series come in their order.
-    pub(crate) fn take_run<T: Row>(&mut self, series: SeriesId, run: &[T]) {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { return };
-        let (first, last) = (Timestamp::from_micros(first.micros()), Timestamp::from_micros(last.micros()));
-        if self.rows == 0 {
-            (self.series_min, self.time_min, self.time_max) = (series.0, first, last);
-        }
-        self.rows += run.len() as u64;
-        self.series_max = series.0;
-        self.time_min = self.time_min.min(first);
-        self.time_max = self.time_max.max(last);
-        let hash = |row: &T| point_hash(series, row.micros(), row.value());
-        self.hash = run.iter().fold(self.hash, |sum, row| sum.wrapping_add(hash(row)));
-    }
-}
-
-/// A time and a value of a series that is known beside it.
-pub(crate) trait Row {
-    /// Microseconds since the epoch.
-    fn micros(&self) -> i64;
-    /// What was measured then.
-    fn value(&self) -> f64;
-}
-
-impl Row for (i64, f64) {
-    fn micros(&self) -> i64 {
-        self.0
-    }
-
-    fn value(&self) -> f64 {
-        self.1
-    }
-}
-
-impl Row for Point {
-    fn micros(&self) -> i64 {
-        self.timestamp.micros()
-    }
-
-    fn value(&self) -> f64 {
-        self.value
-    }
-}
-
 /// Makes one file of points that come sorted by series and time, no key twice.
 pub(crate) struct Encoder {
     sink: TrackedWrite<Vec<u8>>,
     schema: Arc<SchemaDescriptor>,
     zstd: zstd::bulk::Compressor<'static>,
     streams: StreamPacker,
-    /// One that looks far back; made when it is needed.
-    zstd_far: Option<zstd::bulk::Compressor<'static>>,
+    times: TimePacker,
     groups: Vec<RowGroupMetaData>,
     index: FileIndex,
     contents: Contents,
@@ -208,7 +134,7 @@ impl Encoder {
             schema: Arc::new(SchemaDescriptor::new(Arc::new(parse_message_type(SCHEMA)?))),
             zstd: zstd::bulk::Compressor::new(ZSTD_LEVEL)?,
             streams: StreamPacker::new(ZSTD_LEVEL)?,
-            zstd_far: None,
+            times: TimePacker::default(),
             groups: Vec::new(),
             index: FileIndex::default(),
             contents: Contents::default(),
@@ -321,7 +247,7 @@ impl Encoder {
 
     fn write_times(&mut self, group: &Group, times: &[i64]) -> Result<ColumnChunkMetaData> {
         let (mut chunk, mut first_row) = (Chunk::default(), self.index.rows());
-        let pages = match self.choose_times(times, &group.runs)? {
+        let pages = match self.times.pack(&mut self.zstd, times, &group.runs)? {
             Times::Deltas(pages) => pages,
             Times::Dictionary(entries, pages) => {
                 let plain: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
@@ -343,92 +269,6 @@ impl Encoder {
         let (min, max) = (times.iter().min().copied(), times.iter().max().copied());
         chunk.statistics = Some(Statistics::int64(min, max, None, Some(0), false));
         self.close_chunk(TIMESTAMP, chunk, times.len())
-    }
-
-    /// Some of the times are packed in both ways, and all of them in the smaller one.
-    fn choose_times(&mut self, times: &[i64], runs: &[GroupRun]) -> Result<Times> {
-        let page_rows = match self.try_times(times, runs)? {
-            Tried::Shared { entries_max } => {
-                // What grows with the rows is not shared by the series.
-                if let Some(entries) = distinct(times, runs, entries_max) {
-                    let pages = self.pack_indices(times, &entries, runs)?;
-                    return Ok(Times::Dictionary(entries, pages));
-                }
-                DELTA_PAGE_ROWS
-            }
-            // A page of whole steps stays small, and what begins anew with each series is found again in it.
-            Tried::Steady => REPEATING_PAGE_ROWS,
-            Tried::Other => DELTA_PAGE_ROWS,
-        };
-        let pages = self.pack_deltas(times, runs, page_rows)?;
-        let bytes: usize = pages.iter().map(|page| page.packed.len()).sum();
-        if pages.len() == 1 || bytes * TIMES_GOOD_ROWS <= times.len() {
-            return Ok(Times::Deltas(pages));
-        }
-        let whole = self.pack_whole(times)?;
-        Ok(Times::Deltas(if whole.packed.len() * WHOLE_SHARE <= bytes { vec![whole] } else { pages }))
-    }
-
-    /// All times in one page, packed so that what is far apart in it is found again.
-    fn pack_whole(&mut self, times: &[i64]) -> Result<PackedPage> {
-        let mut body = Vec::new();
-        packing::put_deltas(times, &mut body);
-        let far = match &mut self.zstd_far {
-            Some(far) => far,
-            none => {
-                let mut far = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
-                far.set_parameter(CParameter::WindowLog(FAR_WINDOW_LOG))?;
-                far.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
-                far.set_parameter(CParameter::LdmMinMatch(FAR_BYTES_MIN))?;
-                far.set_parameter(CParameter::LdmHashRateLog(FAR_HASH_RATE_LOG))?;
-                none.insert(far)
-            }
-        };
-        Ok(PackedPage { packed: far.compress(&body)?, plain_bytes: body.len(), rows: times.len() })
-    }
-
-    /// Tries both on the first rows. A dictionary's entries are counted as if all rows shared them.
-    fn try_times(&mut self, all: &[i64], runs: &[GroupRun]) -> Result<Tried> {
-        let times = &all[..all.len().min(TRIAL_ROWS)];
-        let mut body = Vec::new();
-        packing::put_deltas(times, &mut body);
-        let deltas_bytes = self.zstd.compress(&body)?.len();
-        if deltas_bytes * TIMES_GOOD_ROWS <= times.len() {
-            let is_steady = body.len() * STEADY_ROWS <= times.len();
-            return Ok(if is_steady { Tried::Steady } else { Tried::Other });
-        }
-        let Some(entries) = distinct(times, runs, times.len() / DICTIONARY_SHARE) else { return Ok(Tried::Other) };
-        body.clear();
-        packing::put_indices(times.len(), indices_of(times, &entries), packing::index_bytes(entries.len()), &mut body);
-        let plain: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
-        let entries_bytes = self.zstd.compress(&plain)?.len() * times.len() / all.len();
-        let is_smaller = self.zstd.compress(&body)?.len() + entries_bytes < deltas_bytes;
-        Ok(if is_smaller { Tried::Shared { entries_max: entries.len() * 2 } } else { Tried::Other })
-    }
-
-    fn pack_deltas(&mut self, times: &[i64], runs: &[GroupRun], page_rows: usize) -> Result<Vec<PackedPage>> {
-        let (mut pages, mut at, mut body) = (Vec::new(), 0, std::mem::take(&mut self.body));
-        for rows in cut(runs, page_rows) {
-            body.clear();
-            packing::put_deltas(&times[at..at + rows], &mut body);
-            pages.push(PackedPage { packed: self.zstd.compress(&body)?, plain_bytes: body.len(), rows });
-            at += rows;
-        }
-        self.body = body;
-        Ok(pages)
-    }
-
-    fn pack_indices(&mut self, times: &[i64], entries: &[i64], runs: &[GroupRun]) -> Result<Vec<PackedPage>> {
-        let width = packing::index_bytes(entries.len());
-        let (mut pages, mut at, mut body) = (Vec::new(), 0, std::mem::take(&mut self.body));
-        for rows in cut(runs, REPEATING_PAGE_ROWS) {
-            body.clear();
-            packing::put_indices(rows, indices_of(&times[at..at + rows], entries), width, &mut body);
-            pages.push(PackedPage { packed: self.zstd.compress(&body)?, plain_bytes: body.len(), rows });
-            at += rows;
-        }
-        self.body = body;
-        Ok(pages)
     }
 
     fn write_doubles(&mut self, group: &Group) -> Result<ColumnChunkMetaData> {
@@ -607,176 +447,6 @@ struct PackedPage {
     packed: Vec<u8>,
     plain_bytes: usize,
     rows: usize,
-}
-
-/// How times are packed.
-enum Times {
-    Deltas(Vec<PackedPage>),
-    Dictionary(Vec<i64>, Vec<PackedPage>),
-}
-
-/// What a trial of the first times showed.
-enum Tried {
-    /// Whole steps.
-    Steady,
-    /// Many series have the same times; a dictionary pays up to so many entries.
-    Shared {
-        entries_max: usize,
-    },
-    Other,
-}
-
-/// A row group's values in their two forms.
-struct Group {
-    runs: Vec<GroupRun>,
-    is_number: Vec<bool>,
-    numbers: Vec<i64>,
-    doubles: Vec<f64>,
-}
-
-struct GroupRun {
-    series: u64,
-    rows: usize,
-    form: Form,
-    /// Whether its numbers are kept by their bytes and not by differences.
-    is_noise: bool,
-}
-
-impl Group {
-    /// Of series with so many rows each, and the bits of their values.
-    fn of(series: &[(SeriesId, usize)], mut values: Vec<i64>) -> Self {
-        let mut group = Self {
-            runs: Vec::with_capacity(series.len()),
-            is_number: Vec::with_capacity(values.len()),
-            numbers: Vec::new(),
-            doubles: Vec::new(),
-        };
-        let (mut at, mut written, mut counts) = (0, 0, Vec::with_capacity(series.len()));
-        let (mut doubles, mut split) = (Vec::new(), Vec::new());
-        for (series, rows) in series {
-            let (run, before) = (at..at + rows, written);
-            at = run.end;
-            let form = match columns::whole(&mut values[run.clone()]) {
-                Some(form) => {
-                    group.is_number.resize(run.end, true);
-                    if written < run.start {
-                        values.copy_within(run, written);
-                    }
-                    written += rows;
-                    form
-                }
-                None => {
-                    doubles.clear();
-                    doubles.extend(values[run].iter().map(|value| f64::from_bits(*value as u64)));
-                    let form = columns::split(&doubles, &mut split);
-                    for (value, number) in doubles.iter().zip(&split) {
-                        group.is_number.push(number.is_some());
-                        match number {
-                            Some(number) => {
-                                values[written] = *number;
-                                written += 1;
-                            }
-                            None => group.doubles.push(*value),
-                        }
-                    }
-                    form
-                }
-            };
-            counts.push(Numbers { series: *series, rows: *rows, count: written - before });
-            group.runs.push(GroupRun { series: series.0, rows: *rows, form, is_noise: false });
-        }
-        values.truncate(written);
-        group.numbers = values;
-        for (run, is_noise) in group.runs.iter_mut().zip(noise::find(&counts, &group.numbers)) {
-            run.is_noise = is_noise;
-        }
-        group
-    }
-}
-
-/// Cuts runs into pages of about `rows` rows; a run of fewer rows than half of that again lies in one page.
-fn cut(runs: &[GroupRun], rows: usize) -> Vec<usize> {
-    let rows_max = rows + rows / 2;
-    let (mut pages, mut page) = (Vec::new(), 0);
-    for run in runs {
-        if page > 0 && page + run.rows > rows_max {
-            pages.push(page);
-            page = 0;
-        }
-        page += run.rows;
-        while page > rows_max {
-            pages.push(rows);
-            page -= rows;
-        }
-    }
-    if page > 0 {
-        pages.push(page);
-    }
-    pages
-}
-
-/// Parquet's definition levels: which rows have a value in a column.
-fn put_levels(is_number: &[bool], of_numbers: bool, body: &mut Vec<u8>) {
-    body.clear();
-    body.extend_from_slice(&[0; 4]);
-    let runs = is_number.chunk_by(|a, b| a == b).map(|run| (run.len(), u8::from(run[0] == of_numbers)));
-    packing::put_runs(runs, body);
-    let length = (body.len() - 4) as u32;
-    body[..4].copy_from_slice(&length.to_le_bytes());
-}
-
-/// Where each time stands among the entries.
-fn indices_of(times: &[i64], entries: &[i64]) -> impl Iterator<Item = u32> {
-    let mut next = 0;
-    times.iter().map(move |time| {
-        // Most often it is the entry behind the one before.
-        let at = if entries.get(next) == Some(time) { next } else { entries.partition_point(|entry| entry < time) };
-        next = at + 1;
-        at as u32
-    })
-}
-
-/// New times that wait to be put among the entries, at least.
-const NEW_ENTRIES_MIN: usize = 256;
-
-/// All different times of these runs, sorted; `None` if there are more than so many. The times of a run rise.
-fn distinct(times: &[i64], runs: &[GroupRun], entries_max: usize) -> Option<Vec<i64>> {
-    let (mut entries, mut new, mut rest) = (Vec::new(), Vec::new(), times);
-    for run in runs {
-        let (of_run, later) = rest.split_at(run.rows.min(rest.len()));
-        rest = later;
-        let mut next = 0;
-        for time in of_run {
-            // Series that are asked together have the same times one after the other.
-            if entries.get(next) == Some(time) {
-                next += 1;
-            } else {
-                match entries.binary_search(time) {
-                    Ok(at) => next = at + 1,
-                    Err(at) => {
-                        next = at;
-                        new.push(*time);
-                    }
-                }
-            }
-        }
-        // What few series have is looked up in vain until it is here, so it is not put here for each of them.
-        if new.len() > NEW_ENTRIES_MIN.max(entries.len() / 4) || entries.is_empty() {
-            merge_entries(&mut entries, &mut new);
-        }
-        if entries.len() > entries_max {
-            return None;
-        }
-    }
-    merge_entries(&mut entries, &mut new);
-    (entries.len() <= entries_max).then_some(entries)
-}
-
-fn merge_entries(entries: &mut Vec<i64>, new: &mut Vec<i64>) {
-    entries.append(new);
-    // Stable sorting merges what is sorted already.
-    entries.sort();
-    entries.dedup();
 }
 
 #[cfg(test)]

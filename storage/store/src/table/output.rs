@@ -2,12 +2,7 @@
 
 use orzo_model::SeriesId;
 
-use super::{
-    Table,
-    data_file::DataFile,
-    day::Day,
-    encode::{Encoder, Row},
-};
+use super::{Table, contents::Row, data_file::DataFile, day::Day, encode::Encoder};
 use crate::error::StoreError;
 
 /// Files of one day and generation that are being made.

@@ -66,14 +66,8 @@ pub(super) fn from_zigzag(value: u64) -> i64 {
 
 /// Appends the values as one `DELTA_BINARY_PACKED` page body.
 pub(crate) fn put_deltas(values: &[i64], out: &mut Vec<u8>) {
-    put_varint(BLOCK as u64, out);
-    put_varint(MINIBLOCKS as u64, out);
-    put_varint(values.len() as u64, out);
-    let Some((first, rest)) = values.split_first() else {
-        put_varint(0, out);
-        return;
-    };
-    put_varint(zigzag(*first), out);
+    put_header(values.len(), values.first(), out);
+    let Some((first, rest)) = values.split_first() else { return };
     let mut previous = *first;
     let mut deltas = [0i64; BLOCK];
     for block in rest.chunks(BLOCK) {
@@ -87,14 +81,9 @@ pub(crate) fn put_deltas(values: &[i64], out: &mut Vec<u8>) {
 
 /// As [`put_deltas`] of values that repeat: each so often, all of them together `count`.
 pub(crate) fn put_repeated(count: usize, mut runs: impl Iterator<Item = (i64, usize)>, out: &mut Vec<u8>) {
-    put_varint(BLOCK as u64, out);
-    put_varint(MINIBLOCKS as u64, out);
-    put_varint(count as u64, out);
-    let Some((first, mut left_of_run)) = runs.find(|(_, rows)| *rows > 0) else {
-        put_varint(0, out);
-        return;
-    };
-    put_varint(zigzag(first), out);
+    let first = runs.find(|(_, rows)| *rows > 0);
+    put_header(count, first.as_ref().map(|(value, _)| value), out);
+    let Some((first, mut left_of_run)) = first else { return };
     left_of_run -= 1;
     let (mut previous, mut left, mut deltas) = (first, count.saturating_sub(1), [0i64; BLOCK]);
     while left > 0 {
@@ -117,6 +106,13 @@ pub(crate) fn put_repeated(count: usize, mut runs: impl Iterator<Item = (i64, us
         }
         put_block(&deltas[..rows], out);
     }
+}
+
+fn put_header(count: usize, first: Option<&i64>, out: &mut Vec<u8>) {
+    put_varint(BLOCK as u64, out);
+    put_varint(MINIBLOCKS as u64, out);
+    put_varint(count as u64, out);
+    put_varint(first.map_or(0, |first| zigzag(*first)), out);
 }
 
 fn put_block(deltas: &[i64], out: &mut Vec<u8>) {

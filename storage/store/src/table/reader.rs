@@ -16,9 +16,9 @@ use parking_lot::Mutex;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::{
+    contents::Contents,
     data_file::{BLOCK_BYTES, DataFile, Wanted},
     decode::{Cursor, ReadError, Take, read_run},
-    encode::Contents,
     file_index::FileIndex,
     format1::{self, Part},
     pages::Pages,

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use orzo_model::SeriesId;
+use orzo_model::{SeriesId, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
