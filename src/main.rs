@@ -11,6 +11,7 @@ mod compose;
 mod dashboards;
 mod import;
 mod log;
+mod memory;
 mod meters;
 mod rating;
 mod secrets;
@@ -19,11 +20,6 @@ mod settings;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-/// glibc keeps the 19 MiB blocks of password hashes once they are freed: after two hundred logins it held 250 MiB of
-/// anonymous memory where this one holds 58.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Telemetry and metering for clouds: Ceilometer's, Gnocchi's and Aodh's work in one binary.
 #[derive(Parser)]
@@ -81,7 +77,10 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let outcome = match arguments.command {
-        Command::Serve(arguments) => commands::serve::run(arguments),
+        Command::Serve(arguments) => {
+            memory::give_back_soon();
+            commands::serve::run(arguments)
+        }
         Command::Config(arguments) => commands::config::run(arguments),
         Command::Meters(arguments) => commands::meters::run(arguments),
         Command::Store(arguments) => commands::store::run(arguments),

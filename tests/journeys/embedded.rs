@@ -25,6 +25,10 @@ fn a_sample_walks_from_a_guest_to_a_webhook() {
     let mut orzo = Orzo::start(directory.path(), &settings);
     let token = orzo.token();
 
+    // It began itself anew in its place, with the allocator's setting.
+    let environment = std::fs::read(format!("/proc/{}/environ", orzo.pid())).unwrap();
+    assert!(environment.split(|byte| *byte == 0).any(|one| one == b"MIMALLOC_PURGE_DELAY=100"));
+
     // Guests are there, and say what they are.
     let servers = wait_for("demo servers", LIMIT, || {
         let answer = orzo.request("GET", "/compute/v2.1/servers/detail?all_tenants=1", &token, None, 200);

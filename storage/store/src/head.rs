@@ -55,6 +55,9 @@ pub(crate) struct Head {
 /// taking points costs most.
 const CHUNK_POINTS: usize = 256;
 
+/// Points that room is made for with a series' first one: where there are a million series, few have more in a head.
+const FIRST_POINTS: usize = 2;
+
 /// One series: no time is in two places.
 #[derive(Debug, Default)]
 struct SeriesPoints {
@@ -88,9 +91,13 @@ impl SeriesPoints {
                 None => self.more.get_or_insert_default().late.insert(micros, value).is_some(),
             },
             _ => {
-                if self.newest.len() == CHUNK_POINTS {
-                    let full = std::mem::replace(&mut self.newest, Vec::with_capacity(CHUNK_POINTS));
-                    self.more.get_or_insert_default().chunks.push(full);
+                match self.newest.len() {
+                    0 => self.newest.reserve_exact(FIRST_POINTS),
+                    CHUNK_POINTS => {
+                        let full = std::mem::replace(&mut self.newest, Vec::with_capacity(CHUNK_POINTS));
+                        self.more.get_or_insert_default().chunks.push(full);
+                    }
+                    _ => {}
                 }
                 self.newest.push((micros, value));
                 false

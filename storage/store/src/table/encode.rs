@@ -41,6 +41,9 @@ use self::{
 
 /// What a dictionary of times can be shared by; also the most rows that are held while a file is made.
 pub(crate) const ROW_GROUP_ROWS: usize = 1 << 20;
+/// Series of a row group, at most: what is held for each of them is more than for a few rows. Groups of so many series have
+/// nothing that larger ones would pack better.
+const ROW_GROUP_SERIES: usize = 1 << 17;
 /// Rows of a page of values: about 10 KB compressed, little to read for one series, enough to be packed well. Half of it
 /// costs 2 to 5 % more space.
 const VALUE_PAGE_ROWS: usize = 32_768;
@@ -156,6 +159,10 @@ impl Encoder {
     /// Rows of one series; it may come in parts.
     pub(crate) fn push_run<T: Row>(&mut self, series: SeriesId, mut run: &[T]) -> Result<()> {
         self.contents.take_run(series, run);
+        let is_next = self.pending.series.last().is_some_and(|(last, _)| *last != series);
+        if is_next && self.pending.series.len() == ROW_GROUP_SERIES {
+            self.write_group()?;
+        }
         while self.pending.times.len() + run.len() >= self.group_rows {
             let (now, later) = run.split_at(self.group_rows - self.pending.times.len());
             self.pending.push(series, now);

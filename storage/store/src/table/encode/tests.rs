@@ -170,6 +170,18 @@ fn more_than_one_row_group_comes_back() {
 }
 
 #[test]
+fn a_row_group_has_so_many_series_and_no_more() {
+    let series = ROW_GROUP_SERIES as u64 * 2 + 5;
+    let points: Vec<Point> =
+        (0..series).flat_map(|series| (0..2).map(move |at| point(series, at * 1_000_000, series as f64))).collect();
+    let encoded = check(&points);
+    let metadata =
+        parquet::file::metadata::ParquetMetaDataReader::new().parse_and_finish(&Bytes::from(encoded.bytes)).unwrap();
+    let rows: Vec<i64> = metadata.row_groups().iter().map(RowGroupMetaData::num_rows).collect();
+    assert_eq!(rows, [ROW_GROUP_SERIES as i64 * 2, ROW_GROUP_SERIES as i64 * 2, 10]);
+}
+
+#[test]
 fn one_series_of_many_is_two_small_reads() {
     let points = scraped(1000, 1000);
     let encoded = encode(&points);
