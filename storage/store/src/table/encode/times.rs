@@ -58,7 +58,8 @@ pub(super) struct TimePacker {
 impl TimePacker {
     /// Some of the times are packed in both ways, and all of them in the smaller one.
     pub(super) fn pack(&mut self, zstd: &mut Compressor<'_>, times: &[i64], runs: &[GroupRun]) -> Result<Times> {
-        let page_rows = match self.try_both(zstd, times, runs)? {
+        let (tried, bytes_expected) = self.try_both(zstd, times, runs)?;
+        let page_rows = match tried {
             Tried::Shared { entries_max } => {
                 // What grows with the rows is not shared by the series.
                 if let Some(entries) = distinct(times, runs, entries_max) {
@@ -71,12 +72,25 @@ impl TimePacker {
             Tried::Steady => REPEATING_PAGE_ROWS,
             Tried::Other => DELTA_PAGE_ROWS,
         };
+        let is_good = |bytes: usize| bytes * TIMES_GOOD_ROWS <= times.len();
+        let mut whole = None;
+        if times.len() > page_rows && !is_good(bytes_expected) {
+            let packed = self.pack_whole(times)?;
+            // Where it is this good, smaller pages need not be made to know it.
+            if packed.packed.len() * WHOLE_SHARE <= bytes_expected {
+                return Ok(Times::Deltas(vec![packed]));
+            }
+            whole = Some(packed);
+        }
         let pages = self.pack_deltas(zstd, times, runs, page_rows)?;
         let bytes: usize = pages.iter().map(|page| page.packed.len()).sum();
-        if pages.len() == 1 || bytes * TIMES_GOOD_ROWS <= times.len() {
+        if pages.len() == 1 || is_good(bytes) {
             return Ok(Times::Deltas(pages));
         }
-        let whole = self.pack_whole(times)?;
+        let whole = match whole {
+            Some(whole) => whole,
+            None => self.pack_whole(times)?,
+        };
         Ok(Times::Deltas(if whole.packed.len() * WHOLE_SHARE <= bytes { vec![whole] } else { pages }))
     }
 
@@ -98,23 +112,28 @@ impl TimePacker {
         Ok(PackedPage { packed: far.compress(&body)?, plain_bytes: body.len(), rows: times.len() })
     }
 
-    /// Tries both on the first rows. A dictionary's entries are counted as if all rows shared them.
-    fn try_both(&mut self, zstd: &mut Compressor<'_>, all: &[i64], runs: &[GroupRun]) -> Result<Tried> {
+    /// Tries both on the first rows. A dictionary's entries are counted as if all rows shared them. Also gives the bytes that
+    /// all rows would take as differences, if they were like the first.
+    fn try_both(&mut self, zstd: &mut Compressor<'_>, all: &[i64], runs: &[GroupRun]) -> Result<(Tried, usize)> {
         let (times, body) = (&all[..all.len().min(TRIAL_ROWS)], &mut self.body);
         body.clear();
         packing::put_deltas(times, body);
         let deltas_bytes = zstd.compress(body)?.len();
+        let bytes_expected = deltas_bytes * all.len() / times.len().max(1);
         if deltas_bytes * TIMES_GOOD_ROWS <= times.len() {
             let is_steady = body.len() * STEADY_ROWS <= times.len();
-            return Ok(if is_steady { Tried::Steady } else { Tried::Other });
+            return Ok((if is_steady { Tried::Steady } else { Tried::Other }, bytes_expected));
         }
-        let Some(entries) = distinct(times, runs, times.len() / DICTIONARY_SHARE) else { return Ok(Tried::Other) };
+        let Some(entries) = distinct(times, runs, times.len() / DICTIONARY_SHARE) else {
+            return Ok((Tried::Other, bytes_expected));
+        };
         body.clear();
         packing::put_indices(times.len(), indices_of(times, &entries), packing::index_bytes(entries.len()), body);
         let plain: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
         let entries_bytes = zstd.compress(&plain)?.len() * times.len() / all.len();
         let is_smaller = zstd.compress(body)?.len() + entries_bytes < deltas_bytes;
-        Ok(if is_smaller { Tried::Shared { entries_max: entries.len() * 2 } } else { Tried::Other })
+        let tried = if is_smaller { Tried::Shared { entries_max: entries.len() * 2 } } else { Tried::Other };
+        Ok((tried, bytes_expected))
     }
 
     fn pack_deltas(
