@@ -41,8 +41,7 @@ use self::{
 
 /// What a dictionary of times can be shared by; also the most rows that are held while a file is made.
 pub(crate) const ROW_GROUP_ROWS: usize = 1 << 20;
-/// Series of a row group, at most: what is held for each of them is more than for a few rows. Groups of so many series have
-/// nothing that larger ones would pack better.
+/// Series of a row group, at most: what is held for each of them while it is written is more than for a few rows.
 const ROW_GROUP_SERIES: usize = 1 << 17;
 /// Rows of a page of values: about 10 KB compressed, little to read for one series, enough to be packed well. Half of it
 /// costs 2 to 5 % more space.

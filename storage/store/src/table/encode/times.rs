@@ -76,7 +76,8 @@ impl TimePacker {
         let mut whole = None;
         if times.len() > page_rows && !is_good(bytes_expected) {
             let packed = self.pack_whole(times)?;
-            // Where it is this good, smaller pages need not be made to know it.
+            // Where it is this good, smaller pages need not be made to know it; by the first rows, which may be worse than
+            // the rest.
             if packed.packed.len() * WHOLE_SHARE <= bytes_expected {
                 return Ok(Times::Deltas(vec![packed]));
             }
