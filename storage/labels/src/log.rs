@@ -17,15 +17,19 @@ use std::{
 use orzo_store::files::{Disk, DiskFile};
 use uuid::Uuid;
 
-use self::record::{HEADER_BYTES, Kind, Record, SegmentHeader, encode_header, encode_record, record_bytes};
+use self::{
+    content::Packer,
+    record::{HEADER_BYTES, Kind, Record, SegmentHeader, encode_header, encode_record, record_bytes},
+};
 use crate::backup::Mark;
 
 /// Names that begin so are unfinished files; opening removes them.
 pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
-/// The first segment of a log: a thousand series, which a small installation has. Tests want many segments.
-const SEGMENT_BYTES_MIN: u64 = if cfg!(test) { 4 << 10 } else { 128 << 10 };
-/// The largest one: it is read at a stretch when something in it is damaged.
-const SEGMENT_BYTES_MAX: u64 = 32 << 20;
+/// Segments grow up to here; a group that does not fit any more begins a new one. It is read at a stretch when something
+/// in it is damaged. Tests want many segments.
+const SEGMENT_BYTES_MAX: u64 = if cfg!(test) { 2 << 10 } else { 32 << 20 };
+/// The least room behind the last record, so that a few new series need not take any.
+const SPARE_BYTES_MIN: u64 = if cfg!(test) { 256 } else { 8 << 10 };
 /// Sequences to a new segment's name.
 const NAME_ENDING: &str = ".labels";
 
@@ -56,11 +60,10 @@ pub(crate) struct Writer {
     path: PathBuf,
     offset: u64,
     segment_bytes: u64,
-    /// Bytes of all records written since the log was last rewritten; segments grow with it.
-    written_bytes: u64,
     next_sequence: u64,
     synced: u64,
     pending: Vec<u8>,
+    packer: Packer,
 }
 
 /// Where a log goes on.
@@ -70,7 +73,6 @@ pub(crate) struct Position {
     pub(crate) number: u64,
     /// The sequence of the first of `unproven`, or of the next record.
     pub(crate) next_sequence: u64,
-    pub(crate) written_bytes: u64,
     /// Records that nothing proves to be on disk, although they could be read: they are written once more.
     pub(crate) unproven: Vec<(Kind, Vec<u8>)>,
 }
@@ -84,7 +86,8 @@ impl Writer {
             let record = Record { kind: *kind, sequence, epoch: position.epoch, synced, body };
             encode_record(&record, position.log_id, &mut again);
         }
-        let segment_bytes = segment_bytes(position.written_bytes, again.len());
+        let segment_bytes = HEADER_BYTES as u64 + again.len() as u64 + SPARE_BYTES_MIN;
+        let packer = Packer::new().map_err(|source| broken("begin", directory, source))?;
         let header = SegmentHeader {
             log_id: position.log_id,
             number: position.number,
@@ -104,20 +107,30 @@ impl Writer {
             path,
             offset: (HEADER_BYTES + again.len()) as u64,
             segment_bytes,
-            written_bytes: position.written_bytes,
             next_sequence,
             synced: next_sequence - 1,
             pending: Vec::new(),
+            packer,
         })
     }
 
-    /// Makes sure that records of so many bytes fit, in a new segment if need be. Nothing must be pending.
+    /// Makes sure that records of so many bytes fit: the segment is made longer, or a new one is begun. Nothing must be
+    /// pending.
     pub(crate) fn make_room(&mut self, bytes: usize) -> Result<(), WriteError> {
         debug_assert!(self.pending.is_empty());
         if self.offset + bytes as u64 <= self.segment_bytes {
             return Ok(());
         }
-        let segment_bytes = segment_bytes(self.written_bytes, bytes);
+        let wanted = self.offset + bytes as u64;
+        if wanted <= SEGMENT_BYTES_MAX {
+            match self.file.preallocate(wanted) {
+                Ok(()) => self.segment_bytes = wanted,
+                Err(source) if source.kind() == io::ErrorKind::StorageFull => return Err(WriteError::NoRoom),
+                Err(source) => return Err(broken("make longer", &self.path, source)),
+            }
+            return Ok(());
+        }
+        let segment_bytes = (HEADER_BYTES + bytes) as u64;
         let header = SegmentHeader {
             log_id: self.log_id,
             number: self.number + 1,
@@ -133,6 +146,8 @@ impl Writer {
 
     /// Adds a record to the group. There must be room for it.
     pub(crate) fn push(&mut self, kind: Kind, body: &[u8]) {
+        let packed = (kind == Kind::Series).then(|| self.packer.pack(body)).flatten();
+        let (kind, body) = packed.as_ref().map_or((kind, body), |packed| (Kind::Packed, packed));
         let record = Record { kind, sequence: self.next_sequence, epoch: self.epoch, synced: self.synced, body };
         encode_record(&record, self.log_id, &mut self.pending);
         self.next_sequence += 1;
@@ -149,20 +164,29 @@ impl Writer {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let broken = |action, source| WriteError::Broken { action, path: self.path.clone(), source };
-        self.file.write_at(self.offset, &self.pending).map_err(|source| broken("write", source))?;
-        self.file.sync().map_err(|source| broken("sync", source))?;
+        self.file.write_at(self.offset, &self.pending).map_err(|source| broken("write", &self.path, source))?;
+        self.file.sync().map_err(|source| broken("sync", &self.path, source))?;
         self.offset += self.pending.len() as u64;
-        self.written_bytes += self.pending.len() as u64;
         self.synced = self.next_sequence - 1;
         self.pending.clear();
+        self.give_room_back();
         Ok(())
+    }
+
+    /// Room is taken before it is known how short the records are; what is left is mostly too much.
+    fn give_room_back(&mut self) {
+        let spare = (self.offset / 4).max(SPARE_BYTES_MIN);
+        let wanted = self.offset + spare;
+        if self.segment_bytes > wanted + spare {
+            // A file that stays long costs nothing but room; how long it is now is not known.
+            let is_shorter = self.file.shorten(wanted).is_ok();
+            self.segment_bytes = if is_shorter { wanted } else { self.offset };
+        }
     }
 }
 
-/// Segments grow with the log, so that a small one takes little and a large one has few files.
-fn segment_bytes(written_bytes: u64, record_bytes: usize) -> u64 {
-    written_bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX).max(HEADER_BYTES as u64 + record_bytes as u64)
+fn broken(action: &'static str, path: &Path, source: io::Error) -> WriteError {
+    WriteError::Broken { action, path: path.to_owned(), source }
 }
 
 pub(crate) fn segment_name(number: u64) -> String {
@@ -189,7 +213,6 @@ fn new_segment(
         file.sync()?;
         Ok(file)
     });
-    let broken = |action, source| WriteError::Broken { action, path: path.clone(), source };
     let file = match prepared {
         Ok(file) => file,
         Err(source) => {
@@ -198,12 +221,12 @@ fn new_segment(
             if source.kind() == io::ErrorKind::StorageFull {
                 return Err(WriteError::NoRoom);
             }
-            return Err(broken("begin", source));
+            return Err(broken("begin", &path, source));
         }
     };
     disk.rename(&staged, &path)
         .and_then(|()| disk.sync_directory(directory))
-        .map_err(|source| broken("publish", source))?;
+        .map_err(|source| broken("publish", &path, source))?;
     Ok((file, path))
 }
 
@@ -217,6 +240,7 @@ pub(crate) struct BaseWriter {
     offset: u64,
     records: u64,
     buffer: Vec<u8>,
+    packer: Packer,
 }
 
 /// A base is written in pieces of this size.
@@ -227,10 +251,13 @@ impl BaseWriter {
         let staged = directory.join(format!("{TEMPORARY_PREFIX}{}", Uuid::new_v4()));
         let file = disk.create(&staged)?;
         let buffer = encode_header(&header).to_vec();
-        Ok(Self { disk, directory: directory.to_owned(), staged, header, file, offset: 0, records: 0, buffer })
+        let (directory, packer) = (directory.to_owned(), Packer::new()?);
+        Ok(Self { disk, directory, staged, header, file, offset: 0, records: 0, buffer, packer })
     }
 
     pub(crate) fn push(&mut self, kind: Kind, body: &[u8]) -> io::Result<()> {
+        let packed = (kind == Kind::Series).then(|| self.packer.pack(body)).flatten();
+        let (kind, body) = packed.as_ref().map_or((kind, body), |packed| (Kind::Packed, packed));
         let record = Record { kind, sequence: self.records, epoch: self.header.epoch, synced: 0, body };
         encode_record(&record, self.header.log_id, &mut self.buffer);
         self.records += 1;

@@ -18,7 +18,7 @@ use crate::{
     error::At,
     log::{
         BaseWriter, Position, WriteError, Writer,
-        content::{SeriesBody, TakeSeries, encode_gone, read_gone, read_project, read_series},
+        content::{SeriesBody, TakeSeries, encode_gone, read_gone, read_project, read_series, unpack},
         record::{Kind, SegmentHeader},
         recovery::{self, Recovered},
     },
@@ -68,7 +68,6 @@ pub(crate) fn open(
         epoch: recovered.last_epoch + 1,
         number: recovered.last_number + 1,
         next_sequence: recovered.next_sequence - recovered.unproven.len() as u64,
-        written_bytes: recovered.segment_bytes,
         unproven: std::mem::take(&mut recovered.unproven),
     };
     if recovered.segments >= SEGMENTS_MAX || dead > live {
@@ -77,7 +76,6 @@ pub(crate) fn open(
         position.unproven.clear();
         content.rewrite(&disk, &directory, &position, &recovered)?;
         position.number += 1;
-        position.written_bytes = 0;
     }
     let writer = Writer::begin(disk.clone(), &directory, &position).map_err(|error| match error {
         WriteError::NoRoom => LabelError::DiskFull,
@@ -120,6 +118,7 @@ impl Content {
     fn apply(&mut self, kind: Kind, body: &[u8]) -> Result<(), String> {
         let unreadable = || "a record's content is not as it must be".to_owned();
         match kind {
+            Kind::Packed => self.apply(Kind::Series, &unpack(body).ok_or_else(unreadable)?),
             Kind::Series => {
                 let mut body = body;
                 let project = read_project(&mut body).ok_or_else(unreadable)?;

@@ -447,3 +447,121 @@ async fn pages_of_series_are_all_of_them_once_also_while_some_are_deleted() {
     assert_eq!((page.len(), page[0].0, next), (1, one, None));
     assert_eq!(index.find_page("p3", &[], |_| true, 0, 3), (Vec::new(), None));
 }
+
+#[tokio::test]
+async fn a_segment_grows_for_a_group_and_gives_the_rest_of_the_room_back() {
+    let world = World::new();
+    let index = world.open().await.expect("opens");
+    let length = || {
+        let files = world.disk.booted().list(Path::new("/labels")).expect("listed");
+        let files: Vec<u64> = files.iter().filter(|file| file.name != "LOCK").map(|file| file.length).collect();
+        assert_eq!(files.len(), 1, "one segment");
+        files[0]
+    };
+    let empty = length();
+    make(&index, "p1", 0..20).await.expect("made");
+    let first = length();
+    // Twenty hosts are 900 bytes before they are packed.
+    assert!(empty < first && first < empty + 500, "{empty} and then {first}");
+    make(&index, "p1", 20..22).await.expect("made");
+    assert_eq!(length(), first, "a few find room");
+    make(&index, "p1", 22..36).await.expect("made");
+    assert!(first < length() && length() < first + 900, "{first} and then {}", length());
+    let before = hosts(&index, "p1");
+    index.close().await.expect("closed");
+    assert_eq!(hosts(&world.open().await.expect("opens"), "p1"), before);
+}
+
+/// Everything that an index says: of each live series its project, number and labels, and which deleted ones are not
+/// purged.
+fn told(index: &LabelIndex) -> String {
+    let mut lines = Vec::new();
+    for project in index.projects() {
+        for found in index.find(&p(&project), &[], usize::MAX) {
+            let labels: Vec<String> = found.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            lines.push(format!("{project} {} {}\n", found.series.0, labels.join(",")));
+        }
+    }
+    let deleted = index.deleted(Timestamp::from_secs(i64::from(u32::MAX)), usize::MAX);
+    lines.extend(deleted.iter().map(|series| format!("deleted {}\n", series.0)));
+    lines.sort_unstable();
+    lines.concat()
+}
+
+async fn open_on_disk(directory: &Path, numbers: &Arc<Numbers>) -> LabelIndex {
+    let settings = LabelSettings { directory: directory.to_owned(), disk_reserve_bytes: 0, ..LabelSettings::default() };
+    let clock = ManualClock::new(Timestamp::from_secs(1_767_225_600));
+    LabelIndex::open(settings, numbers.clone(), clock).await.expect("opens")
+}
+
+/// A log that an earlier build wrote is opened, to the same series, written to, and made anew.
+async fn open_write_and_rewrite(golden: &Path, expected: &str) {
+    let directory = tempfile::tempdir().expect("a directory");
+    for entry in std::fs::read_dir(golden).expect("is there") {
+        let entry = entry.expect("is read");
+        std::fs::copy(entry.path(), directory.path().join(entry.file_name())).expect("copied");
+    }
+    assert!(expected.lines().count() > 200 && expected.contains("deleted "), "there is something in it");
+    let numbers = Arc::new(Numbers { next: AtomicU64::new(1_000_000), ..Numbers::default() });
+    let index = open_on_disk(directory.path(), &numbers).await;
+    assert_eq!(told(&index), expected);
+    let known = make(&index, "p1", 0..3).await.expect("made");
+    let is_told = |series: &SeriesId| expected.contains(&format!("p1 {} ", series.0));
+    assert!(known.series.iter().flatten().all(is_told), "they are known");
+    make(&index, "p3", 0..100).await.expect("made");
+    let more = told(&index);
+    assert_eq!(more.lines().count(), expected.lines().count() + 100);
+    index.close().await.expect("closed");
+    for _ in 0..10 {
+        let index = open_on_disk(directory.path(), &numbers).await;
+        assert_eq!(told(&index), more);
+        index.close().await.expect("closed");
+    }
+}
+
+#[tokio::test]
+async fn a_log_of_format_1_is_opened_written_and_made_anew() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tests/golden/format-1");
+    open_write_and_rewrite(&golden, include_str!("tests/golden/format-1.told")).await;
+}
+
+#[tokio::test]
+async fn a_log_of_format_2_is_opened_written_and_made_anew() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tests/golden/format-2");
+    open_write_and_rewrite(&golden, include_str!("tests/golden/format-2.told")).await;
+}
+
+/// Makes such a log of today's format. With `ORZO_TEST_GOLDEN=src/tests/golden/format-N` it stays there, and what it says
+/// beside it: once for a format.
+#[tokio::test]
+async fn a_log_of_today_is_opened_written_and_made_anew() {
+    let (directory, copied) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let kept = std::env::var("ORZO_TEST_GOLDEN").ok().map(PathBuf::from);
+    let target = kept.clone().unwrap_or_else(|| copied.path().join("labels"));
+    let numbers = Arc::new(Numbers::default());
+    // So often that there is a base, with segments behind it.
+    for round in 0..11 {
+        let index = open_on_disk(directory.path(), &numbers).await;
+        make(&index, "p1", round * 20..round * 20 + 30).await.expect("made");
+        make(&index, "p2", round..round + 1).await.expect("made");
+        let (one, name) = (host(round * 20 + 5), host(round * 20 + 6));
+        index.delete(&p("p1"), &[Matcher::equal("host", one.as_str())]).await.expect("deleted");
+        let purged = index.deleted(Timestamp::from_secs(i64::from(u32::MAX)), 1);
+        index.delete(&p("p1"), &[Matcher::equal("host", name.as_str())]).await.expect("deleted");
+        index.purged(purged).await.expect("purged");
+        index.close().await.expect("closed");
+    }
+    let index = open_on_disk(directory.path(), &numbers).await;
+    make(&index, "p1", 300..340).await.expect("made");
+    let told = told(&index);
+    index.close().await.expect("closed");
+    std::fs::create_dir_all(&target).expect("made");
+    for entry in std::fs::read_dir(directory.path()).expect("is there") {
+        let entry = entry.expect("is read");
+        std::fs::copy(entry.path(), target.join(entry.file_name())).expect("copied");
+    }
+    if kept.is_some() {
+        std::fs::write(target.with_extension("told"), &told).expect("written");
+    }
+    open_write_and_rewrite(&target, &told).await;
+}

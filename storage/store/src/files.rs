@@ -152,6 +152,10 @@ pub trait DiskFile: Send + Sync {
     fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes>;
     /// Makes the file `length` bytes long and takes the space for it now. New bytes are zero.
     fn preallocate(&self, length: u64) -> io::Result<()>;
+    /// Makes the file at most `length` bytes long and gives the space behind them back. The next sync makes it durable.
+    fn shorten(&self, _length: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Makes contents and length durable (`fdatasync`). After an error nothing may be assumed about what was written
     /// before, not even if a second call succeeds.
     fn sync(&self) -> io::Result<()>;

@@ -1,6 +1,6 @@
 //! What stands in records: new pairs and series of a project, deletions. To and from bytes; pure.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, io};
 
 use orzo_model::{SeriesId, Timestamp};
 
@@ -64,6 +64,40 @@ impl SeriesBody {
         body.extend_from_slice(&self.series);
         body
     }
+}
+
+/// Bodies of new series say much twice; packed they take a fraction of the room.
+pub(crate) struct Packer(zstd::bulk::Compressor<'static>);
+
+/// Bodies this short are not worth it.
+const PACKED_FROM_BYTES: usize = 256;
+/// Longer ones are not packed, and nothing unpacks to more.
+const PACKED_BYTES_MAX: usize = 64 << 20;
+/// Higher levels take much longer for little: names repeat near to each other.
+const PACKED_LEVEL: i32 = 1;
+
+impl Packer {
+    pub(crate) fn new() -> io::Result<Self> {
+        zstd::bulk::Compressor::new(PACKED_LEVEL).map(Self)
+    }
+
+    /// The body packed, if that is shorter.
+    pub(crate) fn pack(&mut self, body: &[u8]) -> Option<Vec<u8>> {
+        if !(PACKED_FROM_BYTES..=PACKED_BYTES_MAX).contains(&body.len()) {
+            return None;
+        }
+        let frame = self.0.compress(body).ok()?;
+        let mut packed = Vec::with_capacity(frame.len() + 5);
+        write_number(&mut packed, body.len() as u64);
+        packed.extend_from_slice(&frame);
+        (packed.len() < body.len()).then_some(packed)
+    }
+}
+
+/// Reads what [`Packer::pack`] wrote.
+pub(crate) fn unpack(mut packed: &[u8]) -> Option<Vec<u8>> {
+    let length = usize::try_from(read_number(&mut packed)?).ok().filter(|length| *length <= PACKED_BYTES_MAX)?;
+    zstd::bulk::decompress(packed, length).ok().filter(|body| body.len() == length)
 }
 
 /// No less than the body of new series with these sets takes. Room for it is allocated before it is made, so of many sets
@@ -183,6 +217,16 @@ mod tests {
         for end in 3..bytes.len() {
             assert_eq!(read(&bytes[..end]), None, "{end}");
         }
+        let mut packer = Packer::new().expect("made");
+        assert_eq!(packer.pack(&bytes[..100]), None, "it is short");
+        let packed = packer.pack(&bytes.repeat(3)).expect("it is long enough");
+        assert!(packed.len() < bytes.len());
+        assert_eq!(unpack(&packed), Some(bytes.repeat(3)));
+        assert!((0..packed.len()).all(|end| unpack(&packed[..end]).is_none()));
+        // A length that is not the content's, and one that is too much to be tried.
+        assert_eq!(unpack(&[&[packed[0] - 1], &packed[1..]].concat()), None);
+        assert_eq!(unpack(&[&[packed[0] + 1], &packed[1..]].concat()), None);
+        assert_eq!(unpack(&[&[0xff, 0xff, 0xff, 0x7f], &packed[2..]].concat()), None);
         let gone = encode_gone("p1", Timestamp::from_secs(9), &[SeriesId(3), SeriesId(2)]);
         assert_eq!(read_gone(&gone), Some(("p1", Timestamp::from_secs(9), vec![SeriesId(3), SeriesId(2)])));
         assert!((0..gone.len()).all(|end| read_gone(&gone[..end]).is_none()));

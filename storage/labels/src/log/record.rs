@@ -5,8 +5,8 @@ use uuid::Uuid;
 const SEGMENT_MAGIC: [u8; 8] = *b"ORZOLBL1";
 /// Length of a segment's header; records begin here.
 pub(crate) const HEADER_BYTES: usize = 64;
-/// The newest layout that is known.
-pub(crate) const VERSION: u32 = 1;
+/// The layout that is written. The first had no packed records; every one before is read.
+pub(crate) const VERSION: u32 = 2;
 const RECORD_MAGIC: [u8; 4] = *b"OZLR";
 /// Length of a record's header.
 pub(crate) const RECORD_HEADER_BYTES: usize = 40;
@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     Purged = 3,
     /// The end of a base: how many records were before it.
     End = 4,
+    /// As series, packed.
+    Packed = 5,
 }
 
 /// A record.
@@ -83,8 +85,8 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<SegmentHeader, String> {
         return Err("the header's checksum does not match".to_owned());
     }
     let version = u32_at(bytes, 8);
-    if version != VERSION {
-        return Err(format!("it has version {version}, known is {VERSION}"));
+    if !(1..=VERSION).contains(&version) {
+        return Err(format!("it has version {version}, known are 1 to {VERSION}"));
     }
     let mut log_id = [0; 16];
     log_id.copy_from_slice(&bytes[16..32]);
@@ -132,6 +134,7 @@ pub(crate) fn decode_record(bytes: &[u8], salt: Uuid) -> Option<Record<'_>> {
         2 => Kind::Deleted,
         3 => Kind::Purged,
         4 => Kind::End,
+        5 => Kind::Packed,
         _ => return None,
     };
     let body = &bytes[RECORD_HEADER_BYTES..length];

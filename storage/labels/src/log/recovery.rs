@@ -38,9 +38,8 @@ pub(crate) struct Recovered {
     pub(crate) last_epoch: u64,
     /// Files that count.
     pub(crate) paths: Vec<PathBuf>,
-    /// Segments behind the base, and their bytes.
+    /// Segments behind the base.
     pub(crate) segments: usize,
-    pub(crate) segment_bytes: u64,
     pub(crate) torn_bytes: u64,
     /// Records at the end that no later one shows to be synced. After a failed sync they can be read and are not on
     /// disk.
@@ -81,7 +80,6 @@ pub(crate) fn read(
             let next = files.get(index + 1).map(|next| next.header.first_sequence);
             recovered.torn_bytes += read_segment(found, next, &mut recovered, &mut apply)?;
             recovered.segments += 1;
-            recovered.segment_bytes += found.length;
         }
     }
     recovered.paths = files.into_iter().map(|found| found.path).collect();

@@ -225,7 +225,16 @@ impl DiskFile for SimulatedFile {
 
     fn preallocate(&self, length: u64) -> io::Result<()> {
         self.operation(|inode| {
-            let write = Write::Length(length as usize);
+            let write = Write::Longer(length as usize);
+            Inode::write(&mut inode.now, &write);
+            inode.pending.push(write);
+            Ok(())
+        })
+    }
+
+    fn shorten(&self, length: u64) -> io::Result<()> {
+        self.operation(|inode| {
+            let write = Write::Shorter(length as usize);
             Inode::write(&mut inode.now, &write);
             inode.pending.push(write);
             Ok(())

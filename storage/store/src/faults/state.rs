@@ -46,7 +46,8 @@ pub(super) struct Inode {
 
 pub(super) enum Write {
     Bytes { offset: usize, bytes: Vec<u8> },
-    Length(usize),
+    Longer(usize),
+    Shorter(usize),
 }
 
 /// What the fault says about the operation at hand.
@@ -130,17 +131,18 @@ impl Inode {
                 }
                 contents[*offset..end].copy_from_slice(bytes);
             }
-            Write::Length(length) => {
+            Write::Longer(length) => {
                 if contents.len() < *length {
                     contents.resize(*length, 0);
                 }
             }
+            Write::Shorter(length) => contents.truncate(*length),
         }
     }
 
     fn lose_some_of(&mut self, write: Write, chance: &mut Chance) {
         match write {
-            Write::Length(_) => {
+            Write::Longer(_) | Write::Shorter(_) => {
                 if chance.flip() {
                     Self::write(&mut self.durable, &write);
                 }

@@ -131,6 +131,10 @@ impl DiskFile for RealFile {
         }
     }
 
+    fn shorten(&self, length: u64) -> io::Result<()> {
+        if self.0.metadata()?.len() > length { self.0.set_len(length) } else { Ok(()) }
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
     }
