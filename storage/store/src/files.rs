@@ -5,6 +5,7 @@
 //! ([`crate::faults`]). It does not know what is in the files.
 
 pub mod bucket;
+mod direct;
 pub mod real;
 pub mod s3;
 pub mod tiered;
@@ -32,6 +33,11 @@ pub trait Disk: Send + Sync + 'static {
     fn list(&self, directory: &Path) -> io::Result<Vec<Entry>>;
     /// Makes a new file; fails if the name is taken.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// Makes a new file that is written from its beginning on, each write where the one before ended, and synced after each.
+    /// It may be longer than is asked for, by zeros.
+    fn create_log(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.create(path)
+    }
     /// Opens a file for reading.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Gives a file a new name in the same directory; fails if that name is taken.

@@ -187,7 +187,7 @@ fn new_segment(
     let staged = directory.join(format!("{TEMPORARY_PREFIX}{}", Uuid::new_v4()));
     let path = directory.join(segment_name(header.number));
     let broken = |action, source| WriteError::Broken { action, path: path.clone(), source };
-    let prepared = disk.create(&staged).and_then(|file| {
+    let prepared = disk.create_log(&staged).and_then(|file| {
         file.preallocate(segment_bytes)?;
         file.write_at(0, &encode_segment_header(header))?;
         file.sync()?;

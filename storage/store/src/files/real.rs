@@ -12,13 +12,13 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use rustix::fs::{FallocateFlags, RenameFlags};
 
-use super::{Disk, DiskFile, Entry, LockGuard};
+use super::{Disk, DiskFile, Entry, LockGuard, direct::DirectFile};
 
 /// Linux's file system calls.
 #[derive(Debug, Default)]
 pub struct RealDisk;
 
-struct RealFile(File);
+pub(super) struct RealFile(pub(super) File);
 
 /// How often a lock is tried, and how long it is waited each time: a second in all.
 const LOCK_TRIES: usize = 50;
@@ -60,6 +60,10 @@ impl Disk for RealDisk {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         Ok(Arc::new(RealFile(OpenOptions::new().read(true).write(true).create_new(true).open(path)?)))
+    }
+
+    fn create_log(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(DirectFile::create(path)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {

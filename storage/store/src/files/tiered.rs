@@ -318,6 +318,13 @@ impl Disk for TieredDisk {
         }
     }
 
+    fn create_log(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        match self.shared.home(path) {
+            Home::Here => self.shared.local.create_log(path),
+            Home::Bucket(_) | Home::Data(_) => self.create(path),
+        }
+    }
+
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         match self.shared.home(path) {
             Home::Here => self.shared.local.open(path),
