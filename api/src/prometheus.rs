@@ -348,28 +348,27 @@ fn read(
         let (project, limits) = (labels.project(project), labels.settings().set);
         let (known, native) = (project.known(), native.known());
         labelled.points.known.reserve(buffer.len() / SAMPLE_BYTES);
+        let met = RefCell::new(Met::default());
+        let find = |labels: &[u8]| known.look_up_or_met(labels, &mut met.borrow_mut());
+        let mut take = |one: Incoming<'_>, beginnings: &Beginnings| {
+            let (labels, series) = (one.labels, one.series.or_else(|| find(one.labels)));
+            let target = labelled.take(Incoming { series, ..one }, &known, &native, &limits, beginnings)?;
+            if let Some(LabelledTarget::Known(found)) = target.filter(|_| series.is_none()) {
+                known.meet(labels, found, &mut met.borrow_mut());
+            }
+            Ok(())
+        };
         match message {
             Message::V1 => {
                 // Nothing in 1.0 says when a counter began.
                 let nothing = Beginnings::default();
-                let met = RefCell::new(Met::default());
-                let find = |labels: &[u8]| known.look_up_or_met(labels, &met.borrow());
-                let take = |one: Incoming<'_>| {
-                    let (labels, is_found) = (one.labels, one.series.is_some());
-                    let target = labelled.take(one, &known, &native, &limits, &nothing)?;
-                    if let Some(LabelledTarget::Known(series)) = target.filter(|_| !is_found) {
-                        known.meet(labels, series, &mut met.borrow_mut());
-                    }
-                    Ok(())
-                };
-                if let Some(from) = remote_write::read_v1(&buffer, find, take)? {
+                if let Some(from) = remote_write::read_v1(&buffer, find, |one| take(one, &nothing))? {
                     remote_write::read_metadata_v1(&buffer, from, |name, about| labelled.describe(name, about))?;
                 }
             }
             Message::V2 => {
                 let beginnings = api.ingest.beginnings.read();
-                let mut take = |one: Incoming<'_>| labelled.take(one, &known, &native, &limits, &beginnings);
-                remote_write::read_v2(&buffer, |one| take(one).map(|_| ()))?;
+                remote_write::read_v2(&buffer, |one| take(one, &beginnings))?;
             }
         }
         Ok(labelled)

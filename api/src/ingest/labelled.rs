@@ -12,7 +12,7 @@ use orzo_query::{LabelledPoints, LabelledTarget};
 
 use super::{
     EXEMPLARS_MAX, IngestError, SAMPLES_MAX,
-    remote_write::{Incoming, RawExemplar, labels_of},
+    remote_write::{Incoming, RawExemplar, RawSample, labels_of},
 };
 
 /// Series whose beginnings are remembered, so that a counter's zero is written once and not with every sample.
@@ -75,6 +75,12 @@ impl Labelled {
         limits: &SetLimits,
         beginnings: &Beginnings,
     ) -> Result<Option<LabelledTarget>, IngestError> {
+        if let (Some(series), true) = (incoming.series, incoming.is_plain()) {
+            let target = LabelledTarget::Known(series);
+            self.samples += incoming.samples.len() as u64;
+            self.push_all(target, incoming.samples);
+            return Ok(Some(target));
+        }
         self.exemplars += incoming.exemplars.len() as u64 + incoming.exemplars_beyond;
         self.leave_out_exemplars("too many exemplars", incoming.exemplars_beyond);
         if let Some((name, about)) = incoming.metadata.take() {
@@ -107,12 +113,7 @@ impl Labelled {
             }
         };
         self.begin(target, &incoming, beginnings);
-        for sample in incoming.samples {
-            match at_millis(sample.at_ms) {
-                Some(at) => self.push(target, at, sample.value),
-                None => self.refuse("time out of range", 1, || format!("{} ms is not a time", sample.at_ms)),
-            }
-        }
+        self.push_all(target, incoming.samples);
         for raw in incoming.exemplars {
             self.attach(Some(target), exemplar_of(raw), false);
         }
@@ -292,6 +293,16 @@ impl Labelled {
         limits: &SetLimits,
     ) -> Result<LabelledTarget, orzo_labels::Refusal> {
         place_in(&mut self.points.new, &mut self.new_places, labels, known, limits)
+    }
+
+    #[inline]
+    fn push_all(&mut self, target: LabelledTarget, samples: &[RawSample]) {
+        for sample in samples {
+            match at_millis(sample.at_ms) {
+                Some(at) => self.push(target, at, sample.value),
+                None => self.refuse("time out of range", 1, || format!("{} ms is not a time", sample.at_ms)),
+            }
+        }
     }
 
     fn push(&mut self, target: LabelledTarget, timestamp: Timestamp, value: f64) {

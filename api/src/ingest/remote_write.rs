@@ -106,6 +106,17 @@ impl<'a> Incoming<'a> {
             histograms: &[],
         }
     }
+
+    /// Whether it is samples and nothing else.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.samples.is_empty()
+            && self.created_ms.is_none()
+            && self.exemplars.is_empty()
+            && self.exemplars_beyond == 0
+            && self.metadata.is_none()
+            && self.histograms.is_empty()
+    }
 }
 
 /// What is used again for each series.

@@ -28,6 +28,7 @@ impl Timestamp {
     pub const MAX: Self = Self(253_402_300_799_999_999);
 
     /// From microseconds; clamped to [`Self::MIN`] ..= [`Self::MAX`].
+    #[inline]
     pub fn from_micros(micros: i64) -> Self {
         Self(micros.clamp(Self::MIN.0, Self::MAX.0))
     }

@@ -9,7 +9,7 @@ mod pairs;
 
 use hashbrown::HashTable;
 use orzo_model::SeriesId;
-use xxhash_rust::xxh3::xxh3_128_with_secret;
+use twox_hash::XxHash3_128;
 
 pub(crate) use self::pairs::PairId;
 use self::pairs::Pairs;
@@ -23,32 +23,31 @@ use crate::{
 pub(crate) const SECRET_BYTES: usize = 192;
 
 /// A label set's 128 bits. They live in this process only and are made with a secret, so that nobody can choose them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Fingerprint {
     high: u64,
     low: u64,
 }
 
-/// A series as the fast look-up knows it.
-struct Known {
-    fingerprint: Fingerprint,
-    series: SeriesId,
-}
-
-/// Label sets that are written in another way than they are kept, and their series: of one project, as long as its series
-/// are held still. A body often has many samples of a series.
+/// What looking up the labels of one body brings, as long as its project's series are held still.
 #[derive(Default)]
-pub struct Met(HashTable<Known>);
+pub struct Met {
+    /// Label sets that are written in another way than they are kept, and their series: a body often has many samples of
+    /// one.
+    otherwise: HashTable<(Fingerprint, SeriesId)>,
+    /// The place behind the one that was found last: senders send series in the order in which they first did.
+    next: usize,
+}
 
 impl Met {
     #[inline]
-    pub(crate) fn look_up(&self, fingerprint: Fingerprint) -> Option<SeriesId> {
-        self.0.find(fingerprint.low, |known| known.fingerprint == fingerprint).map(|known| known.series)
+    fn find(&self, fingerprint: Fingerprint) -> Option<SeriesId> {
+        self.otherwise.find(fingerprint.low, |(known, _)| *known == fingerprint).map(|(_, series)| *series)
     }
 
     pub(crate) fn insert(&mut self, fingerprint: Fingerprint, series: SeriesId) {
-        if self.look_up(fingerprint).is_none() {
-            self.0.insert_unique(fingerprint.low, Known { fingerprint, series }, |known| known.fingerprint.low);
+        if self.find(fingerprint).is_none() {
+            self.otherwise.insert_unique(fingerprint.low, (fingerprint, series), |(known, _)| known.low);
         }
     }
 }
@@ -56,10 +55,13 @@ impl Met {
 /// One project's label sets.
 pub(crate) struct Book {
     secret: [u8; SECRET_BYTES],
-    known: HashTable<Known>,
+    /// Places that are visible and not deleted, by their fingerprints.
+    known: HashTable<u32>,
     pairs: Pairs,
     /// By place.
     series: Vec<SeriesId>,
+    /// By place; nothing where it is not visible yet, or deleted.
+    fingerprints: Vec<Fingerprint>,
     /// Where in `members` the pairs of a place end.
     ends: Vec<u32>,
     members: Vec<PairId>,
@@ -107,8 +109,8 @@ pub struct Version {
 
 /// A series that was put in and is not visible yet.
 pub(crate) struct Added {
+    place: u32,
     pub(crate) fingerprint: Fingerprint,
-    pub(crate) series: SeriesId,
 }
 
 impl Book {
@@ -118,6 +120,7 @@ impl Book {
             known: HashTable::new(),
             pairs: Pairs::default(),
             series: Vec::new(),
+            fingerprints: Vec::new(),
             ends: Vec::new(),
             members: Vec::new(),
             postings: Vec::new(),
@@ -130,14 +133,34 @@ impl Book {
     /// The fingerprint of a label set in its one form.
     #[inline]
     pub(crate) fn fingerprint(&self, set: &[u8]) -> Fingerprint {
-        let hash = xxh3_128_with_secret(set, &self.secret);
+        let hash = XxHash3_128::oneshot_with_secret(&self.secret, set).expect("the secret is long enough");
         Fingerprint { high: (hash >> 64) as u64, low: hash as u64 }
     }
 
     /// The series of a label set.
     #[inline]
     pub(crate) fn look_up(&self, fingerprint: Fingerprint) -> Option<SeriesId> {
-        self.known.find(fingerprint.low, |known| known.fingerprint == fingerprint).map(|known| known.series)
+        self.place_of(fingerprint).map(|place| self.series[place])
+    }
+
+    /// The same; where the last one was found is remembered, and what has not been kept in these bytes is known if it was met.
+    #[inline]
+    pub(crate) fn look_up_next(&self, fingerprint: Fingerprint, met: &mut Met) -> Option<SeriesId> {
+        let place = match self.fingerprints.get(met.next) {
+            Some(expected) if *expected == fingerprint => met.next,
+            _ => match self.place_of(fingerprint) {
+                Some(place) => place,
+                None => return met.find(fingerprint),
+            },
+        };
+        met.next = place + 1;
+        Some(self.series[place])
+    }
+
+    #[inline]
+    fn place_of(&self, fingerprint: Fingerprint) -> Option<usize> {
+        let is_it = |place: &u32| self.fingerprints[*place as usize] == fingerprint;
+        self.known.find(fingerprint.low, is_it).map(|place| *place as usize)
     }
 
     /// Series that are there and not deleted, those that are not visible yet included.
@@ -171,14 +194,15 @@ impl Book {
             }
             members.push(pair);
         }
-        self.place(series, members);
-        Ok(Added { fingerprint: self.fingerprint(set), series })
+        let place = self.place(series, members);
+        Ok(Added { place, fingerprint: self.fingerprint(set) })
     }
 
     /// Gives a series the next place.
-    fn place(&mut self, series: SeriesId, members: &[PairId]) {
+    fn place(&mut self, series: SeriesId, members: &[PairId]) -> u32 {
         let place = self.series.len() as u32;
         self.series.push(series);
+        self.fingerprints.push(Fingerprint::default());
         self.members.extend_from_slice(members);
         self.ends.push(self.members.len() as u32);
         for pair in members {
@@ -191,6 +215,7 @@ impl Book {
         if self.dead.len() * 64 < self.series.len() {
             self.dead.push(0);
         }
+        place
     }
 
     /// Series are added and buried, and nothing else ever happens to them: how many there are of both says all.
@@ -200,8 +225,10 @@ impl Book {
 
     /// Makes everything visible that was put in. It is durable now.
     pub(crate) fn show(&mut self, added: impl Iterator<Item = Added>) {
-        for Added { fingerprint, series } in added {
-            self.known.insert_unique(fingerprint.low, Known { fingerprint, series }, |known| known.fingerprint.low);
+        let Self { known, fingerprints, .. } = self;
+        for Added { place, fingerprint } in added {
+            fingerprints[place as usize] = fingerprint;
+            known.insert_unique(fingerprint.low, place, |place| fingerprints[*place as usize].low);
         }
         self.visible = self.series.len();
     }
@@ -223,9 +250,9 @@ impl Book {
         if !new.clone().zip(self.postings.len()..).all(|(pair, next)| pair.0 as usize == next) {
             return false;
         }
-        self.place(series, members);
+        let place = self.place(series, members);
         let fingerprint = self.fingerprint(set);
-        self.show([Added { fingerprint, series }].into_iter());
+        self.show([Added { place, fingerprint }].into_iter());
         true
     }
 
@@ -242,9 +269,10 @@ impl Book {
             buried += 1;
             self.write_set(place, &mut set);
             let fingerprint = self.fingerprint(&set);
-            if let Ok(entry) = self.known.find_entry(fingerprint.low, |known| known.fingerprint == fingerprint) {
+            if let Ok(entry) = self.known.find_entry(fingerprint.low, |known| *known == place) {
                 entry.remove();
             }
+            self.fingerprints[place as usize] = Fingerprint::default();
         }
         self.dead_count += buried;
         buried
@@ -312,7 +340,8 @@ impl Book {
             Postings::One(_) => 0,
             Postings::Many(places) => places.capacity() * 4,
         };
-        self.known.capacity() * (size_of::<Known>() + 1)
+        self.known.capacity() * (size_of::<u32>() + 1)
+            + self.fingerprints.capacity() * size_of::<Fingerprint>()
             + self.pairs.memory_bytes()
             + self.series.capacity() * size_of::<SeriesId>()
             + (self.ends.capacity() + self.members.capacity()) * 4

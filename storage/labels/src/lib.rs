@@ -146,12 +146,12 @@ impl KnownSeries<'_> {
         book.look_up(book.fingerprint(set))
     }
 
-    /// As [`Self::look_up`], also of what was met in other bytes: labels that are not sorted, or some of them empty.
+    /// As [`Self::look_up`], also of what was met in other bytes: labels that are not sorted, or some of them empty. The
+    /// series that stands behind the one found last is found at once.
     #[inline]
-    pub fn look_up_or_met(&self, set: &[u8], met: &Met) -> Option<SeriesId> {
+    pub fn look_up_or_met(&self, set: &[u8], met: &mut Met) -> Option<SeriesId> {
         let book = self.0.as_ref()?;
-        let fingerprint = book.fingerprint(set);
-        book.look_up(fingerprint).or_else(|| met.look_up(fingerprint))
+        book.look_up_next(book.fingerprint(set), met)
     }
 
     /// Remembers the series of labels, if they are not found by their bytes.

@@ -101,12 +101,12 @@ async fn series_are_made_once_and_found_again_after_a_restart() {
     let (project, mut met) = (index.project("p1"), Met::default());
     let known = project.known();
     let other = [set.get(0), b"\x0a\x05\x0a\x01x\x12\x00"].concat();
-    assert_eq!(known.look_up_or_met(&other, &met), None);
+    assert_eq!(known.look_up_or_met(&other, &mut met), None);
     known.meet(&other, found["host2"], &mut met);
     known.meet(set.get(0), SeriesId(999), &mut met);
-    assert_eq!(known.look_up_or_met(&other, &met), Some(found["host2"]));
-    assert_eq!(known.look_up_or_met(set.get(0), &met), Some(found["host2"]));
-    assert_eq!(known.look_up_or_met(&other[1..], &met), None);
+    assert_eq!(known.look_up_or_met(&other, &mut met), Some(found["host2"]));
+    assert_eq!(known.look_up_or_met(set.get(0), &mut met), Some(found["host2"]));
+    assert_eq!(known.look_up_or_met(&other[1..], &mut met), None);
     drop(known);
     index.close().await.expect("closed");
     let index = world.open().await.expect("opens");

@@ -105,6 +105,7 @@ pub enum LabelledTarget {
 
 impl LabelledPoints {
     /// Adds a point.
+    #[inline]
     pub fn push(&mut self, target: LabelledTarget, timestamp: Timestamp, value: f64) {
         match target {
             LabelledTarget::Known(series) => self.known.push(Point { series, timestamp, value }),

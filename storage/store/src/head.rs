@@ -8,9 +8,10 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
+use hashbrown::HashTable;
 use orzo_model::{Measure, Point, SeriesId, Timestamp};
 
-/// What a series takes, about: its place in the map, and what its list has beyond its points.
+/// What a series takes, about: its place in the list and in the table of places, and what its points' list has beyond them.
 const SERIES_BYTES: usize = 112;
 /// What a point takes, about: time and value, and what the newest chunk has beyond its points.
 const POINT_BYTES: usize = 18;
@@ -31,10 +32,15 @@ impl Hasher for SeriesHasher {
     }
 
     fn write_u64(&mut self, value: u64) {
-        // Fibonacci hashing; the high bits are the good ones, and the map uses both ends.
-        let mixed = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
+        self.0 = mixed(value);
     }
+}
+
+/// Fibonacci hashing; the high bits are the good ones, and maps use both ends.
+#[inline]
+fn mixed(series: u64) -> u64 {
+    let mixed = series.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 32)
 }
 
 /// A map by series number.
@@ -43,7 +49,12 @@ pub(crate) type BySeries<T> = HashMap<u64, T, BuildHasherDefault<SeriesHasher>>;
 /// The points.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
-    series: BySeries<SeriesPoints>,
+    /// In the order in which they came first.
+    series: Vec<(u64, SeriesPoints)>,
+    /// Where each stands in that list.
+    places: HashTable<u32>,
+    /// The place behind the one that points were put in last: senders send series in the same order again and again.
+    next: usize,
     points: usize,
     /// When the first of them came.
     since: Option<Timestamp>,
@@ -180,7 +191,9 @@ impl Head {
         self.since.get_or_insert(now);
         let mut replaced = 0;
         for run in points.chunk_by(|a, b| a.series == b.series) {
-            let series = self.series.entry(run[0].series.0).or_default();
+            let place = self.place_for(run[0].series.0);
+            self.next = place + 1;
+            let series = &mut self.series[place].1;
             for point in run {
                 replaced += u64::from(series.put(point.timestamp.micros(), point.value));
                 let (first, last) = self.times.unwrap_or((point.timestamp, point.timestamp));
@@ -191,21 +204,55 @@ impl Head {
         replaced
     }
 
+    /// Where a series stands, or now does.
+    #[inline]
+    fn place_for(&mut self, series: u64) -> usize {
+        if self.series.get(self.next).is_some_and(|(next, _)| *next == series) {
+            return self.next;
+        }
+        if let Some(place) = self.place_of(series) {
+            return place;
+        }
+        let place = self.series.len();
+        self.series.push((series, SeriesPoints::default()));
+        let number = u32::try_from(place).expect("four billion series take more memory than there is");
+        self.places.insert_unique(mixed(series), number, |place| mixed(self.series[*place as usize].0));
+        place
+    }
+
+    fn place_of(&self, series: u64) -> Option<usize> {
+        self.places.find(mixed(series), |place| self.series[*place as usize].0 == series).map(|place| *place as usize)
+    }
+
+    fn of(&self, series: SeriesId) -> Option<&SeriesPoints> {
+        self.place_of(series.0).map(|place| &self.series[place].1)
+    }
+
     /// Takes all points of a series out.
     pub(crate) fn remove_series(&mut self, series: SeriesId) {
-        self.points -= self.series.remove(&series.0).map_or(0, |points| points.len());
+        let list = &self.series;
+        let is_it = |place: &u32| list[*place as usize].0 == series.0;
+        let Ok(entry) = self.places.find_entry(mixed(series.0), is_it) else { return };
+        let (place, _) = entry.remove();
+        // The last one takes its place.
+        let last = list.len() as u32 - 1;
+        if let Some(moved) = self.places.find_mut(mixed(list[last as usize].0), |place| *place == last) {
+            *moved = place;
+        }
+        let (_, points) = self.series.swap_remove(place as usize);
+        self.points -= points.len();
     }
 
     /// Calls `take` for the points of a series between two times, both inclusive, in order.
     pub(crate) fn read(&self, series: SeriesId, first: Timestamp, last: Timestamp, take: &mut dyn FnMut(Measure)) {
-        if let Some(points) = self.series.get(&series.0) {
+        if let Some(points) = self.of(series) {
             points.sorted(first.micros(), last.micros(), &mut |micros, value| take(measure(micros, value)));
         }
     }
 
     /// The newest point of a series not after `last`.
     pub(crate) fn last(&self, series: SeriesId, last: Timestamp) -> Option<Measure> {
-        let (micros, value) = self.series.get(&series.0)?.last(last.micros())?;
+        let (micros, value) = self.of(series)?.last(last.micros())?;
         Some(measure(micros, value))
     }
 
@@ -285,17 +332,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_head_is_a_sorted_map(rows in any_rows(), from in 0i64..2000, to in 0i64..2000, small in any::<bool>()) {
+        fn the_head_is_a_sorted_map(
+            rows in any_rows(),
+            from in 0i64..2000,
+            to in 0i64..2000,
+            small in any::<bool>(),
+            removed in proptest::collection::vec((0usize..300, 0u64..5), 0..4),
+        ) {
             let (from, to) = if small { (from % 40, to % 40) } else { (from, to) };
             let (mut head, mut model, mut replaced) = (Head::default(), BTreeMap::new(), 0);
-            for (series, micros, value) in rows {
+            for (number, (series, micros, value)) in rows.into_iter().enumerate() {
+                for (_, gone) in removed.iter().filter(|(at, _)| *at == number) {
+                    head.remove_series(SeriesId(*gone));
+                    model.retain(|(series, _), _| series != gone);
+                }
                 let value = f64::from(value);
                 let point = Point { series: SeriesId(series), timestamp: Timestamp::from_micros(micros), value };
                 replaced += head.put(&[point], Timestamp::EPOCH);
                 model.insert((series, micros), value);
             }
             assert_eq!(head.len(), model.len());
-            assert_eq!(head.series.values().map(SeriesPoints::len).sum::<usize>(), model.len());
+            assert_eq!(head.series.iter().map(|(_, points)| points.len()).sum::<usize>(), model.len());
             let mut all = Vec::new();
             let _ = head.for_each_run::<()>(|series, run| {
                 all.extend(run.iter().map(|(micros, value)| ((series.0, *micros), *value)));

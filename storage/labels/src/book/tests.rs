@@ -102,6 +102,37 @@ proptest! {
     }
 }
 
+proptest! {
+    /// In any order, of any bytes, with some deleted: what is expected next is a guess and never an answer.
+    #[test]
+    fn the_place_behind_the_last_changes_no_answer(
+        sets in proptest::collection::vec(labels(), 1..60),
+        asked in proptest::collection::vec((any::<prop::sample::Index>(), 1usize..8), 0..40),
+        buried in proptest::collection::vec(any::<prop::sample::Index>(), 0..9),
+    ) {
+        let (mut book, kept) = book_of(&sets);
+        let places: Vec<u32> = buried.iter().map(|index| index.index(kept.len()) as u32).collect();
+        book.bury(&places);
+        let set_of = |place: usize| {
+            let mut set = Vec::new();
+            book.write_set(place as u32, &mut set);
+            book.fingerprint(&set)
+        };
+        let mut met = Met::default();
+        let elsewhere = book.fingerprint(b"in other bytes");
+        met.insert(elsewhere, SeriesId(5));
+        for (index, run) in asked {
+            let first = index.index(kept.len());
+            for (place, (series, _)) in kept.iter().enumerate().skip(first).take(run) {
+                let expected = (!places.contains(&(place as u32))).then_some(*series);
+                prop_assert_eq!(book.look_up_next(set_of(place), &mut met), expected);
+                prop_assert_eq!(book.look_up(set_of(place)), expected);
+            }
+            prop_assert_eq!(book.look_up_next(elsewhere, &mut met), Some(SeriesId(5)));
+        }
+    }
+}
+
 #[test]
 fn what_is_not_shown_is_nowhere() {
     let (mut book, kept) = book_of(&[[("__name__", "up"), ("a", "1")].into()]);
