@@ -337,13 +337,15 @@ fn random_projects_learn_nothing_of_each_other() {
                 )
             });
             let told = String::from_utf8_lossy(&question.body);
+            prop_assert_eq!(&with, &without, "{} {} {}", question.method, question.path, told);
+            // What is packed may have these two letters by chance: a word that ends in `z`, and a snappy tag behind it.
+            let is_packed = with.contains("content-encoding: snappy");
             prop_assert!(
-                !with.contains(SECRET) || question.path.contains(SECRET) || told.contains(SECRET),
+                is_packed || !with.contains(SECRET) || question.path.contains(SECRET) || told.contains(SECRET),
                 "{} {}: {with}",
                 question.method,
                 question.path
             );
-            prop_assert_eq!(&with, &without, "{} {} {}", question.method, question.path, told);
             compared.set(compared.get() + 1);
             good.set(good.get() + u32::from(with.starts_with("200")));
         }
