@@ -23,9 +23,9 @@ const TIMES_GOOD_ROWS: usize = 50;
 const WHOLE_SHARE: usize = 2;
 /// How far back it looks, and how many places it remembers: all of a row group's differences of four bytes.
 const FAR_WINDOW_LOG: u32 = 23;
-/// What it looks for: runs of so many bytes, tried at one in 2^4 places.
+/// What it looks for: runs of so many bytes, tried at one in 2^6 places: times that series share are runs of kilobytes.
 const FAR_BYTES_MIN: u32 = 32;
-const FAR_HASH_RATE_LOG: u32 = 4;
+const FAR_HASH_RATE_LOG: u32 = 6;
 /// A dictionary with more than one entry in this many rows does not pay.
 const DICTIONARY_SHARE: usize = 8;
 
