@@ -259,7 +259,6 @@ impl Book {
     /// Takes series out of every answer; gives how many there were.
     pub(crate) fn bury(&mut self, places: &[u32]) -> usize {
         let mut buried = 0;
-        let mut set = Vec::new();
         for &place in places {
             let (word, bit) = (place as usize / 64, 1u64 << (place % 64));
             if self.dead[word] & bit != 0 {
@@ -267,12 +266,10 @@ impl Book {
             }
             self.dead[word] |= bit;
             buried += 1;
-            self.write_set(place, &mut set);
-            let fingerprint = self.fingerprint(&set);
+            let fingerprint = std::mem::take(&mut self.fingerprints[place as usize]);
             if let Ok(entry) = self.known.find_entry(fingerprint.low, |known| *known == place) {
                 entry.remove();
             }
-            self.fingerprints[place as usize] = Fingerprint::default();
         }
         self.dead_count += buried;
         buried

@@ -21,7 +21,7 @@ use rustix::{fs::OFlags, io::Errno};
 use super::{DiskFile, real::RealFile};
 
 /// What writes begin and end at: no disk in use has larger blocks; of one that has, see [`write_blocks`].
-const BLOCK_BYTES: usize = 4096;
+pub(super) const BLOCK_BYTES: usize = 4096;
 
 /// How far zeros are written ahead, at most.
 const AHEAD_BYTES: usize = 1 << 20;
@@ -79,7 +79,7 @@ impl Written {
 }
 
 /// Writes whole blocks. Where they are not whole for this disk, the page cache is used after all.
-fn write_blocks(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_blocks(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
     match file.write_all_at(bytes, offset) {
         Err(error) if is_invalid(&error) => {
             let flags = rustix::fs::fcntl_getfl(file)?;
@@ -139,7 +139,7 @@ impl DiskFile for DirectFile {
 }
 
 /// The first place in this memory where a block may begin.
-fn aligned(bytes: &[u8]) -> usize {
+pub(super) fn aligned(bytes: &[u8]) -> usize {
     bytes.as_ptr().align_offset(BLOCK_BYTES)
 }
 
@@ -177,6 +177,22 @@ mod tests {
             let from = expected.len() / 3;
             prop_assert_eq!(&file.read_at(from as u64, expected.len() - from).expect("read")[..], &expected[from..]);
         }
+    }
+
+    /// Found by reading: zeros from anywhere in memory were refused there, so no log could begin.
+    #[test]
+    fn a_file_system_that_cannot_allocate_gets_zeros_past_the_page_cache() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("log");
+        let file = DirectFile::create(&path).expect("made");
+        let length = (AHEAD_BYTES + 3 * BLOCK_BYTES) as u64;
+        let flags = || rustix::fs::fcntl_getfl(&file.file.0).expect("known");
+        let before = flags();
+        file.file.fill(length).expect("filled");
+        assert_eq!(flags(), before, "zeros went through the page cache");
+        assert_eq!(file.length().expect("known"), length);
+        file.write_at(0, b"begun").expect("written");
+        assert_eq!(file.read_at(0, 8).expect("read"), b"begun\0\0\0"[..]);
     }
 
     #[test]

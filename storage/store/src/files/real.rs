@@ -12,13 +12,19 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use rustix::fs::{FallocateFlags, RenameFlags};
 
-use super::{Disk, DiskFile, Entry, LockGuard, direct::DirectFile};
+use super::{
+    Disk, DiskFile, Entry, LockGuard,
+    direct::{BLOCK_BYTES, DirectFile, aligned, write_blocks},
+};
 
 /// Linux's file system calls.
 #[derive(Debug, Default)]
 pub struct RealDisk;
 
 pub(super) struct RealFile(pub(super) File);
+
+/// Zeros that are written at once where a file system cannot allocate.
+const FILL_BYTES: usize = 1 << 20;
 
 /// How often a lock is tried, and how long it is waited each time: a second in all.
 const LOCK_TRIES: usize = 50;
@@ -107,6 +113,21 @@ impl Disk for RealDisk {
     }
 }
 
+impl RealFile {
+    /// Writes zeros up to a length, in whole blocks if that is a multiple of them.
+    pub(super) fn fill(&self, length: u64) -> io::Result<()> {
+        let zeros = vec![0; FILL_BYTES + BLOCK_BYTES];
+        let zeros = &zeros[aligned(&zeros)..][..FILL_BYTES];
+        let mut offset = self.0.metadata()?.len();
+        while offset < length {
+            let count = zeros.len().min((length - offset) as usize);
+            write_blocks(&self.0, offset, &zeros[..count])?;
+            offset += count as u64;
+        }
+        Ok(())
+    }
+}
+
 impl DiskFile for RealFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
@@ -121,16 +142,7 @@ impl DiskFile for RealFile {
     fn preallocate(&self, length: u64) -> io::Result<()> {
         match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, length) {
             // A file system without it: zeros take the space as well.
-            Err(rustix::io::Errno::OPNOTSUPP) => {
-                let zeros = vec![0; 1 << 20];
-                let mut offset = self.0.metadata()?.len();
-                while offset < length {
-                    let count = zeros.len().min((length - offset) as usize);
-                    self.0.write_all_at(&zeros[..count], offset)?;
-                    offset += count as u64;
-                }
-                Ok(())
-            }
+            Err(rustix::io::Errno::OPNOTSUPP) => self.fill(length),
             other => Ok(other?),
         }
     }
