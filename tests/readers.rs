@@ -74,8 +74,9 @@ fn other_engines_read_the_table_while_it_is_written() {
     for start in (0..POINTS).step_by(500) {
         let measures: Vec<Value> = (start..start + 500)
             .map(|n| {
-                // Below every value that the agents make, so that the readers can tell.
-                let value = -1_000_000.0 - n as f64;
+                // Below every value that the agents make, so that the readers can tell; steps of any size, which have the
+                // narrowest widths.
+                let value = -1_000_000.0 - (n * 7000 + n * n * 2_654_435_761 % 4_294_967_296 % 5000) as f64;
                 sum += value;
                 json!({"timestamp": 1_700_000_000 + n, "value": value})
             })

@@ -24,6 +24,7 @@ pub(crate) mod reader;
 pub(crate) mod snapshot;
 mod stairs;
 mod streams;
+mod widths;
 
 /// Name of a commit's file, and of our copy of that version.
 pub(crate) use crate::delta::commit_name;

@@ -8,7 +8,11 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema};
 use orzo_model::Timestamp;
-use parquet::arrow::ArrowWriter;
+use parquet::{
+    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
+    basic::{Compression, ZstdLevel},
+    file::properties::{EnabledStatistics, WriterProperties},
+};
 
 use serde::Serialize;
 
@@ -117,7 +121,15 @@ pub fn encode_checkpoint<A: Serialize>(actions: &[A]) -> Result<Vec<u8>, Box<dyn
         arrow::json::ReaderBuilder::new(schema.clone()).with_batch_size(actions.len().max(1)).build_decoder()?;
     decoder.serialize(actions)?;
     let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, schema, None)?;
+    // A few rows of many columns: what is told of each column for pruning would be most of the file, and nobody prunes it.
+    let properties = WriterProperties::builder()
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
+        .set_dictionary_enabled(false)
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .build();
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, schema, options)?;
     while let Some(batch) = decoder.flush()? {
         writer.write(&batch)?;
     }

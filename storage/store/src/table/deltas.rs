@@ -262,7 +262,7 @@ pub(crate) fn take_deltas(body: &[u8], count: usize, out: &mut Vec<i64>) -> Resu
     deltas.take(body, count, out)
 }
 
-const NO_WIDTH: Unreadable = Unreadable("a width that is never written");
+const NO_WIDTH: Unreadable = Unreadable("a width of more than 64 bits");
 
 /// The values of a miniblock from the one before it and their differences, of which the smallest is `base`.
 fn take_apart(packed: &[u8], width: u8, base: i64, value: &mut i64, out: &mut [i64; MINIBLOCK]) -> Result<()> {
@@ -307,7 +307,7 @@ fn take_apart(packed: &[u8], width: u8, base: i64, value: &mut i64, out: &mut [i
         48 => whole_bytes::<6>(packed, out, next),
         56 => whole_bytes::<7>(packed, out, next),
         64 => whole_bytes::<8>(packed, out, next),
-        _ => return Err(NO_WIDTH),
+        _ => out.iter_mut().zip(bits_of_each(packed, width)?).for_each(|(slot, offset)| next(slot, offset)),
     }
     *value = last;
     Ok(())
@@ -321,6 +321,21 @@ fn whole_bytes<const BYTES: usize>(packed: &[u8], out: &mut [i64; MINIBLOCK], mu
         whole[..BYTES].copy_from_slice(offset);
         next(slot, i64::from_le_bytes(whole));
     }
+}
+
+/// A miniblock's offsets of any width.
+fn bits_of_each(packed: &[u8], width: u8) -> Result<[i64; MINIBLOCK]> {
+    const BYTES_MAX: usize = MINIBLOCK * 64 / 8;
+    let mut room = [0; BYTES_MAX + 8];
+    room.get_mut(..packed.len()).filter(|_| width > 0 && width <= 64).ok_or(NO_WIDTH)?.copy_from_slice(packed);
+    let (width, mask) = (usize::from(width), u64::MAX >> (64 - width));
+    Ok(std::array::from_fn(|at| {
+        let (byte, bit) = (at * width / 8, at * width % 8);
+        let word = room[byte..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)) >> bit;
+        // Beyond 57 bits the last ones may be in a ninth byte.
+        let rest = if bit + width > 64 { u64::from(room[byte + 8]) << (64 - bit) } else { 0 };
+        ((word | rest) & mask) as i64
+    }))
 }
 
 /// The sum of a miniblock's offsets.
@@ -343,7 +358,7 @@ fn sum_offsets(packed: &[u8], width: u8) -> Result<i64> {
         48 => sum_whole_bytes::<6>(packed),
         56 => sum_whole_bytes::<7>(packed),
         64 => sum_whole_bytes::<8>(packed),
-        _ => return Err(NO_WIDTH),
+        _ => bits_of_each(packed, width)?.into_iter().fold(0, i64::wrapping_add),
     })
 }
 

@@ -35,7 +35,7 @@ mod group;
 mod times;
 
 use self::{
-    group::{Group, GroupRun, cut, put_levels},
+    group::{Group, GroupRun, cut, put_levels, take_parts},
     times::{TimePacker, Times},
 };
 
@@ -308,6 +308,7 @@ impl Encoder {
     fn write_numbers(&mut self, group: &Group) -> Result<ColumnChunkMetaData> {
         let mut chunk = Chunk::default();
         let (mut at, mut taken, mut first_row) = (0, 0, self.index.rows());
+        let (mut widths, mut of_part) = (&group.widths[..], 0);
         let mut body = std::mem::take(&mut self.body);
         for alike in group.runs.chunk_by(|a, b| a.is_noise == b.is_noise) {
             let is_noise = alike[0].is_noise;
@@ -315,13 +316,16 @@ impl Encoder {
                 let is_number = &group.is_number[at..at + rows];
                 let values = is_number.iter().filter(|is_number| **is_number).count();
                 let numbers = &group.numbers[taken..taken + values];
+                let parts = take_parts(&mut widths, &mut of_part, values);
                 put_levels(is_number, true, &mut body);
                 let levels = body.len();
                 let (packing, packed) = match (values, is_noise) {
                     (0, _) => (Packing::Nothing, self.zstd.compress(&body)?),
                     (_, false) => {
-                        packing::put_deltas(numbers, &mut body);
-                        (Packing::Deltas, self.zstd.compress(&body)?)
+                        let ends = packing::put_deltas_in(parts, numbers, &mut body);
+                        let packed =
+                            if ends.len() > 1 { self.streams.pack(&body, ends)? } else { self.zstd.compress(&body)? };
+                        (Packing::Deltas, packed)
                     }
                     (_, true) => {
                         packing::put_split_numbers(numbers, &mut body);

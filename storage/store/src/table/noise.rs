@@ -16,7 +16,7 @@ const TRIED: usize = 1024;
 const TRIED_MIN: usize = 64;
 /// Differences within this are cheap; where all but one in [`WIDE_SHARE`] are, nothing is tried.
 const NARROW: u64 = 128;
-const WIDE_SHARE: usize = 4;
+pub(super) const WIDE_SHARE: usize = 4;
 /// Noise must be smaller by one part in so many: differences are what pages are read fastest by.
 const GAIN_SHARE: f64 = 32.0;
 
@@ -50,7 +50,6 @@ pub(super) fn find(runs: &[Numbers], numbers: &[i64]) -> Vec<bool> {
 }
 
 fn are_noise(numbers: &[i64], body: &mut Vec<u8>) -> bool {
-    let is_wide = |pair: &&[i64]| pair[1].abs_diff(pair[0]) >= NARROW;
     let wide = numbers.windows(2).filter(is_wide).count();
     if wide * WIDE_SHARE < numbers.len() {
         return false;
@@ -62,8 +61,13 @@ fn are_noise(numbers: &[i64], body: &mut Vec<u8>) -> bool {
     split < deltas - deltas / GAIN_SHARE
 }
 
+/// Whether a difference costs more than a byte.
+pub(super) fn is_wide(pair: &&[i64]) -> bool {
+    pair[1].abs_diff(pair[0]) >= NARROW
+}
+
 /// Bits that a code for these bytes takes at least.
-fn bits(bytes: impl Iterator<Item = u8>) -> f64 {
+pub(super) fn bits(bytes: impl Iterator<Item = u8>) -> f64 {
     let (mut counts, mut total) = ([0u32; 256], 0u32);
     for byte in bytes {
         counts[usize::from(byte)] += 1;

@@ -4,9 +4,8 @@
 //! Where those are chosen as small as possible, a value's bits lie anywhere in a byte, and zstd behind it sees noise.
 //! Here widths are 1, 2, 4 or whole bytes and the smallest difference is the same from block to block where it can be:
 //! the same difference is then the same bits in the same place, which zstd codes close to its entropy and finds again in
-//! other series. Every reader of the format can read that; it is a third smaller on real data.
-//!
-//! Reading knows only what is written here; anything else is an error.
+//! other series. Every reader of the format can read that; it is a third smaller on real data. Only where nothing comes
+//! again ([`super::widths`]) more than a byte is as narrow as can be.
 
 /// Values of a block, as every reader knows them.
 pub(super) const BLOCK: usize = 128;
@@ -20,12 +19,25 @@ pub(super) const MINIBLOCK: usize = BLOCK / MINIBLOCKS;
 #[error("a page's bytes are not what was written: {0}")]
 pub(crate) struct Unreadable(pub(crate) &'static str);
 
-/// The width that `bits` are written with: values stay in place within bytes.
-fn aligned_width(bits: u32) -> u32 {
-    match bits {
-        0..=2 => bits,
-        3..=4 => 4,
-        _ => bits.next_multiple_of(8),
+/// What of a byte a difference may leave free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Widths {
+    /// Differences stay in place within bytes.
+    Whole,
+    /// Beyond a byte, nothing.
+    Exact,
+}
+
+impl Widths {
+    /// The width that `bits` are written with.
+    fn of(self, bits: u32) -> u32 {
+        match bits {
+            0..=2 => bits,
+            3..=4 => 4,
+            5..=8 => 8,
+            _ if self == Self::Exact => bits,
+            _ => bits.next_multiple_of(8),
+        }
     }
 }
 
@@ -66,17 +78,39 @@ pub(super) fn from_zigzag(value: u64) -> i64 {
 
 /// Appends the values as one `DELTA_BINARY_PACKED` page body.
 pub(crate) fn put_deltas(values: &[i64], out: &mut Vec<u8>) {
+    put_deltas_in([(values.len(), Widths::Whole)], values, out);
+}
+
+/// The same with widths for so many values each, which are all of them together; gives where the bytes of one kind end in
+/// `out`. A block has the widths of its first value.
+pub(super) fn put_deltas_in(
+    parts: impl IntoIterator<Item = (usize, Widths)>,
+    values: &[i64],
+    out: &mut Vec<u8>,
+) -> Vec<usize> {
     put_header(values.len(), values.first(), out);
-    let Some((first, rest)) = values.split_first() else { return };
-    let mut previous = *first;
-    let mut deltas = [0i64; BLOCK];
-    for block in rest.chunks(BLOCK) {
+    let (mut parts, mut ends) = (parts.into_iter(), Vec::new());
+    let (mut part_end, mut widths) = parts.next().unwrap_or((0, Widths::Whole));
+    let (mut at, mut previous, mut deltas) = (1, values.first().copied().unwrap_or(0), [0i64; BLOCK]);
+    for block in values.get(1..).unwrap_or_default().chunks(BLOCK) {
+        let before = widths;
+        while at >= part_end
+            && let Some((count, next)) = parts.next()
+        {
+            (part_end, widths) = (part_end + count, next);
+        }
+        if widths != before {
+            ends.push(out.len());
+        }
         for (delta, value) in deltas.iter_mut().zip(block) {
             *delta = value.wrapping_sub(previous);
             previous = *value;
         }
-        put_block(&deltas[..block.len()], out);
+        put_block(&deltas[..block.len()], widths, out);
+        at += block.len();
     }
+    ends.push(out.len());
+    ends
 }
 
 /// As [`put_deltas`] of values that repeat: each so often, all of them together `count`.
@@ -91,7 +125,7 @@ pub(crate) fn put_repeated(count: usize, mut runs: impl Iterator<Item = (i64, us
         left -= rows;
         if left_of_run >= rows {
             left_of_run -= rows;
-            put_block(&[0; BLOCK][..rows], out);
+            put_block(&[0; BLOCK][..rows], Widths::Whole, out);
             continue;
         }
         for delta in &mut deltas[..rows] {
@@ -104,7 +138,7 @@ pub(crate) fn put_repeated(count: usize, mut runs: impl Iterator<Item = (i64, us
             }
             left_of_run = left_of_run.saturating_sub(1);
         }
-        put_block(&deltas[..rows], out);
+        put_block(&deltas[..rows], Widths::Whole, out);
     }
 }
 
@@ -115,7 +149,7 @@ fn put_header(count: usize, first: Option<&i64>, out: &mut Vec<u8>) {
     put_varint(first.map_or(0, |first| zigzag(*first)), out);
 }
 
-fn put_block(deltas: &[i64], out: &mut Vec<u8>) {
+fn put_block(deltas: &[i64], of: Widths, out: &mut Vec<u8>) {
     // Within a series, and with steady steps, all are the same: there is nothing to write but which.
     if let Some(first) = deltas.first()
         && deltas.iter().fold(0, |other, delta| other | (delta ^ first)) == 0
@@ -129,12 +163,12 @@ fn put_block(deltas: &[i64], out: &mut Vec<u8>) {
         smallest = smallest.min(*delta);
         largest = largest.max(*delta);
     }
-    let base = stable_base(smallest, largest);
+    let base = stable_base(smallest, largest, of);
     put_varint(zigzag(base), out);
     let mut widths = [0u32; MINIBLOCKS];
     for (width, part) in widths.iter_mut().zip(deltas.chunks(MINIBLOCK)) {
         let all = part.iter().fold(0, |bits, delta| bits | delta.wrapping_sub(base) as u64);
-        *width = aligned_width(bits_of(all));
+        *width = of.of(bits_of(all));
     }
     out.extend(widths.map(|width| width as u8));
     let mut offsets = [0u64; MINIBLOCK];
@@ -147,16 +181,21 @@ fn put_block(deltas: &[i64], out: &mut Vec<u8>) {
     }
 }
 
-/// A smallest difference that does not change the width and is the same for most blocks: the middle of what the width
-/// can say.
-fn stable_base(smallest: i64, largest: i64) -> i64 {
-    let width = aligned_width(bits_of(largest.wrapping_sub(smallest) as u64));
+/// A smallest difference that does not change the width and is the same for most blocks: the lowest number of the fewest
+/// signed bits that say the smallest. A single step up, as to another series, leaves it as in the blocks around it.
+fn stable_base(smallest: i64, largest: i64, widths: Widths) -> i64 {
+    let width = widths.of(bits_of(largest.wrapping_sub(smallest) as u64));
     if width == 0 || width == 64 {
         return smallest;
     }
-    let middle = -(1i64 << (width - 1));
-    let reach = i128::from(middle) + (1i128 << width);
-    if middle <= smallest && i128::from(largest) < reach { middle } else { smallest }
+    let below_zero = if smallest < 0 { bits_of(!smallest as u64) + 1 } else { 0 };
+    let lowest = match (widths, below_zero) {
+        (Widths::Exact, 0) => 0,
+        (Widths::Exact, bits) => -(1i128 << (bits - 1)),
+        (Widths::Whole, bits) => -(1i128 << (widths.of(bits).max(width.min(4)) - 1)),
+    };
+    let is_wide_enough = lowest <= i128::from(smallest) && i128::from(largest) < lowest + (1i128 << width);
+    if is_wide_enough { lowest as i64 } else { smallest }
 }
 
 fn put_offsets(offsets: &[u64; MINIBLOCK], width: u32, out: &mut Vec<u8>) {
@@ -169,6 +208,18 @@ fn put_offsets(offsets: &[u64; MINIBLOCK], width: u32, out: &mut Vec<u8>) {
             }));
         }
         8 => out.extend(offsets.map(|offset| offset as u8)),
+        _ if width % 8 != 0 => {
+            let (mut held, mut bits) = (0u128, 0);
+            for offset in offsets {
+                held |= u128::from(*offset) << bits;
+                bits += width;
+                while bits >= 32 {
+                    out.extend_from_slice(&(held as u32).to_le_bytes());
+                    held >>= 32;
+                    bits -= 32;
+                }
+            }
+        }
         _ => {
             let bytes = width as usize / 8;
             for offset in offsets {
@@ -356,6 +407,22 @@ mod tests {
         assert!(bases >= 5, "{bases}");
     }
 
+    #[test]
+    fn a_step_up_to_another_series_widens_only_its_own_part() {
+        // 96 steps of four bits in 48 bytes, and 32 of eight: 69 bytes of each other block are 16 more.
+        let steps = [1i64, -2, 0, 3, -1, 2, -3, 0];
+        let mut values = vec![0];
+        for at in 0..1280usize {
+            values.push(values[at] + steps[at % 8] + if at == 700 { 90 } else { 0 });
+        }
+        let (mut even, mut stepped) = (Vec::new(), Vec::new());
+        put_deltas(&values[..600], &mut even);
+        put_deltas(&values, &mut stepped);
+        assert_eq!(stepped.len(), 6 + 10 * 69 + 16);
+        assert_eq!(even[6..75], stepped[6..75]);
+        check(&values);
+    }
+
     proptest! {
         #[test]
         fn runs_are_written_as_their_values_are(runs in proptest::collection::vec((-3i64..1 << 40, 0usize..400), 0..12)) {
@@ -369,6 +436,29 @@ mod tests {
         #[test]
         fn any_numbers_come_back(values in proptest::collection::vec(prop_oneof![any::<i64>(), -9i64..9, 0i64..70_000], 0..700)) {
             check(&values);
+        }
+
+        #[test]
+        fn numbers_of_any_widths_come_back(
+            parts in proptest::collection::vec((0usize..400, 0u32..65, any::<bool>()), 0..6), seed in any::<u64>()
+        ) {
+            let (mut values, mut value, mut state, mut of_parts) = (Vec::new(), 0i64, seed, Vec::new());
+            for (count, bits, is_exact) in parts {
+                of_parts.push((count, if is_exact { Widths::Exact } else { Widths::Whole }));
+                for at in 0..count {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let step = (state ^ state >> 31).checked_shr(64 - bits).unwrap_or(0) as i64;
+                    value = if at % 5 == 0 && seed % 2 == 0 { value.wrapping_sub(step) } else { value.wrapping_add(step) };
+                    values.push(value);
+                }
+            }
+            let (mut bytes, mut whole, mut read) = (vec![7; 3], Vec::new(), Vec::new());
+            let ends = put_deltas_in(of_parts, &values, &mut bytes);
+            prop_assert!(ends.is_sorted() && ends.last() == Some(&bytes.len()), "{:?}", ends);
+            put_deltas(&values, &mut whole);
+            prop_assert!(bytes.len() - 3 <= whole.len());
+            take_deltas(&bytes[3..], usize::MAX, &mut read).expect("what was written");
+            prop_assert_eq!(read, values);
         }
 
         #[test]

@@ -18,7 +18,7 @@ pub(crate) const TOMBSTONES_APP: &str = "orzo.tombstones";
 /// `txn` of the directory that the table's one writer has, and whether it left it for another ([`Home`]).
 pub(crate) const HOME_APP: &str = "orzo.home";
 /// Layout of what the protocol leaves to us; a higher one is refused.
-pub(crate) const FORMAT: u32 = 4;
+pub(crate) const FORMAT: u32 = 5;
 /// Since this layout files have the columns that they have today.
 const FORMAT_OF_COLUMNS: u32 = 3;
 /// The oldest layout that is still read.

@@ -14,6 +14,7 @@ const FORMAT_1: &str = include_str!("golden/format-1.rows");
 const FORMAT_2: &str = include_str!("golden/format-2.rows");
 const FORMAT_3: &str = include_str!("golden/format-3.rows");
 const FORMAT_4: &str = include_str!("golden/format-4.rows");
+const FORMAT_5: &str = include_str!("golden/format-5.rows");
 
 fn golden_rows(text: &str) -> Vec<(u64, i64, u64)> {
     let row = |line: &str| {
@@ -72,6 +73,11 @@ async fn a_directory_of_format_3_is_opened_read_written_and_merged() {
 #[tokio::test]
 async fn a_directory_of_format_4_is_opened_read_written_and_merged() {
     open_read_write_and_merge("format-4", golden_rows(FORMAT_4)).await;
+}
+
+#[tokio::test]
+async fn a_directory_of_format_5_is_opened_read_written_and_merged() {
+    open_read_write_and_merge("format-5", golden_rows(FORMAT_5)).await;
 }
 
 async fn open_read_write_and_merge(name: &str, expected: Vec<(u64, i64, u64)>) {
@@ -149,7 +155,8 @@ async fn a_directory_of_today_is_opened_read_written_and_merged() {
     let room = Rooms::new(&prometheus::Registry::new()).room("store");
     let clock = ManualClock::new(Timestamp::from_secs(START + 7200));
     let store = Store::open(settings, room, clock.clone()).await.unwrap();
-    // Steady steps, decimals, doubles, some of both, noise that is kept by its bytes; times that are shared and others.
+    // Steady steps, decimals, doubles, some of both, noise; times that are shared and others.
+    let random = |at: i64| at * at * 2_654_435_761 % 4_294_967_296 % 50_003;
     let values: [fn(i64) -> f64; 6] = [
         |at| at as f64,
         |at| (at * at % 97) as f64 / 100.0,
@@ -177,6 +184,9 @@ async fn a_directory_of_today_is_opened_read_written_and_merged() {
     }
     store.delete_series(&[SeriesId(6)]).await.unwrap();
     store.append(batch(2, 0, 5)).await.unwrap();
+    store.flush().await.unwrap();
+    let steps = (0..200).map(|at| point(1, 3 * 86_400 + at * 10, (at * 70_000 + random(at)) as f64));
+    store.append(steps.collect()).await.unwrap();
     store.flush().await.unwrap();
     store.checkpoint().await.unwrap();
     // A value that is replaced and a series that is deleted, both in the log only.

@@ -5,7 +5,8 @@ use orzo_model::SeriesId;
 use super::super::{
     columns::{self, Form},
     noise::{self, Numbers},
-    packing,
+    packing::{self, Widths},
+    widths,
 };
 
 /// A row group's values in their two forms.
@@ -13,6 +14,8 @@ pub(super) struct Group {
     pub(super) runs: Vec<GroupRun>,
     pub(super) is_number: Vec<bool>,
     pub(super) numbers: Vec<i64>,
+    /// How wide differences of so many numbers each are written, one after the other.
+    pub(super) widths: Vec<(usize, Widths)>,
     pub(super) doubles: Vec<f64>,
 }
 
@@ -31,6 +34,7 @@ impl Group {
             runs: Vec::with_capacity(series.len()),
             is_number: Vec::with_capacity(values.len()),
             numbers: Vec::new(),
+            widths: Vec::new(),
             doubles: Vec::new(),
         };
         let (mut at, mut written, mut counts) = (0, 0, Vec::with_capacity(series.len()));
@@ -69,9 +73,11 @@ impl Group {
         }
         values.truncate(written);
         group.numbers = values;
-        for (run, is_noise) in group.runs.iter_mut().zip(noise::find(&counts, &group.numbers)) {
-            run.is_noise = is_noise;
+        let noise = noise::find(&counts, &group.numbers);
+        for (run, is_noise) in group.runs.iter_mut().zip(&noise) {
+            run.is_noise = *is_noise;
         }
+        group.widths = widths::find(&counts, &noise, &group.numbers);
         group
     }
 }
@@ -95,6 +101,22 @@ pub(super) fn cut(runs: &[GroupRun], rows: usize) -> Vec<usize> {
         pages.push(page);
     }
     pages
+}
+
+/// Takes the parts of the next `count` numbers off the beginning.
+pub(super) fn take_parts(parts: &mut &[(usize, Widths)], taken: &mut usize, count: usize) -> Vec<(usize, Widths)> {
+    let (mut of_page, mut left) = (Vec::new(), count);
+    while left > 0
+        && let Some(((numbers, widths), rest)) = parts.split_first()
+    {
+        let now = left.min(numbers - *taken);
+        of_page.push((now, *widths));
+        (left, *taken) = (left - now, *taken + now);
+        if *taken == *numbers {
+            (*parts, *taken) = (rest, 0);
+        }
+    }
+    of_page
 }
 
 /// Parquet's definition levels: which rows have a value in a column.

@@ -135,6 +135,38 @@ fn noise_is_kept_by_its_bytes_and_comes_back() {
     assert_eq!(packings(&check(&points)), [Packing::Deltas, Packing::Split, Packing::Deltas]);
 }
 
+/// Counters that grow by anything up to `rate`.
+fn counters(series: u64, rows: i64, rate: u64) -> Vec<Point> {
+    let (mut state, mut points) = (11u64, Vec::new());
+    for series in 0..series {
+        let mut sum = 1_000_000_000;
+        for at in 0..rows {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            sum += (state >> 33) % rate;
+            points.push(point(series, at * 10_000_000, sum as f64));
+        }
+    }
+    points
+}
+
+#[test]
+fn random_steps_are_as_narrow_as_they_are_and_come_back() {
+    let bytes = |encoded: &Encoded| index_of(encoded).numbers.iter().map(|page| page.piece.bytes).sum::<u32>();
+    let random = counters(20, 3000, 1000);
+    let (numbers, mut whole): (Vec<i64>, _) = (random.iter().map(|point| point.value as i64).collect(), Vec::new());
+    packing::put_deltas(&numbers, &mut whole);
+    let (bytes, whole) = (bytes(&check(&random)), zstd::bulk::compress(&whole, ZSTD_LEVEL).unwrap().len());
+    assert!((bytes as usize) < whole - whole / 32, "{bytes} bytes of 60,000 numbers, {whole} in whole bytes");
+    // Beside steps that come again, of its own meter and of others, in one page.
+    let apart = |first: u64| move |point: Point| Point { series: SeriesId(first + point.series.0), ..point };
+    let mut points = scraped(30, 1100);
+    points.extend(counters(5, 1500, 1 << 35).into_iter().map(apart(1000)));
+    points.extend(scraped(30, 1100).into_iter().map(apart(2000)));
+    points.extend(counters(9, 700, 3000).into_iter().map(apart(1 << 40)));
+    points.extend(counters(9, 70, 3).into_iter().map(apart(2 << 40)));
+    check(&points);
+}
+
 fn times_bytes(encoded: &Encoded) -> u32 {
     let index = index_of(encoded);
     let pages = index.times.iter().map(|page| page.piece.bytes);
