@@ -208,7 +208,7 @@ fn put_offsets(offsets: &[u64; MINIBLOCK], width: u32, out: &mut Vec<u8>) {
             }));
         }
         8 => out.extend(offsets.map(|offset| offset as u8)),
-        _ if width % 8 != 0 => {
+        _ if !width.is_multiple_of(8) => {
             let (mut held, mut bits) = (0u128, 0);
             for offset in offsets {
                 held |= u128::from(*offset) << bits;
